@@ -1,0 +1,23 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Training objectives for PyTorch Lightning, composed by Hydra, computed in one pass, watched."""
+
+from lightning_losses import searchpath
+from lightning_losses.build import build_objective
+from lightning_losses.mixin import LossMixin
+from lightning_losses.objective import Objective
+from lightning_losses.record import LossRecord
+from lightning_losses.softmax import SoftmaxStats, softmax_stats
+from lightning_losses.term import Term
+
+__all__ = [
+    "LossMixin",
+    "LossRecord",
+    "Objective",
+    "SoftmaxStats",
+    "Term",
+    "build_objective",
+    "softmax_stats",
+]
+
+del searchpath

@@ -1,0 +1,137 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""From what the step passed to rows: flatten, align, and settle once which rows count."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_losses.named_tensors import NAMED_TENSORS
+from lightning_losses.softmax import Problem, make_problem, shift_left
+
+
+class Batch(NamedTuple):
+    """The named tensors of one call, flattened to N rows, and which of the rows count."""
+
+    tensors: dict[str, Any]
+    valid: Tensor | None  # (N,) bool; None if every row counts, known without asking the device
+    weight: Tensor | None  # (N,) float, 0 where not valid
+    count: Tensor  # 0-dim int64, number of valid rows
+    rows: int  # N
+    device: torch.device
+
+    def problem(self, target: Tensor | None) -> Problem:
+        """What a softmax kernel is given."""
+        t = self.tensors
+        hidden = None if "logits" in t else t.get("hidden")
+        return make_problem(
+            logits=t.get("logits"),
+            hidden=hidden,
+            head_weight=None if hidden is None else t.get("head_weight"),
+            head_bias=None if hidden is None else t.get("head_bias"),
+            target=target,
+            valid=self.valid,
+            temperature=t.get("temperature"),
+            softcap=t.get("softcap"),
+            logit_scale=t.get("logit_scale", 1.0),
+        )
+
+
+def masked(values: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+    """``(N,)`` values with those that do not count at 0, times ``sample_weight``.
+
+    By ``where``, not by a product: 0 times inf is NaN.
+    """
+    if valid is not None:
+        values = torch.where(valid, values, 0.0)
+    return values if weight is None else values * weight
+
+
+def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
+    """Flatten every named tensor as the vocabulary says, and find the rows that count.
+
+    Raises:
+        ValueError: if there is nothing with rows, or shapes do not go together.
+    """
+    given = {name: value for name, value in named.items() if value is not None}
+    lead = _lead(given)
+    target = given.get("target")
+    shift = given.pop("shift", 0)
+    if shift:
+        fills = {"target": ignore_index, "mask": False, "sample_weight": 0.0}
+        given |= {n: shift_left(given[n], shift, f) for n, f in fills.items() if n in given}
+        target = given.get("target")
+    tensors = {name: _flatten(name, value, lead) for name, value in given.items()}
+    n = prod(lead)
+    target = tensors.get("target")
+    valid = tensors.pop("mask", None)
+    if valid is not None and valid.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, got {valid.dtype}: write mask.bool().")
+    if target is not None and target.ndim == 1 and not target.is_floating_point():
+        counts = target != ignore_index
+        valid = counts if valid is None else valid & counts
+    device = _first_tensor(tensors).device
+    if valid is None:
+        count = torch.full((), n, device=device)
+    else:
+        count = valid.sum()
+        # Asking is free on a CPU; elsewhere it would stall, so there the mask is always applied.
+        if device.type == "cpu" and not torch.compiler.is_compiling() and int(count) == n:
+            valid = None
+    weight = tensors.pop("sample_weight", None)
+    if weight is not None and valid is not None:
+        weight = torch.where(valid, weight, 0.0)
+    if valid is not None and target is not None and not target.is_floating_point():
+        tensors["target"] = torch.where(valid, target, 0)
+    return Batch(tensors, valid, weight, count, n, device)
+
+
+def _lead(given: dict[str, Any]) -> tuple[int, ...]:
+    """The shape of the rows: of logits or hidden without their last dimension, else of target."""
+    for name in ("logits", "hidden"):
+        if name in given:
+            shape = tuple(given[name].shape)
+            return shape if len(shape) == 1 else shape[:-1]  # (N,) logits are binary scores
+    if "target" in given:
+        return tuple(given["target"].shape)
+    for value in given.values():
+        if isinstance(value, Tensor) and value.ndim:
+            return (value.shape[0],)
+    return (0,)
+
+
+def _flatten(name: str, value: Any, lead: tuple[int, ...]) -> Any:
+    word = NAMED_TENSORS.get(name)
+    if word is None or word.layout in ("whole", "option") or not isinstance(value, Tensor):
+        return value
+    shape = tuple(value.shape)
+    rows_only = shape == lead
+    if word.layout == "vectors" or name == "target":
+        if shape[:-1] == lead and not (name == "target" and rows_only):
+            return value if value.ndim == 2 else value.reshape(-1, shape[-1])
+        if name != "target" and not (rows_only and len(lead) == 1):
+            raise _mismatch(name, shape, f"{lead} + (classes,)")
+    if not rows_only:
+        raise _mismatch(name, shape, f"{lead}")
+    return value if value.ndim == 1 else value.reshape(-1)
+
+
+def _mismatch(name: str, found: tuple[int, ...], expected: str) -> ValueError:
+    hint = ""
+    if name == "target" and len(found) == 2 and found[1] == 1:
+        hint = " Write target.squeeze(1)."
+    return ValueError(
+        f"{name} must have shape {expected}, as the rows of logits or hidden have, got {found}."
+        f" Classes come last, as in (N, C); for (N, C, H, W) write movedim(1, -1).{hint}"
+    )
+
+
+def _first_tensor(tensors: dict[str, Any]) -> Tensor:
+    for value in tensors.values():
+        if isinstance(value, Tensor):
+            return value
+    return torch.empty(0)

@@ -1,0 +1,98 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-entropy, with label smoothing and class weights as in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossEntropy(nn.Module):
+    """``-log p_y``, the negative log-likelihood of the target class, in nats.
+
+    Smoothing mixes the target with the uniform distribution over all classes, the true one
+    included (Szegedy et al., arXiv 1512.00567). Class weights follow torch: they multiply rows,
+    and the mean divides by their sum.
+
+    Args:
+        label_smoothing: mass moved to the uniform distribution, a fraction in [0, 1].
+        class_weight: ``(C,)`` non-negative weights of the classes.
+
+    Shapes: per-row values ``(N,)`` from softmax statistics; soft targets ``(N, C)`` will do.
+    """
+
+    scope = "rows"
+    soft_target = True
+    class_weight: Tensor | None
+
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weight: Sequence[float] | Tensor | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}.")
+        self.label_smoothing = label_smoothing
+        weight = (
+            None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
+        )
+        self.register_buffer("class_weight", weight, persistent=False)
+        # Weighted smoothing needs a weighted sum over all classes, which is no row statistic.
+        self.needs: tuple[str, ...] = ()
+        if label_smoothing and weight is not None:
+            self.needs = ("logits", "target", "logsumexp")
+        elif label_smoothing:
+            self.needs = ("logsumexp", "mean_logit")
+        elif weight is not None:
+            self.needs = ("target",)
+
+    def forward(
+        self,
+        log_prob: Tensor,
+        logsumexp: Tensor | None = None,
+        mean_logit: Tensor | None = None,
+        target: Tensor | None = None,
+        logits: Tensor | None = None,
+    ) -> Tensor:
+        """Per-row values ``(N,)``."""
+        nll = -log_prob
+        eps = self.label_smoothing
+        if self.class_weight is None:
+            if not eps:
+                return nll
+            assert logsumexp is not None
+            assert mean_logit is not None
+            return (1 - eps) * nll + eps * (logsumexp - mean_logit)
+        assert target is not None
+        weight = self.class_weight.to(nll.dtype)
+        nll = weight[_indices(target)] * nll
+        if not eps:
+            return nll
+        assert logits is not None
+        assert logsumexp is not None
+        uniform = weight.sum() * logsumexp - logits.to(nll.dtype) @ weight
+        return (1 - eps) * nll + eps / len(weight) * uniform
+
+    def row_divisors(self, target: Tensor | None) -> Tensor | None:
+        """Torch's rule: the mean over rows divides by the sum of their class weights."""
+        if self.class_weight is None or target is None:
+            return None
+        return self.class_weight[_indices(target)]
+
+    def sum_over_rows(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The sum over rows by torch's own kernel; target -100 is skipped."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(
+            logits, target, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+
+
+def _indices(target: Tensor) -> Tensor:
+    if target.ndim != 1:
+        raise ValueError(
+            f"class_weight needs class indices (N,), got soft targets {tuple(target.shape)}."
+        )
+    return target

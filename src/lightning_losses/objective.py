@@ -1,0 +1,184 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""`Objective`: the weighted sum of terms, as an ordinary `nn.Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_losses.batch import Batch, prepare
+from lightning_losses.checks import explain
+from lightning_losses.evaluation import REDUCTIONS, Evaluation
+from lightning_losses.record import LossRecord
+from lightning_losses.routing import missing_tensor
+from lightning_losses.softmax import KERNELS, STATISTICS
+from lightning_losses.term import Term
+
+
+class Objective(nn.Module):
+    """The weighted sum of losses over one batch. Works without Lightning as a plain criterion.
+
+    Args:
+        terms: losses by name; a bare module gets weight 1.
+        kernel: how softmax statistics are computed: ``auto``, ``reference``, ``chunked``,
+            ``triton``. The numbers do not depend on it.
+        reduction: ``mean`` over the rows that count (weighted by ``sample_weight``), ``sum``, or
+            ``none`` for ``(N,)``, with 0 in the rows that do not count.
+        ignore_index: rows with this target do not count.
+        providers: modules that make a named tensor that the step does not pass, by its name.
+
+    Raises:
+        ValueError: no terms, unknown kernel or reduction.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, Term | nn.Module],
+        kernel: str = "auto",
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        providers: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError(
+                "An objective needs at least one term, found none. Write loss=ce, or "
+                "Objective({'ce': CrossEntropy()})."
+            )
+        if kernel not in KERNELS:
+            raise ValueError(f"Unknown kernel {kernel!r}; write one of {', '.join(KERNELS)}.")
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"Unknown reduction {reduction!r}; write one of {REDUCTIONS}.")
+        self.terms = nn.ModuleDict(
+            {k: t if isinstance(t, Term) else Term(t) for k, t in terms.items()}
+        )
+        self.providers = nn.ModuleDict(dict(providers or {}))
+        self.kernel, self.reduction, self.ignore_index = kernel, reduction, ignore_index
+        self.reads_module = any("module" in term.required for _, term in self.named_terms())
+        self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
+        self._watched: dict[str, frozenset[str]] = {}
+
+    # -- the host side: called before forward, never traced ------------------------------------
+
+    def set_step(self, step: int) -> None:
+        """Write every weight for this optimizer step, and tell parts that change with time."""
+        for part in self._timed:
+            part.set_step(step)  # type: ignore[operator]
+
+    def watch(self, owner: str, *names: str) -> None:
+        """Keep these statistics and named tensors in the records, for a monitor; none to stop."""
+        if names:
+            self._watched[owner] = frozenset(names)
+        else:
+            self._watched.pop(owner, None)
+
+    def named_terms(self) -> list[tuple[str, Term]]:
+        """The terms by name, in order."""
+        return list(self.terms.items())  # type: ignore[arg-type]
+
+    # -- the tensor side -----------------------------------------------------------------------
+
+    def forward(
+        self,
+        logits: Tensor | None = None,
+        target: Tensor | None = None,
+        *,
+        normalizer: float | Tensor | None = None,
+        **named: Any,
+    ) -> LossRecord:
+        """Evaluate every term on the named tensors.
+
+        Args:
+            logits: ``(..., C)``; or ``hidden`` and ``head_weight`` among ``named``.
+            target: ``(...)`` class indices or real values, ``(..., C)`` soft targets.
+            normalizer: divides the sum over rows of all ranks instead of the number of rows that
+                count; for accumulation over batches with uneven token counts.
+            **named: see `lightning_losses.named_tensors`.
+
+        Returns:
+            LossRecord, whose ``total`` carries the graph.
+
+        Raises:
+            ValueError: a tensor that a term needs is missing, or one has the wrong shape, dtype or
+                values.
+        """
+        named = {"logits": logits, "target": target, **named}
+        try:
+            batch = prepare(named, self.ignore_index)
+            # One island: whatever the precision plug-in says, losses compute in float32 at least.
+            with torch.autocast(batch.device.type, enabled=False):
+                record = self._evaluate(self._provide(batch), normalizer)
+        except (IndexError, RuntimeError) as error:
+            if torch.compiler.is_compiling():
+                raise
+            raise explain(named, self.ignore_index) or error from error
+        if not torch.compiler.is_compiling() and record.total.device.type == "cpu":
+            # Free on a CPU. Elsewhere a NaN stays visible in the loss instead of stalling each step.
+            if bool(record.total.isnan().any()) and (problem := explain(named, self.ignore_index)):
+                raise problem
+        return record
+
+    def _provide(self, batch: Batch) -> Batch:
+        """Make what terms need and the step did not pass, and complain of what nobody makes."""
+        tensors = dict(batch.tensors)
+        if batch.valid is not None:
+            tensors["valid"] = batch.valid
+        has_rows = "logits" in tensors or "hidden" in tensors
+        for name, term in self.named_terms():
+            for tensor in sorted(term.required):
+                if tensor in tensors or (tensor in STATISTICS and has_rows):
+                    continue
+                if tensor == "valid":
+                    tensors["valid"] = torch.ones(batch.rows, dtype=torch.bool, device=batch.device)
+                elif tensor in self.providers:
+                    tensors[tensor] = self.providers[tensor](tensors)
+                else:
+                    raise missing_tensor(name, term.loss, tensor, batch.tensors)
+        return batch._replace(tensors=tensors)
+
+    def _evaluate(self, batch: Batch, normalizer: float | Tensor | None) -> LossRecord:
+        fused = self._fused_terms(batch)
+        rest = {name: term for name, term in self.named_terms() if name not in fused}
+        evaluation = Evaluation(batch, self.reduction, normalizer, self.kernel, self._watched)
+        if fused:
+            evaluation.add_fused(fused)
+        evaluation.add(rest)
+        return evaluation.record({name: term.weight for name, term in self.named_terms()})
+
+    def _fused_terms(self, batch: Batch) -> dict[str, Term]:
+        """The terms whose values and gradients one pass can form; none if a term forbids it.
+
+        That pass makes the logits once where two passes make them twice. It needs every use of
+        the statistics to be a sum over rows with a divisor known beforehand.
+        """
+        users = {name: term for name, term in self.named_terms() if term.statistics}
+        tensors = batch.tensors
+        possible = (
+            users
+            and "hidden" in tensors
+            and "logits" not in tensors
+            and self.kernel in ("auto", "chunked")
+            and self.reduction != "none"
+            and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+            and (tensors["hidden"].requires_grad or tensors["head_weight"].requires_grad)
+            and all(
+                t.row_function and t.target_transform is None and reads_rows_only(t, tensors)
+                for t in users.values()
+            )
+        )
+        return users if possible else {}
+
+
+def reads_rows_only(term: Term, tensors: Mapping[str, Any]) -> bool:
+    """Whether all that a term reads beside statistics are rows without gradient."""
+    names = [a.tensor for a in term.arguments if a.tensor not in STATISTICS]
+    return all(
+        isinstance(tensors[name], Tensor) and not tensors[name].requires_grad
+        for name in names
+        if name in tensors
+    )

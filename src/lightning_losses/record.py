@@ -1,0 +1,39 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""`LossRecord`: what one evaluation of an objective leaves behind for logs and monitors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor
+
+from lightning_losses.softmax import SoftmaxStats
+
+
+@dataclass(frozen=True)
+class LossRecord:
+    """One step's result. Everything but ``total`` is without graph.
+
+    On several ranks ``total`` and ``terms`` hold the value of the global batch on every rank.
+    """
+
+    total: Tensor
+    """The weighted sum of terms, 0-dim (or ``(N,)`` under ``reduction="none"``), with graph."""
+    terms: dict[str, Tensor]
+    """Raw (unweighted) value of each term, 0-dim."""
+    weights: dict[str, Tensor]
+    """Weight of each term at this step, 0-dim float32 on the CPU."""
+    count: Tensor
+    """Number of rows that count on this rank, 0-dim int64."""
+    rows: int
+    """Number of rows, counted or not."""
+    stats: SoftmaxStats
+    """Softmax statistics ``(N,)`` that terms or monitors asked for."""
+    captured: dict[str, Any] = field(default_factory=dict)
+    """Named tensors that monitors asked for, by reference; flattened to rows where they have rows."""
+
+    def detach(self) -> LossRecord:
+        """The same record without the graph of ``total``."""
+        return replace(self, total=self.total.detach())

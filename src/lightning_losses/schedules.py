@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that move while training: plain callables from the optimizer step to a float.
+
+Any callable ``step -> float`` is a schedule; these are the usual ones, as frozen dataclasses so
+that they pickle, compare and print.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value at every step."""
+
+    value: float = 1.0
+
+    def __call__(self, step: int) -> float:
+        return float(self.value)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``start`` until ``delay``, then straight to ``end`` within ``steps``, then ``end``."""
+
+    start: float = 0.0
+    end: float = 1.0
+    steps: int = 1000
+    delay: int = 0
+
+    def __post_init__(self) -> None:
+        _positive("steps", self.steps)
+
+    def __call__(self, step: int) -> float:
+        done = min(max((step - self.delay) / self.steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * done
+
+
+@dataclass(frozen=True)
+class Cosine(Linear):
+    """As `Linear`, along half a cosine: flat at both ends."""
+
+    def __call__(self, step: int) -> float:
+        done = min(max((step - self.delay) / self.steps, 0.0), 1.0)
+        return self.start + (self.end - self.start) * 0.5 * (1 - math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """``values[i]`` from step ``boundaries[i - 1]`` on; one more value than boundaries."""
+
+    boundaries: Sequence[int]
+    values: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.values) != len(self.boundaries) + 1 or list(self.boundaries) != sorted(
+            self.boundaries
+        ):
+            raise ValueError(
+                f"piecewise needs increasing boundaries and one more value than boundaries; got "
+                f"boundaries={list(self.boundaries)}, values={list(self.values)}."
+            )
+
+    def __call__(self, step: int) -> float:
+        return float(self.values[sum(step >= boundary for boundary in self.boundaries)])
+
+
+def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:
+    """A number, a callable, or the fields of `Linear` as a schedule.
+
+    Raises:
+        ValueError: a negative number, or a mapping with other fields than `Linear` has.
+        TypeError: anything else.
+    """
+    if callable(weight):
+        return weight
+    if isinstance(weight, Mapping):
+        fields = {"start", "end", "steps", "delay"}
+        if unknown := sorted(set(weight) - fields):
+            raise ValueError(
+                f"A weight given as a mapping is a linear schedule with {sorted(fields)}; found "
+                f"{unknown}. For another shape write `_target_: lightning_losses.schedules.Cosine`."
+            )
+        return Linear(**weight)  # type: ignore[arg-type]
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+        raise TypeError(
+            f"A weight is a number, a callable step -> float, or a mapping such as "
+            f"{{start: 0, end: 0.3, steps: 1000}}; found {weight!r}."
+        )
+    if not weight >= 0:
+        raise ValueError(
+            f"A weight must be at least 0, found {weight}. To reward a quantity use a loss that is "
+            "minus it (entropy_bonus rewards entropy)."
+        )
+    return Constant(float(weight))
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}.")

@@ -1,0 +1,298 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Softmax statistics: what one pass over the classes tells every loss, monitor and controller.
+
+The one front door to the kernels, and the only file that imports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_losses.kernels import chunked, reference
+from lightning_losses.kernels import row_fused as _row_fused
+from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
+from lightning_losses.kernels.row_fused import RowFunction
+
+__all__ = ["KERNELS", "STATISTICS", "Problem", "RowFunction", "SoftmaxStats", "softmax_stats"]
+
+KERNELS = ("auto", "reference", "chunked", "triton")
+
+#: Given logits up to this many entries go to torch's own kernels; measured by
+#: benchmarks/step_overhead.py: below it the chunk loop's fixed cost exceeds the passes it saves.
+SMALL = 2**20
+
+
+@dataclass(frozen=True)
+class SoftmaxStats:
+    """Per-row statistics of ``softmax(z)``; None where not asked for.
+
+    Rows whose target is ignored hold 0 and send no gradient. float32 at least.
+    """
+
+    log_prob: Tensor | None = None
+    """log p of the target in nats; ``sum_j t_j log p_j`` for soft targets t."""
+    logsumexp: Tensor | None = None
+    """log sum_j exp z_j."""
+    entropy: Tensor | None = None
+    """-sum_j p_j log p_j in nats, between 0 and log V."""
+    mean_logit: Tensor | None = None
+    """mean_j z_j."""
+    collision: Tensor | None = None
+    """sum_j p_j^2, a fraction between 1/V and 1."""
+    confidence: Tensor | None = None
+    """max_j p_j, a fraction between 1/V and 1."""
+    prediction: Tensor | None = None
+    """argmax_j z_j, int64, the lowest index among ties; no gradient."""
+    valid: Tensor | None = None
+    """bool; None if every row counts."""
+
+    def as_dict(self) -> dict[str, Tensor]:
+        """The statistics that are there, by name."""
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+    def detach(self) -> SoftmaxStats:
+        """The same numbers without graph."""
+        return replace(self, **{name: value.detach() for name, value in self.as_dict().items()})
+
+
+def softmax_stats(
+    logits: Tensor | None = None,
+    *,
+    hidden: Tensor | None = None,
+    head_weight: Tensor | None = None,
+    head_bias: Tensor | None = None,
+    target: Tensor | None = None,
+    ignore_index: int = -100,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    temperature: Tensor | None = None,
+    shift: int = 0,
+    want: Collection[str] | None = None,
+    kernel: str = "auto",
+) -> SoftmaxStats:
+    """Statistics of the softmax over classes, from logits or from hidden states and a head.
+
+    The logits are ``softcap * tanh((hidden @ head_weight.T + head_bias) * logit_scale / softcap)
+    / temperature``; from hidden states they are never held whole (but by ``reference``).
+
+    Args:
+        logits: ``(..., V)``, any float dtype; or give ``hidden`` and ``head_weight``.
+        hidden: ``(..., D)``.
+        head_weight: ``(V, D)``; a tied or transposed view will do.
+        head_bias: ``(V,)``.
+        target: ``(...)`` int64 class indices, or ``(..., V)`` soft targets.
+        ignore_index: rows with this target hold 0 in every statistic and send no gradient.
+        softcap: tanh soft-cap in logits, as in Gemma 2 (arXiv 2408.00118).
+        logit_scale: multiplies the logits before the soft-cap.
+        temperature: ``(...)`` positive, one a row; divides the logits last.
+        shift: position t is scored against ``target[..., t + shift]``; nothing is copied. The last
+            ``shift`` positions have no target, and the result is that much shorter.
+        want: names out of ``STATISTICS``; all (that the arguments allow) if None.
+        kernel: ``auto``, ``reference``, ``chunked`` or ``triton``.
+
+    Returns:
+        SoftmaxStats with statistics of shape ``(...)``, float32 or float64. All but ``prediction``
+        are differentiable, twice, in logits, hidden, head_weight and head_bias.
+
+    Raises:
+        ValueError: about shapes, dtypes, unknown names, or arguments that exclude each other.
+        NotImplementedError: for forward-mode differentiation of ``chunked``; use ``reference``.
+    """
+    if want is None:
+        want = [name for name in STATISTICS if name != "log_prob" or target is not None]
+    source = logits if logits is not None else hidden
+    if source is None or (logits is not None) == (hidden is not None):
+        raise ValueError(
+            "softmax_stats needs either logits (..., V), or hidden (..., D) with head_weight "
+            f"(V, D); it got {'both' if source is not None else 'neither'}."
+        )
+    lead = source.shape[:-1]
+    if target is not None and shift:
+        target = shift_left(target, shift, ignore_index)
+    soft = target is not None and target.is_floating_point()
+    valid = None if target is None or soft else (target != ignore_index).reshape(-1)
+    problem = make_problem(
+        logits=None if logits is None else logits.reshape(-1, logits.shape[-1]),
+        hidden=None if hidden is None else hidden.reshape(-1, hidden.shape[-1]),
+        head_weight=head_weight,
+        head_bias=head_bias,
+        target=None
+        if target is None
+        else (target.reshape(-1, target.shape[-1]) if soft else target.reshape(-1)),
+        valid=valid,
+        temperature=None if temperature is None else temperature.reshape(-1),
+        softcap=softcap,
+        logit_scale=logit_scale,
+    )
+    out = statistics(problem, tuple(want), kernel)
+    if valid is not None:
+        out["valid"] = valid
+    out = {name: value.reshape(lead) for name, value in out.items()}
+    if shift:
+        out = {name: value[..., :-shift] for name, value in out.items()}
+    return SoftmaxStats(**out)
+
+
+def make_problem(
+    *,
+    logits: Tensor | None = None,
+    hidden: Tensor | None = None,
+    head_weight: Tensor | None = None,
+    head_bias: Tensor | None = None,
+    target: Tensor | None = None,
+    valid: Tensor | None = None,
+    temperature: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+) -> Problem:
+    """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
+    _check(logits, hidden, head_weight, head_bias, target, temperature, softcap)
+    if hidden is not None and torch.is_autocast_enabled(hidden.device.type):
+        # The kernels run with autocast off; this keeps the matrix products in the dtype that
+        # a plain head would have used, while the head's gradient stays unrounded.
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
+        valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
+    if valid is not None:
+        if hidden is not None:
+            hidden = torch.where(valid[:, None], hidden, 0)
+        if target is not None:
+            target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
+        if temperature is not None:
+            temperature = torch.where(valid, temperature, 1)
+    return Problem(
+        logits, hidden, head_weight, head_bias, target, valid, temperature, softcap, logit_scale
+    )
+
+
+def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") -> dict[str, Tensor]:
+    """The wanted statistics ``(N,)`` with graph, by the named kernel."""
+    unknown = [name for name in want if name not in STATISTICS]
+    if unknown:
+        raise ValueError(f"Unknown statistics {unknown}; there are {', '.join(STATISTICS)}.")
+    if "log_prob" in want and problem.target is None:
+        raise ValueError("log_prob was asked for, but no target was given: pass target=....")
+    if not want:
+        return {}
+    module: Any = reference if resolve_kernel(kernel, problem) == "reference" else chunked
+    with torch.autocast(problem.source.device.type, enabled=False):
+        return finish(module.statistics(problem, want), problem.valid)
+
+
+def row_fused(
+    problem: Problem,
+    want: tuple[str, ...],
+    row_function: RowFunction,
+    rows: dict[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
+
+    def finished(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return row_function(finish(stats, None), rows)
+
+    with torch.autocast(problem.source.device.type, enabled=False):
+        total, stats, values = _row_fused.row_fused(problem, want, finished, rows)
+    return total, finish(stats, problem.valid), values
+
+
+def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
+    """Give back -inf where a masked class made it, and 0 to rows that do not count."""
+    stats = dict(stats)
+    for name in ("log_prob", "logsumexp", "mean_logit"):
+        if name in stats:
+            # No honest float logit is near it, and the mean over 1e9 classes still passes it.
+            value = stats[name]
+            stats[name] = torch.where(value < LOWEST * 1e-10, -torch.inf, value)
+    if valid is not None:
+        stats = {name: torch.where(valid, value, 0) for name, value in stats.items()}
+    return stats
+
+
+def resolve_kernel(kernel: str, problem: Problem) -> str:
+    """``reference`` or ``chunked``: what ``auto`` means for this problem.
+
+    Raises:
+        ValueError: unknown kernel.
+        NotImplementedError: ``triton``, which is not built yet.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"Unknown kernel {kernel!r}; write one of {', '.join(KERNELS)}.")
+    if kernel == "triton":
+        raise NotImplementedError(
+            "kernel='triton' is not built yet; write kernel='auto' or kernel='chunked', which "
+            "give the same numbers on any device."
+        )
+    if kernel != "auto":
+        return kernel
+    small = problem.logits is not None and problem.logits.numel() <= SMALL
+    return "reference" if small else "chunked"
+
+
+def shift_left(target: Tensor, shift: int, fill: float) -> Tensor:
+    """``target[..., shift:]`` padded to its own length, so that logits need no copy."""
+    if shift < 0 or shift >= target.shape[-1]:
+        raise ValueError(
+            f"shift={shift} leaves nothing of target {tuple(target.shape)}; write 0 for targets "
+            "that are aligned already, 1 for next-token prediction."
+        )
+    return torch.cat([target[..., shift:], target.new_full(target[..., :shift].shape, fill)], -1)
+
+
+def _check(
+    logits: Tensor | None,
+    hidden: Tensor | None,
+    head_weight: Tensor | None,
+    head_bias: Tensor | None,
+    target: Tensor | None,
+    temperature: Tensor | None,
+    softcap: float | None,
+) -> None:
+    source = logits if logits is not None else hidden
+    if source is None:
+        raise ValueError("Give logits (N, V), or hidden (N, D) with head_weight (V, D).")
+    if not source.is_floating_point():
+        name = "logits" if logits is not None else "hidden"
+        raise ValueError(
+            f"{name} must be floating point, got {source.dtype}: write {name}.float()."
+        )
+    classes = source.shape[1]
+    if hidden is not None:
+        if head_weight is None:
+            raise ValueError("hidden was given without head_weight: pass head_weight (V, D).")
+        if head_weight.ndim != 2 or head_weight.shape[1] != hidden.shape[1]:
+            raise ValueError(
+                f"head_weight must be (V, D) with D={hidden.shape[1]} as in hidden "
+                f"{tuple(hidden.shape)}, got {tuple(head_weight.shape)}: nn.Linear(D, V).weight."
+            )
+        classes = head_weight.shape[0]
+    if head_bias is not None and (logits is not None or head_bias.shape != (classes,)):
+        raise ValueError(
+            f"head_bias must be ({classes},) and go with hidden, got {tuple(head_bias.shape)}"
+            + (" with logits: add it to the logits." if logits is not None else ".")
+        )
+    if target is not None and target.ndim == 1 and target.is_floating_point():
+        raise ValueError(
+            f"target must hold class indices (int64) or soft targets (N, {classes}), got "
+            f"{target.dtype} {tuple(target.shape)}: a real-valued target needs a target_transform."
+        )
+    expected = (source.shape[0],) if target is None or target.ndim == 1 else (len(source), classes)
+    if target is not None and tuple(target.shape) != expected:
+        raise ValueError(f"target must be {expected}, got {tuple(target.shape)}.")
+    if temperature is not None:
+        if temperature.shape != (source.shape[0],):
+            raise ValueError(
+                f"temperature must be ({source.shape[0]},), got {tuple(temperature.shape)}."
+            )
+        if temperature.requires_grad:
+            raise ValueError(
+                "temperature gets no gradient here: detach it, or scale hidden (or logits) by it."
+            )
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be positive or None, got {softcap}.")

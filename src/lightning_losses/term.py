@@ -1,0 +1,114 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""`Term`: a loss under a name, with its weight, target transform and row weighting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_losses.routing import arguments, pick
+from lightning_losses.schedules import Schedule, as_schedule
+from lightning_losses.softmax import STATISTICS
+
+
+class Term(nn.Module):
+    """One loss within an objective.
+
+    Args:
+        loss: any module whose ``forward`` returns per-row values ``(N,)`` or a scalar.
+        weight: number, schedule ``step -> float``, or the fields of a linear schedule.
+        inputs: ``{parameter of forward: named tensor}`` where the names differ.
+        target_transform: module ``target -> soft target (N, C)`` in front of the loss.
+        row_weighting: module ``(losses (N,), valid, ...) -> weights (N,)``, applied detached.
+
+    Raises:
+        ValueError: negative weight, wrong ``inputs``, or a torch loss that reduces by itself.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        weight: float | Schedule | Mapping[str, float] = 1.0,
+        *,
+        inputs: Mapping[str, str] | None = None,
+        target_transform: nn.Module | None = None,
+        row_weighting: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        _refuse_own_reduction(loss)
+        self.loss = loss
+        self.target_transform = target_transform
+        self.row_weighting = row_weighting
+        self.arguments = arguments(loss, inputs)
+        self.weighting_arguments = () if row_weighting is None else arguments(row_weighting, skip=2)
+        self.schedule = as_schedule(weight)
+        self.scale = 1.0  # what a controller moves; the schedule stays the user's
+        # Not a buffer: bf16-true would round it, and it would enter the user's state_dict. Not a
+        # Python float: each new value would recompile a compiled objective.
+        self._written = float(self.schedule(0))
+        self.weight = torch.tensor(self._written)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Named tensors that loss and row weighting cannot do without."""
+        both = self.arguments + self.weighting_arguments
+        return frozenset(a.tensor for a in both if a.required)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Softmax statistics among them."""
+        return tuple(name for name in STATISTICS if name in self.required)
+
+    @property
+    def row_function(self) -> bool:
+        """Whether this is a sum over rows of a function of softmax statistics and row data."""
+        return (
+            bool(self.statistics)
+            and getattr(self.loss, "scope", None) == "rows"
+            and self.row_weighting is None
+            and not any(p.requires_grad for p in self.loss.parameters())
+        )
+
+    def set_step(self, step: int) -> None:
+        """Write the weight of this optimizer step. Raises ValueError if it is negative or NaN."""
+        value = float(self.schedule(step)) * self.scale
+        if not value >= 0:
+            raise ValueError(
+                f"The weight of {type(self.loss).__name__} is {value} at step {step}; it must be "
+                f"at least 0. Its schedule is {self.schedule!r}, its scale {self.scale}."
+            )
+        if value != self._written:
+            self._written = value
+            self.weight.fill_(value)
+
+    def forward(self, tensors: Mapping[str, Any]) -> Tensor:
+        """The loss on named tensors: per-row values ``(N,)`` or a scalar."""
+        values: Tensor = self.loss(**pick(self.arguments, tensors))
+        return values
+
+    def row_weights(
+        self, losses: Tensor, valid: Tensor | None, tensors: Mapping[str, Any]
+    ) -> Tensor:
+        """Weights ``(N,)`` of the rows, without graph; their mean over valid rows is about 1."""
+        assert self.row_weighting is not None
+        extra = pick(self.weighting_arguments, tensors)
+        with torch.no_grad():
+            if valid is None:
+                valid = torch.ones_like(losses, dtype=torch.bool)
+            weights: Tensor = self.row_weighting(losses.detach(), valid, **extra)
+        return weights.detach()
+
+
+def _refuse_own_reduction(loss: nn.Module) -> None:
+    """A torch loss that averages by itself would ignore masks and sample weights silently."""
+    reduction = getattr(loss, "reduction", None)
+    if isinstance(loss, nn.modules.loss._Loss) and reduction != "none":
+        name = type(loss).__name__
+        raise ValueError(
+            f"{name} has reduction={reduction!r}, so the objective could not apply ignore_index, "
+            f"mask or sample_weight. Write reduction: none (torch.nn.{name}(reduction='none'))."
+        )
