@@ -59,6 +59,9 @@ class Objective(nn.Module):
         self.providers = nn.ModuleDict(dict(providers or {}))
         self.kernel, self.reduction, self.ignore_index = kernel, reduction, ignore_index
         self.reads_module = any("module" in term.required for _, term in self.named_terms())
+        # Kernels upcast hidden states and logits block by block; losses get whole tensors upcast.
+        named = {a.tensor for _, term in self.named_terms() for a in term.arguments}
+        self._upcast = named - {"hidden", "head_weight", "head_bias", "input"}
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
 
@@ -108,17 +111,19 @@ class Objective(nn.Module):
         """
         named = {"logits": logits, "target": target, **named}
         try:
-            batch = prepare(named, self.ignore_index)
+            batch = self._provide(prepare(named, self.ignore_index))
             # One island: whatever the precision plug-in says, losses compute in float32 at least.
             with torch.autocast(batch.device.type, enabled=False):
-                record = self._evaluate(self._provide(batch), normalizer)
+                record = self._evaluate(batch, normalizer)
         except (IndexError, RuntimeError) as error:
             if torch.compiler.is_compiling():
                 raise
             raise explain(named, self.ignore_index) or error from error
-        if not torch.compiler.is_compiling() and record.total.device.type == "cpu":
-            # Free on a CPU. Elsewhere a NaN stays visible in the loss instead of stalling each step.
-            if bool(record.total.isnan().any()) and (problem := explain(named, self.ignore_index)):
+        # Asking is free on a CPU. Elsewhere a NaN stays visible in the loss and stalls no step.
+        asks = record.total.device.type == "cpu" and not torch.compiler.is_compiling()
+        if asks and bool(record.total.isnan().any()):
+            problem = explain(named, self.ignore_index)
+            if problem is not None:
                 raise problem
         return record
 
@@ -138,6 +143,8 @@ class Objective(nn.Module):
                     tensors[tensor] = self.providers[tensor](tensors)
                 else:
                     raise missing_tensor(name, term.loss, tensor, batch.tensors)
+        for name in self._upcast & tensors.keys():
+            tensors[name] = at_least_float32(tensors[name])
         return batch._replace(tensors=tensors)
 
     def _evaluate(self, batch: Batch, normalizer: float | Tensor | None) -> LossRecord:
@@ -182,3 +189,10 @@ def reads_rows_only(term: Term, tensors: Mapping[str, Any]) -> bool:
         for name in names
         if name in tensors
     )
+
+
+def at_least_float32(value: Any) -> Any:
+    """Half precision as float32; anything else as it is."""
+    if isinstance(value, Tensor) and value.is_floating_point() and value.element_size() < 4:
+        return value.float()
+    return value

@@ -32,7 +32,7 @@ class LossRecord:
     stats: SoftmaxStats
     """Softmax statistics ``(N,)`` that terms or monitors asked for."""
     captured: dict[str, Any] = field(default_factory=dict)
-    """Named tensors that monitors asked for, by reference; flattened to rows where they have rows."""
+    """Named tensors that monitors asked for, by reference; those with rows flattened."""
 
     def detach(self) -> LossRecord:
         """The same record without the graph of ``total``."""

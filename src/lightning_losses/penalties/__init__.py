@@ -1,3 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""Penalties: losses on parameters."""
+
+from lightning_losses.penalties.weight_distribution import WeightDistribution
+
+__all__ = [
+    "WeightDistribution",
+]

@@ -1,3 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""Providers: make a named tensor that a term needs and the step did not pass."""
+
+from lightning_losses.providers.pgd import PGD
+from lightning_losses.providers.teacher import FrozenTeacher
+
+__all__ = [
+    "PGD",
+    "FrozenTeacher",
+]

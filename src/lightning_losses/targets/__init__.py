@@ -1,3 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""Target transforms: from a target to a soft target ``(N, C)`` in front of a loss."""
+
+from lightning_losses.targets.hl_gauss import HLGauss
+
+__all__ = [
+    "HLGauss",
+]

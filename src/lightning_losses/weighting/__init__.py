@@ -1,3 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""Row weightings: weights ``(N,)`` from the row losses, applied without graph."""
+
+from lightning_losses.weighting.kl_dro import KLDRO
+
+__all__ = [
+    "KLDRO",
+]

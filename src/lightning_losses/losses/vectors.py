@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small functions on rows that several losses share: unit vectors, divergences, safe logarithms."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOWEST = -1e30  # stands for -inf: exp of it is 0, and 0 times it is 0 rather than NaN
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows ``(N, D)`` scaled to length 1; a zero row stays zero, with a gradient of order 1.
+
+    `F.normalize` divides by 1e-12 there: finite, and ruinous.
+    """
+    squared = x.square().sum(-1, keepdim=True)
+    zero = squared == 0
+    return x / torch.where(zero, torch.ones_like(squared), squared).sqrt()
+
+
+def log_softmax(z: Tensor) -> Tensor:
+    """log p ``(N, C)`` with `LOWEST` instead of -inf, so that p log p is 0 where p is."""
+    return F.log_softmax(z.clamp(min=LOWEST), dim=-1).clamp(min=LOWEST)
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) of each row ``(N,)``, in nats, from log-probabilities ``(N, C)``."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
