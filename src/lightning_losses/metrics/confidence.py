@@ -1,0 +1,59 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""From logits to what the model claims and what came of it: confidence, correctness, scores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TopLabel(NamedTuple):
+    """What `StreamingCalibration.update` takes, in its order; every field is `(N,)`."""
+
+    confidence: Tensor
+    correct: Tensor
+    nll: Tensor
+    brier: Tensor
+    valid: Tensor
+
+
+def top_label(logits: Tensor, target: Tensor, ignore_index: int = -100) -> TopLabel:
+    """Confidence, correctness and proper scores of the most likely class.
+
+    Args:
+        logits: `(..., C)`, any floating dtype; half precision is computed in float32. Builds one
+            `(N, C)` tensor: for a large vocabulary take confidence, log-probability and collision
+            from the softmax statistics the loss has computed already, and sub-sample rows.
+        target: `(...)` int64 class indices; `ignore_index` marks rows that do not count.
+        ignore_index: the target value of rows to leave out.
+
+    Returns:
+        Detached `(N,)` tensors: confidence in [0, 1], correct (bool), nll in nats, multiclass Brier
+        score in [0, 2], valid (bool).
+
+    Raises:
+        ValueError: `target` has not the shape of `logits` without its last dimension.
+    """
+    if target.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"top_label needs logits (..., C) and target (...), found logits {tuple(logits.shape)}"
+            f" and target {tuple(target.shape)}; classes go last, so for (N, C, ...) write"
+            " logits.movedim(1, -1)"
+        )
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    log_p = logits.detach().to(dtype).flatten(0, -2).log_softmax(-1)
+    target = target.flatten()
+    valid = target != ignore_index
+    highest, prediction = log_p.max(-1)
+    log_p_target = log_p.gather(-1, target.where(valid, 0).unsqueeze(-1)).squeeze(-1)
+    collision = log_p.exp().square().sum(-1)
+    return TopLabel(
+        confidence=highest.exp(),
+        correct=prediction == target,
+        nll=-log_p_target,
+        brier=(collision - 2 * log_p_target.exp() + 1).clamp(min=0),
+        valid=valid,
+    )
