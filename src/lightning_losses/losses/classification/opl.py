@@ -15,7 +15,8 @@ class OrthogonalProjection(nn.Module):
     """``1 - mean cos(same class) + gamma * mean cos(different class)`` over pairs of the batch.
 
     Ranasinghe et al., "Orthogonal Projection Loss", arXiv 2103.14021. Beside cross-entropy, with
-    weight 1. A batch without a pair of one class keeps the constant 1.
+    weight 1. A batch without a pair of one class keeps the constant 1; one without rows that count
+    is 0.
 
     Args:
         gamma: weight of the pairs of different classes.
@@ -43,12 +44,14 @@ class OrthogonalProjection(nn.Module):
         cosine = x @ x.t()
         same = y[:, None] == y[None, :]
         across = cosine.abs() if self.absolute else cosine
-        return 1 - _mean(cosine, pairs & same) + self.gamma * _mean(across, pairs & ~same)
+        loss = 1 - _mean(cosine, pairs & same) + self.gamma * _mean(across, pairs & ~same)
+        return torch.where(counts.any(), loss, 0.0)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean where the mask is set; 0 where it never is.
 
-    The authors count each pair twice and add 1e-6 to the count; half of it goes with half the count.
+    The authors count each pair twice and add 1e-6 to the count: half of it to half the count.
     """
-    return torch.where(mask, values, 0).sum() / (mask.sum() + 0.5e-6)
+    count = mask.sum().to(values.dtype)  # in the dtype of the values: 1e-6 is lost in float32
+    return torch.where(mask, values, 0).sum() / (count + 0.5e-6)

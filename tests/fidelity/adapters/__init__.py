@@ -1,0 +1,25 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters: from a golden case's inputs and parameters to a call of the public API, by key."""
+
+from adapters import (
+    calibration,
+    classification,
+    dynamics,
+    entropy,
+    linear_ce,
+    metric_distillation,
+    radius,
+)
+from adapters.table import ADAPTERS
+
+__all__ = [
+    "ADAPTERS",
+    "calibration",
+    "classification",
+    "dynamics",
+    "entropy",
+    "linear_ce",
+    "metric_distillation",
+    "radius",
+]

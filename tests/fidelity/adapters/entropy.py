@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Entropy of the prediction, and losses made of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from adapters.table import Deviates, adapter, evaluate
+from lightning_losses.losses import EntropyBonus
+from lightning_losses.softmax import softmax_stats
+
+Inputs = dict[str, Any]
+
+
+@adapter("entropy_from_logits")
+def entropy_from_logits(inputs: Inputs, params: Inputs) -> Inputs:
+    logits = inputs["logits"]
+    entropy = softmax_stats(logits).entropy
+    found = {
+        "entropy": entropy,
+        "normalized": entropy / math.log(logits.shape[-1]),
+        "effective_classes": entropy.exp(),
+        "backward": entropy.sum(),
+    }
+    if bool(logits.isneginf().any()):
+        raise Deviates(
+            "a class masked by -inf counts 0 and gets no gradient; sources give NaN", found
+        )
+    return found
+
+
+@adapter("tent")
+def tent(inputs: Inputs, params: Inputs) -> Inputs:
+    # Minimising entropy is minus the bonus for it.
+    logits = inputs["logits"]
+    return {
+        "loss": -evaluate(EntropyBonus(), logits=logits),
+        "per_sample": -evaluate(EntropyBonus(), "none", logits=logits),
+    }

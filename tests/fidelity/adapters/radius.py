@@ -1,0 +1,31 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Step radii: lower bounds on the distance to the nearest singularity of a row's loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from adapters.table import Within, adapter
+from lightning_losses.metrics.radius import rho_a, rho_dom, rho_var, spread
+
+
+@adapter("radius")
+def radius(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    z, slopes = (inputs[name].reshape(-1, inputs[name].shape[-1]) for name in ("z", "a"))
+    found = {
+        "delta_a": spread(slopes, ~z.isneginf()),
+        "rho_a": rho_a(slopes, z),
+        "rho_dom": rho_dom(z, slopes),
+        "rho_var": rho_var(z, slopes),
+    }
+    if z.shape[1] == 2:
+        found["rho_binary_exact"] = found["rho_dom"]
+    best = torch.maximum(found["rho_dom"], found["rho_var"])
+    shape = inputs["z"].shape[:-1]
+    values: dict[str, Any] = {name: value.reshape(shape) for name, value in found.items()}
+    # We do not search for the zero; but a bound that exceeds it is no bound.
+    return values | {"rho_exact": Within(best.reshape(shape), above=0.0, below=math.inf)}

@@ -1,0 +1,61 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What every adapter uses: the table by key, and the three ways out for a case that is not met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from golden_harness.compare import Within
+from torch import Tensor, nn
+
+from lightning_losses import Objective, Term
+
+__all__ = ["ADAPTERS", "Adapter", "Deviates", "NotBuilt", "Term", "Within", "adapter", "evaluate"]
+
+
+class Deviates(Exception):
+    """We differ from the source on purpose; the reason, one line, stands in a card.
+
+    Raised, the case is not compared. With ``found``, it is compared first and counts as passed if
+    it is met all the same.
+    """
+
+    def __init__(self, reason: str, found: dict[str, Any] | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.found = reason, found
+
+
+class NotBuilt(Exception):
+    """The key has an adapter, but a parameter of this case asks for what does not exist yet."""
+
+
+class Adapter(NamedTuple):
+    """``function(inputs, params) -> values by name``; with variants, a third argument."""
+
+    function: Callable[..., dict[str, Any]]
+    variants: tuple[str, ...]
+
+
+#: Key of a golden case -> adapter.
+ADAPTERS: dict[str, Adapter] = {}
+
+
+def adapter(*keys: str, variants: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Register a function for keys; with ``variants`` each case is run once for each."""
+
+    def register(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        for key in keys:
+            assert key not in ADAPTERS, f"two adapters for {key!r}"
+            ADAPTERS[key] = Adapter(function, variants)
+        return function
+
+    return register
+
+
+def evaluate(loss: nn.Module | Term, reduction: str = "mean", **named: Any) -> Tensor:
+    """The total of an objective with this one term, as a user gets it."""
+    objective = Objective({"loss": loss}, reduction=reduction)
+    total: Tensor = objective(**named).total
+    return total
