@@ -45,10 +45,9 @@ def main(cfg: DictConfig) -> None:
     if hasattr(data, "unigram_entropy"):
         print(f"{'unigram entropy (bar to beat)':32} {data.unigram_entropy:.4f}")
     run = Path(HydraConfig.get().runtime.output_dir)
-    if (run / "metrics.csv").exists():
-        picture = training_picture(
-            run / "metrics.csv", run / "training.png", run / "reliability.csv"
-        )
+    metrics = run / "csv" / "metrics.csv"
+    if metrics.exists():
+        picture = training_picture(metrics, run / "training.png", metrics.with_name("reliability.csv"))
         print(f"picture: {picture}")
 
 

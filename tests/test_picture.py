@@ -1,0 +1,282 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run's CSV files become a picture whatever they hold, and it does not flatter the run."""
+
+from __future__ import annotations
+
+import builtins
+import math
+import struct
+
+import pytest
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("altair")
+vl_convert = pytest.importorskip("vl_convert")
+
+from lightning_losses.dashboard import canvas, readings  # noqa: E402
+from lightning_losses.dashboard.picture import training_picture  # noqa: E402
+
+
+@pytest.fixture
+def draw(tmp_path, monkeypatch):
+    """Draw and return every word of the spec that was rendered; the PNG itself is checked here."""
+    rendered = {}
+    real = vl_convert.vegalite_to_png
+
+    def keep(spec, **options):
+        rendered["spec"] = spec
+        return real(spec, **options)
+
+    monkeypatch.setattr(vl_convert, "vegalite_to_png", keep)
+
+    def run(metrics, reliability=None):
+        out = tmp_path / "new" / "folder" / "run.png"
+        assert training_picture(metrics, out, reliability) == out
+        png = out.read_bytes()
+        assert png[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = struct.unpack(">II", png[16:24])
+        # Two panels of 460 x 250 points each way, at scale 2.
+        assert width > 4 * 460
+        assert height > 4 * 250
+        return rendered["spec"]
+
+    return run
+
+
+def texts(node) -> str:
+    """Every string in a spec, rows of data left out."""
+    if isinstance(node, str):
+        return node
+    if isinstance(node, dict):
+        return "\n".join(texts(value) for key, value in node.items() if key != "datasets")
+    if isinstance(node, list):
+        return "\n".join(texts(value) for value in node)
+    return ""
+
+
+def values(spec, series) -> list[float]:
+    """The values of one series that are in the picture, in order of step."""
+    rows = [row for rows in spec["datasets"].values() for row in rows]
+    points = {(row["step"], row["value"]) for row in rows if row.get("series") == series}
+    return [value for _, value in sorted(points)]
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    """As CSVLogger writes it: validation in rows of its own, blank where nothing was logged."""
+    rows = []
+    for step in range(20):
+        loss = 2.3 * math.exp(-step / 5)
+        rows.append({"epoch": step // 10, "step": step, "train/loss": loss + 0.1})
+        rows[-1] |= {"train/loss/ce": loss, "train/loss/opl": 0.2, "train/weight/opl": 0.5}
+        rows[-1] |= {
+            "entropy/mean": loss,
+            "entropy/ratio": loss / 2.3,
+            "step_radius/r": 2 / 2**step,
+        }
+        if step % 10 == 9:
+            rows.append({"epoch": step // 10, "step": step, "val/loss": loss + 0.2})
+    path = tmp_path / "metrics.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def reliability(tmp_path):
+    """Two epochs, two stages, ten bins; the lower five are empty, as in a trained model."""
+    rows = []
+    for stage in ("val", "test"):
+        for epoch in (0, 1):
+            for b in range(10):
+                full = b >= 5
+                rows.append(
+                    {"stage": stage, "epoch": epoch, "lower": b / 10, "upper": (b + 1) / 10}
+                )
+                rows[-1] |= {"count": 10 * b if full else 0}
+                rows[-1] |= {"confidence": b / 10 + 0.05 if full else math.nan}
+                # Accuracy is 0.05 below confidence, in the last epoch of val only.
+                off = 0.05 if (stage, epoch) == ("val", 1) else 0.2
+                rows[-1] |= {"accuracy": b / 10 + 0.05 - off if full else math.nan}
+    path = tmp_path / "reliability.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_everything_there(draw, metrics, reliability):
+    spec = draw(metrics, reliability)
+    words = texts(spec)
+    assert "has no" not in words
+    assert "not drawn" not in words
+    assert len(values(spec, "train/loss")) == 20
+    assert len(values(spec, "val/loss")) == 2
+    assert values(spec, "train/loss/ce")[0] == pytest.approx(2.3)
+    assert not values(spec, "train/weight/opl")  # a weight is not a loss
+    assert len(values(spec, "entropy/mean")) == len(values(spec, "entropy/ratio")) == 20
+    assert "Reliability, val epoch 1" in words
+    assert "confidence and accuracy 0.050, 350 rows" in words
+    # r = 2, 1, 0.5, ...: one value is above 1
+    assert "1 of 20 above 1; largest 2" in words
+    assert "r = 1" in words
+    # nothing is fetched: data is in the spec, and the only address is the schema's name
+    assert "url" not in str(spec)
+
+
+def test_files_that_are_not_there(draw, tmp_path):
+    words = texts(draw(tmp_path / "nowhere.csv"))
+    assert words.count("nowhere.csv was not found") == 3
+    assert "no table was given" in words
+    assert str(tmp_path) not in words  # a picture goes to other people
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"epoch,train/loss\n0,1\n", "has no column step"),
+        (b"epoch,step,train/loss\n", "has no number in train/loss"),
+        (b"epoch,step\n0,0\n", "has no number in train/loss"),
+        (b"epoch,step,train/loss\n0,0,\n", "has no number in train/loss"),
+        (b"epoch,step,train/loss\n0,0,high\n", "has no number in train/loss"),
+        (b"step,train/loss\n0,1\n1,2,3,4,5\n", "could not be read as CSV"),
+        (b"\xff\xfe\x00\x81 not text", "could not be read as CSV"),
+    ],
+)
+def test_files_with_nothing_to_draw(draw, tmp_path, content, reason):
+    path = tmp_path / "run.csv"
+    path.write_bytes(content)
+    words = texts(draw(path, path))
+    assert f"run.csv {reason}" in words
+
+
+def test_a_folder_is_not_a_table(draw, tmp_path):
+    assert "could not be read" in texts(draw(tmp_path, tmp_path))
+
+
+def test_one_step_is_a_point(draw, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,train/loss,entropy/mean,step_radius/r\n0,0,2.5,2.3,0.1\n")
+    spec = draw(path)
+    loss = spec["concat"][0]
+    marks = {layer["mark"]["type"] for layer in loss["layer"]}
+    assert marks == {"line", "point"}
+    assert values(spec, "train/loss") == [2.5]
+    assert "has no number in val/loss" not in texts(spec)  # train/loss alone is a picture
+
+
+def test_a_panel_alone_may_be_missing(draw, tmp_path, metrics):
+    for column, reason in (
+        ("entropy/mean", None),  # entropy/ratio is still there
+        ("step_radius/r", "has no number in step_radius/r"),
+    ):
+        path = tmp_path / "fewer.csv"
+        pd.read_csv(metrics).drop(columns=column).to_csv(path, index=False)
+        words = texts(draw(path))
+        assert ("has no number" in words) == (reason is not None)
+        assert reason is None or reason in words
+
+
+def test_nan_losses_are_counted_and_blanks_are_not(draw, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss,val/loss\n0,1.0,\n1,nan,\n2,inf,\n3,0.5,\n3,,0.7\n4,-inf,\n")
+    spec = draw(path)
+    assert values(spec, "train/loss") == [1.0, 0.5]
+    assert "3 NaN or infinite not drawn" in texts(spec)
+
+
+def test_step_radius_of_zero_has_no_place_on_a_log_axis(draw, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,step_radius/r\n0,0.0\n1,0.5\n2,0.0\n")
+    spec = draw(path)
+    assert values(spec, "step_radius/r") == [0.5]
+    assert "2 of r = 0 not drawn" in texts(spec)
+    path.write_text("step,step_radius/r\n0,0.0\n")
+    assert "1 of r = 0 not drawn" in texts(draw(path))
+
+
+def test_a_long_run_keeps_its_spikes(draw, tmp_path):
+    # 20000 steps are 34 to a point; one step in them is above 1, and it must show.
+    path = tmp_path / "metrics.csv"
+    steps = range(20_000)
+    frame = pd.DataFrame({"step": steps, "train/loss": 1.0, "step_radius/r": 0.1})
+    frame.loc[12_345, "step_radius/r"] = 7.0
+    frame.to_csv(path, index=False)
+    spec = draw(path)
+    radius = values(spec, "step_radius/r")
+    assert len(radius) <= readings.POINTS
+    assert max(radius) == 7.0
+    words = texts(spec)
+    assert "1 of 20,000 above 1; largest 7" in words
+    assert "a point is 34 values" in words
+
+
+def test_more_terms_than_colours(draw, tmp_path):
+    path = tmp_path / "metrics.csv"
+    names = [f"train/loss/term{i:02d}" for i in range(12)]
+    pd.DataFrame({"step": [0, 1], **{name: [i, i] for i, name in enumerate(names)}}).to_csv(
+        path, index=False
+    )
+    layer = draw(path)["concat"][0]["layer"][0]["encoding"]
+    looks = zip(
+        layer["color"]["scale"]["range"],
+        map(tuple, layer["strokeDash"]["scale"]["range"]),
+        strict=True,
+    )
+    assert len(set(looks)) == 12
+
+
+@pytest.mark.parametrize(
+    ("term", "scale"),
+    [
+        ([9.0, 5.0], None),  # linear: 0.5 and 9 can share an axis
+        ([40.0, 50.0], "log"),  # a raw term a hundred times the loss would flatten it
+        ([40.0, -1.0], None),  # but a log axis has no place for a negative loss
+    ],
+)
+def test_a_large_raw_term_does_not_flatten_the_loss(draw, tmp_path, term, scale):
+    path = tmp_path / "metrics.csv"
+    frame = pd.DataFrame({"step": [0, 1], "train/loss": [1.0, 0.5], "train/loss/big": term})
+    frame.to_csv(path, index=False)
+    y = draw(path)["concat"][0]["layer"][0]["encoding"]["y"]
+    assert y.get("scale", {}).get("type") == scale
+
+
+def test_reliability_without_rows(draw, metrics, reliability):
+    frame = pd.read_csv(reliability)
+    frame["count"] = 0
+    frame.to_csv(reliability, index=False)
+    assert "has no number in count" in texts(draw(metrics, reliability))
+
+
+def test_reliability_without_val_takes_what_there_is(draw, metrics, reliability):
+    frame = pd.read_csv(reliability)
+    frame[frame["stage"] == "test"].to_csv(reliability, index=False)
+    words = texts(draw(metrics, reliability))
+    assert "Reliability, test epoch 1" in words
+    assert "confidence and accuracy 0.200" in words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.06, 2.5, [0.1, 0.2, 0.5, 1, 2]),
+        (0.0007, 1.5, [0.001, 0.01, 0.1, 1]),
+        (1e-11, 10.5, [1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1]),
+    ],
+)
+def test_log_ticks_hold_one(low, high, expected):
+    assert canvas.log_ticks(low, high) == pytest.approx(expected)
+
+
+def test_without_the_report_extra_the_error_says_what_to_install(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "vl_convert":
+            raise ModuleNotFoundError("No module named 'vl_convert'", name="vl_convert")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r'vl_convert.*pip install "lightning-losses\[report\]"'):
+        training_picture(tmp_path / "metrics.csv", tmp_path / "out.png")
