@@ -13,3 +13,8 @@ check: install
 benchmarks: install
 	.venv/bin/python benchmarks/linear_ce.py --device cpu
 	.venv/bin/python benchmarks/step_overhead.py
+
+# The README's picture.
+docs/training.png: install
+	.venv/bin/python examples/train.py hydra.run.dir=build/picture
+	cp build/picture/training.png docs/training.png

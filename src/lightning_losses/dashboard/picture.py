@@ -147,7 +147,8 @@ def entropy_panel(metrics: Source) -> Any:
         y = alt.Y("value:Q", title=units[name], axis=alt.Axis(tickCount=height // 45 + 1))
         chart = alt.Chart(curves.rows).encode(x=step_axis(curves, last), y=y)
         plots.append(lines(chart.encode(color=alt.value(BLUE)), curves, height))
-    return alt.vconcat(*plots, spacing=GAP, title=heading)
+    # One scale for the step: the ratio starts later, and the strips stand under one another.
+    return alt.vconcat(*plots, spacing=GAP, title=heading).resolve_scale(x="shared")
 
 
 def radius_panel(metrics: Source) -> Any:
