@@ -104,11 +104,15 @@ def measure(loss: Loss, shape: tuple[int, int, int], dtype: torch.dtype) -> dict
     head = torch.empty(v, d, dtype=dtype).normal_(std=d**-0.5, generator=generator)
     target = torch.randint(v, (n,), generator=generator)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu, wall = time.process_time(), time.perf_counter()
     value, norm = run(loss, hidden, head, target)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak / 1024, "loss": value, "grad": norm}
+    best = {"wall_s": float("inf"), "cpu_s": float("inf")}
+    for _ in range(2):
+        cpu, wall = time.process_time(), time.perf_counter()
+        run(loss, hidden, head, target)
+        best["wall_s"] = min(best["wall_s"], time.perf_counter() - wall)
+        best["cpu_s"] = min(best["cpu_s"], time.process_time() - cpu)
+    return {**best, "peak_mb": peak / 1024, "loss": value, "grad": norm}
 
 
 def run(loss: Loss, hidden: Tensor, head: Tensor, target: Tensor) -> tuple[float, float]:
@@ -116,7 +120,7 @@ def run(loss: Loss, hidden: Tensor, head: Tensor, target: Tensor) -> tuple[float
     total = loss(hidden, head, target)
     total.backward()
     assert head.grad is not None
-    return float(total), float(head.grad.norm())
+    return float(total.detach()), float(head.grad.norm())
 
 
 def child(group: str, name: str, options: argparse.Namespace) -> None:

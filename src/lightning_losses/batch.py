@@ -62,12 +62,19 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
     target = given.get("target")
     shift = given.pop("shift", 0)
     if shift:
+        if target is not None and target.ndim > len(lead):
+            raise ValueError(
+                f"shift={shift} goes with class indices, got soft targets {tuple(target.shape)}: "
+                "align them with the logits and leave shift out."
+            )
         fills = {"target": ignore_index, "mask": False, "sample_weight": 0.0}
         given |= {n: shift_left(given[n], shift, f) for n, f in fills.items() if n in given}
         target = given.get("target")
     tensors = {name: _flatten(name, value, lead) for name, value in given.items()}
     n = prod(lead)
     target = tensors.get("target")
+    if target is not None and not target.is_floating_point():
+        target = tensors["target"] = target.long()  # torch's cross-entropy takes no int32
     valid = tensors.pop("mask", None)
     if valid is not None and valid.dtype != torch.bool:
         raise ValueError(f"mask must be bool, got {valid.dtype}: write mask.bool().")
@@ -83,10 +90,12 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
         if device.type == "cpu" and not torch.compiler.is_compiling() and int(count) == n:
             valid = None
     weight = tensors.pop("sample_weight", None)
+    if weight is not None and weight.is_floating_point() and weight.element_size() < 4:
+        weight = weight.float()  # the sum of 70,000 float16 ones is inf
     if weight is not None and valid is not None:
         weight = torch.where(valid, weight, 0.0)
     if valid is not None and target is not None and not target.is_floating_point():
-        tensors["target"] = torch.where(valid, target, 0)
+        tensors["target"] = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
     return Batch(tensors, valid, weight, count, n, device)
 
 
@@ -110,6 +119,8 @@ def _flatten(name: str, value: Any, lead: tuple[int, ...]) -> Any:
         return value
     shape = tuple(value.shape)
     rows_only = shape == lead
+    if name == "target" and shape == (*lead, 1) and not value.is_floating_point():
+        raise _mismatch(name, shape, f"{lead}")
     if word.layout == "vectors" or name == "target":
         if shape[:-1] == lead and not (name == "target" and rows_only):
             return value if value.ndim == 2 else value.reshape(-1, shape[-1])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +21,7 @@ from lightning_losses.schedules import Schedule
 from lightning_losses.term import Term
 
 #: What belongs to the term, not to the loss: popped before the loss is instantiated.
-TERM_KEYS = ("weight", "inputs", "target_transform", "row_weighting", "provider")
+TERM_KEYS = ("weight", "inputs", "target_transform", "row_weighting", "optimizer", "provider")
 
 
 def build_objective(
@@ -31,7 +32,7 @@ def build_objective(
     Args:
         loss: a key (``"ce"``), keys (``["ce", "opl"]``), or a mapping from term name to a node
             with ``_target_``, the loss's arguments, and optionally ``weight``, ``inputs``,
-            ``target_transform``, ``row_weighting``, ``provider``: what Hydra composes as
+            ``target_transform``, ``row_weighting``, ``optimizer``, ``provider``: what Hydra composes as
             ``cfg.loss``.
         **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers`` of `Objective`.
 
@@ -67,11 +68,16 @@ def compose_losses(names: list[str]) -> DictConfig:
             f"Two terms of one name: {duplicates}. Give one another name: "
             "+loss@loss.aux=ce on the command line, {'aux': {...}} in Python."
         )
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        try:
+    # Hydra holds one application; within the user's own, that one steps aside and comes back.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("lightning_losses.conf", version_base="1.3"):
             return compose(overrides=[f"+loss=[{','.join(names)}]"]).loss  # type: ignore[no-any-return]
-        except MissingConfigException as error:
-            raise ValueError(str(error)) from error
+    except MissingConfigException as error:
+        raise ValueError(str(error)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def _build_term(name: str, node: Any, providers: dict[str, nn.Module]) -> Term:
@@ -95,6 +101,7 @@ def _build_term(name: str, node: Any, providers: dict[str, nn.Module]) -> Term:
             inputs=parts.get("inputs"),
             target_transform=_instantiate(parts.get("target_transform")),
             row_weighting=_instantiate(parts.get("row_weighting")),
+            optimizer=parts.get("optimizer"),
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"Term {name!r}: {error}") from error

@@ -4,17 +4,49 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
+
+from hydra.utils import get_class
+
+#: Groups that the command line lists, losses first.
+GROUPS = ("loss", "target", "weighting", "head", "provider", "schedule", "callbacks")
 
 
 def keys(group: str) -> list[str]:
     """The keys of a config group (``loss``, ``target``, ``callbacks``, ...), sorted."""
-    folder = files("lightning_losses.conf") / group
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
+    names = [file.name for file in (files("lightning_losses.conf") / group).iterdir()]
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def yaml_text(group: str, key: str) -> str:
     """The YAML of a key, as shipped."""
     return (files("lightning_losses.conf") / group / f"{key}.yaml").read_text()
+
+
+def summary(group: str, key: str) -> str:
+    """The first comment of a key's YAML: what it is, in a sentence."""
+    for line in yaml_text(group, key).splitlines():
+        if line.startswith("# ") and not line.startswith("# @package"):
+            return line[2:]
+    return ""
+
+
+def target_class(group: str, key: str) -> type | None:
+    """The class that a key instantiates; None for a YAML without ``_target_``."""
+    found = re.search(r"^_target_: (\S+)", yaml_text(group, key), re.MULTILINE)
+    return None if found is None else get_class(found.group(1))
+
+
+def find(key: str) -> tuple[str, str]:
+    """Group and name of ``NAME`` or ``GROUP/NAME``; a loss where several groups have the name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    group, _, name = key.rpartition("/")
+    for candidate in [group] if group else GROUPS:
+        if candidate in GROUPS and name in keys(candidate):
+            return candidate, name
+    known = ", ".join(keys("loss"))
+    raise ValueError(f"there is no {key!r}; losses are {known}; `list` shows the other groups.")

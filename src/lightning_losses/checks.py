@@ -42,12 +42,13 @@ def _not_a_number(named: Mapping[str, Any]) -> ValueError | None:
     for name, value in named.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             continue
-        bad = torch.isnan(value)
+        bad = torch.isnan(value) | (value == torch.inf)  # -inf is a masked class
         if bool(bad.any()):
             rows = bad.reshape(bad.shape[0], -1).any(1) if bad.ndim else bad.reshape(1)
             return ValueError(
-                f"{name} {tuple(value.shape)} holds NaN in {int(rows.sum())} of {len(rows)} rows, "
-                f"first in row {int(rows.nonzero()[0])}. Look at what made it (a learning rate too "
-                "high, 0/0, log of 0); Trainer(detect_anomaly=True) finds the operation."
+                f"{name} {tuple(value.shape)} holds NaN or +inf in {int(rows.sum())} of "
+                f"{len(rows)} rows, first in row {int(rows.nonzero()[0])}. Look at what made it (a "
+                "learning rate too high, 0/0, log of 0); Trainer(detect_anomaly=True) finds the "
+                "operation."
             )
     return None

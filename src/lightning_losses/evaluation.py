@@ -27,6 +27,10 @@ from lightning_losses.term import Term
 
 REDUCTIONS = ("mean", "sum", "none")
 
+#: Marks rows that do not count for torch's own kernel. Not -100: where the objective's ignore_index
+#: is another, a target of -100 is a mistake that torch would skip in silence.
+SKIPPED = torch.iinfo(torch.int64).min
+
 
 class Evaluation:
     """Sums the terms of one call; see `Objective.forward` for the arguments."""
@@ -42,6 +46,8 @@ class Evaluation:
         self.batch, self.reduction, self.kernel = batch, reduction, kernel
         self.world = world_size()
         self.watched = frozenset().union(*watched.values()) if watched else frozenset()
+        # One that the caller knows beforehand: `sum` and `normalizer` go before a term's own.
+        self.fixed = reduction == "sum" or normalizer is not None
         self.divisor = self._divisor(normalizer)
         self.parts: list[Tensor] = []  # weighted terms, with graph
         self.raw: dict[str, Tensor] = {}  # raw terms, without
@@ -73,10 +79,7 @@ class Evaluation:
         for name, value in (("valid", batch.valid), ("sample_weight", batch.weight)):
             if value is not None:
                 rows[name] = value
-        factors = {
-            name: term.weight * self.world / self._term_divisor(term, batch.tensors)
-            for name, term in terms.items()
-        }
+        divisors = {n: self._term_divisor(term, batch.tensors) for n, term in terms.items()}
 
         def row_function(
             stats: dict[str, Tensor], data: dict[str, Tensor]
@@ -85,8 +88,11 @@ class Evaluation:
                 name: masked(term(data | stats), data.get("valid"), data.get("sample_weight"))
                 for name, term in terms.items()
             }
-            total = torch.stack([v.sum() * factors[n] for n, v in values.items()]).sum()
-            return total, torch.stack(list(values.values())).detach()
+            # In this order: weight / count alone would round to float32 under float64 values.
+            parts = [
+                v.sum() * self.world / divisors[n] * terms[n].weight for n, v in values.items()
+            ]
+            return torch.stack(parts).sum(), torch.stack(list(values.values())).detach()
 
         for name, term in terms.items():
             self._refuse_soft_target(name, term, batch.tensors)
@@ -96,9 +102,8 @@ class Evaluation:
         )
         self.stats |= stats
         self.parts.append(total)
-        for (name, term), value in zip(terms.items(), values, strict=True):
-            divisor = self._term_divisor(term, batch.tensors)
-            self.raw[name] = value.sum() * self.world / divisor
+        for name, value in zip(terms, values, strict=True):
+            self.raw[name] = value.sum() * self.world / divisors[name]
 
     def record(self, weights: dict[str, Tensor]) -> LossRecord:
         """The finished record; on several ranks with the global values on each."""
@@ -173,14 +178,14 @@ class Evaluation:
         if self.reduction == "sum":
             return torch.ones((), device=batch.device)
         if normalizer is not None:
-            return torch.as_tensor(normalizer, device=batch.device)
+            return _positive(torch.as_tensor(normalizer, device=batch.device))
         own = batch.count if batch.weight is None else batch.weight.sum()
         return _positive(all_sum(own))
 
     def _term_divisor(self, term: Term, tensors: Mapping[str, Any]) -> Tensor:
         """Most terms divide by the rows that count; some (class weights) by a sum of their own."""
         own = getattr(term.loss, "row_divisors", None)
-        per_row = None if own is None or self.reduction == "sum" else own(tensors.get("target"))
+        per_row = None if own is None or self.fixed else own(tensors.get("target"))
         if per_row is None:
             return self.divisor
         return _positive(all_sum(masked(per_row, self.batch.valid, self.batch.weight).sum()))
@@ -210,8 +215,9 @@ class Evaluation:
             along = transform is None and resolve_kernel(self.kernel, problem) != "reference"
             want = self._wanted(members, watch=along)
             shared[transform] = statistics(problem, want, self.kernel)
-            if transform is None or not self.stats:
-                self.stats |= shared[transform]
+            # log p of a transformed target is not what a monitor means by log_prob.
+            own = {n: v for n, v in shared[transform].items() if not transform or n != "log_prob"}
+            self.stats = own | self.stats
         return shared
 
     def _wanted(self, terms: Any, *, watch: bool) -> tuple[str, ...]:
@@ -262,8 +268,8 @@ class Evaluation:
             return None
         if batch.valid is not None:
             logits = torch.where(batch.valid[:, None], logits, 0)
-            target = torch.where(batch.valid, target, -100)
-        total: Tensor = by_torch(logits, target)
+            target = torch.where(batch.valid, target, SKIPPED)
+        total: Tensor = by_torch(logits, target, SKIPPED)
         return total
 
 

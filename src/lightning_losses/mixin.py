@@ -76,6 +76,18 @@ class LossMixin(_Base):
         self._publish(record)
         return record.total
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All trainable parameters for an optimizer, those of losses with options of their own apart.
+
+        ``torch.optim.AdamW(self.parameter_groups(), lr=1e-3)``; a term's options come from its
+        ``optimizer``, such as ``loss.proxy.optimizer.lr=0.1``.
+        """
+        own = [(list(t.loss.parameters()), t.optimizer) for _, t in self.loss.named_terms()]
+        own = [(parameters, options) for parameters, options in own if parameters and options]
+        apart = {id(p) for parameters, _ in own for p in parameters}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
+        return [{"params": rest}] + [{"params": p, **options} for p, options in own]
+
     @property
     def loss_record(self) -> LossRecord | None:
         """The record of the last `compute_loss`, without graph; what monitors read."""
@@ -93,7 +105,8 @@ class LossMixin(_Base):
         record = record.detach()
         self.__dict__["_loss_record"] = record  # past nn.Module.__setattr__: no state of the user's
         trainer = self._trainer
-        in_hook = trainer is not None and not trainer.barebones and self._current_fx_name
+        mute = trainer is None or trainer.barebones or trainer.predicting
+        in_hook = not mute and self._current_fx_name
         if not in_hook and self._fabric is None:
             return
         stage = self._stage()

@@ -43,6 +43,28 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
         "whole", "nn.Module", "whose parameters a penalty reads; LossMixin: self"
     ),
     "sample_index": NamedTensor("rows", "(N,) int64", "index of the sample in its data set"),
+    # regression and reinforcement learning
+    "quantiles": NamedTensor("vectors", "(..., Q) float", "predicted quantiles, a column a level"),
+    "estimate": NamedTensor("whole", "(N, ...) float", "real-valued output of any shape"),
+    "reference": NamedTensor("whole", "(N, ...) float", "what estimate should be"),
+    "next_logits": NamedTensor("vectors", "(..., C) float", "of the best next action, no gradient"),
+    "reward": NamedTensor("rows", "(...) float", "reward of the step"),
+    "discount": NamedTensor("rows", "(...) float", "discount factor, 0 where an episode ended"),
+    # maps of pixels, classes second as convolutions have them; beside the rows, not instead
+    "logit_map": NamedTensor("whole", "(B, C, H, W) float", "class scores, or (B, 1, H, W) binary"),
+    "label_map": NamedTensor("whole", "(B, H, W) int64", "class of each pixel"),
+    "skeleton_map": NamedTensor("whole", "(B, H, W) int64", "label_map on its skeleton, else 0"),
+    "region_map": NamedTensor("whole", "(B, C, H, W) float", "price of each class at each pixel"),
+    # weak, aggregate and sensitive labels
+    "class_similarity": NamedTensor("vectors", "(..., C) float", "similarity to each class"),
+    "sensitive": NamedTensor("vectors", "(..., A) float", "sensitive attributes, standardised"),
+    "bag_id": NamedTensor("rows", "(...) int64", "rows of one bag share it"),
+    "bag_target": NamedTensor("rows", "(...) float", "mean response of the row's bag"),
+    "bag_proportion": NamedTensor("vectors", "(..., C) float", "class shares of the row's bag"),
+    "list_id": NamedTensor("rows", "(...) int64", "rows of one ranked list share it"),
+    "profit": NamedTensor("rows", "(...) float", "profit or loss that ranks the rows of a list"),
+    "logits_deep": NamedTensor("vectors", "(...) float", "binary scores of one of two branches"),
+    "logits_shallow": NamedTensor("vectors", "(...) float", "binary scores of the other branch"),
     # which rows count, and how much
     "mask": NamedTensor("rows", "(...) bool", "False rows do not count"),
     "sample_weight": NamedTensor("rows", "(...) float", "weight of a row in sum and mean"),

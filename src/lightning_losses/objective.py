@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_losses.batch import Batch, prepare
 from lightning_losses.checks import explain
 from lightning_losses.evaluation import REDUCTIONS, Evaluation
+from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.record import LossRecord
 from lightning_losses.routing import missing_tensor
 from lightning_losses.softmax import KERNELS, STATISTICS
@@ -60,8 +61,8 @@ class Objective(nn.Module):
         self.kernel, self.reduction, self.ignore_index = kernel, reduction, ignore_index
         self.reads_module = any("module" in term.required for _, term in self.named_terms())
         # Kernels upcast hidden states and logits block by block; losses get whole tensors upcast.
-        named = {a.tensor for _, term in self.named_terms() for a in term.arguments}
-        self._upcast = named - {"hidden", "head_weight", "head_bias", "input"}
+        read = frozenset[str]().union(*(term.read for _, term in self.named_terms()))
+        self._upcast = read - {"hidden", "head_weight", "head_bias", "input"}
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
 
@@ -135,6 +136,8 @@ class Objective(nn.Module):
         has_rows = "logits" in tensors or "hidden" in tensors
         for name, term in self.named_terms():
             for tensor in sorted(term.required):
+                if tensor == "log_prob" and has_rows and term.target_transform is None:
+                    refuse_target(name, term.loss, tensors)
                 if tensor in tensors or (tensor in STATISTICS and has_rows):
                     continue
                 if tensor == "valid":
@@ -144,7 +147,7 @@ class Objective(nn.Module):
                 else:
                     raise missing_tensor(name, term.loss, tensor, batch.tensors)
         for name in self._upcast & tensors.keys():
-            tensors[name] = at_least_float32(tensors[name])
+            tensors[name] = harmless(name, at_least_float32(tensors[name]), batch.valid)
         return batch._replace(tensors=tensors)
 
     def _evaluate(self, batch: Batch, normalizer: float | Tensor | None) -> LossRecord:
@@ -173,6 +176,7 @@ class Objective(nn.Module):
             and torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and (tensors["hidden"].requires_grad or tensors["head_weight"].requires_grad)
+            and (batch.weight is None or not batch.weight.requires_grad)
             and all(
                 t.row_function and t.target_transform is None and reads_rows_only(t, tensors)
                 for t in users.values()
@@ -189,6 +193,30 @@ def reads_rows_only(term: Term, tensors: Mapping[str, Any]) -> bool:
         for name in names
         if name in tensors
     )
+
+
+def refuse_target(term: str, loss: nn.Module, tensors: Mapping[str, Any]) -> None:
+    """Complain where log p of a target is wanted and the target names no class."""
+    target = tensors.get("target")
+    if target is None:
+        raise missing_tensor(term, loss, "target", tensors)
+    if target.ndim == 1 and target.is_floating_point():
+        raise ValueError(
+            f"Term {term!r} ({type(loss).__name__}) needs class indices (int64) or soft targets "
+            f"(N, C), got {target.dtype} {tuple(target.shape)}: write target.long(), or for real "
+            "values +target@loss.NAME.target_transform=hl_gauss."
+        )
+
+
+def harmless(name: str, value: Any, valid: Tensor | None) -> Any:
+    """Vectors of rows that do not count at 0, before a loss sees them.
+
+    The reduction is too late: the gradient of a softmax of inf is NaN, and stays so times 0.
+    """
+    word = NAMED_TENSORS.get(name)
+    if valid is None or word is None or word.layout != "vectors" or not isinstance(value, Tensor):
+        return value
+    return torch.where(valid if value.ndim == 1 else valid[:, None], value, 0)
 
 
 def at_least_float32(value: Any) -> Any:

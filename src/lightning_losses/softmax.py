@@ -18,6 +18,7 @@ from lightning_losses.kernels import chunked, reference
 from lightning_losses.kernels import row_fused as _row_fused
 from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
 from lightning_losses.kernels.row_fused import RowFunction
+from lightning_losses.softmax_arguments import check
 
 __all__ = ["KERNELS", "STATISTICS", "Problem", "RowFunction", "SoftmaxStats", "softmax_stats"]
 
@@ -114,10 +115,18 @@ def softmax_stats(
             f"(V, D); it got {'both' if source is not None else 'neither'}."
         )
     lead = source.shape[:-1]
+    classes = target is not None and not target.is_floating_point()
+    soft = target is not None and not classes and target.ndim == source.ndim
+    if shift and not (lead and 0 < shift < lead[-1]):
+        raise nothing_left(shift, tuple(lead))
     if target is not None and shift:
+        if soft:
+            raise ValueError(
+                f"shift={shift} goes with class indices, got soft targets {tuple(target.shape)}: "
+                "align them with the logits and leave shift out."
+            )
         target = shift_left(target, shift, ignore_index)
-    soft = target is not None and target.is_floating_point()
-    valid = None if target is None or soft else (target != ignore_index).reshape(-1)
+    valid = (target != ignore_index).reshape(-1) if target is not None and classes else None
     problem = make_problem(
         logits=None if logits is None else logits.reshape(-1, logits.shape[-1]),
         hidden=None if hidden is None else hidden.reshape(-1, hidden.shape[-1]),
@@ -153,7 +162,7 @@ def make_problem(
     logit_scale: float = 1.0,
 ) -> Problem:
     """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
-    _check(logits, hidden, head_weight, head_bias, target, temperature, softcap)
+    check(logits, hidden, head_weight, head_bias, target, temperature, softcap, logit_scale)
     if hidden is not None and torch.is_autocast_enabled(hidden.device.type):
         # The kernels run with autocast off; this keeps the matrix products in the dtype that
         # a plain head would have used, while the head's gradient stays unrounded.
@@ -238,61 +247,21 @@ def resolve_kernel(kernel: str, problem: Problem) -> str:
 def shift_left(target: Tensor, shift: int, fill: float) -> Tensor:
     """``target[..., shift:]`` padded to its own length, so that logits need no copy."""
     if shift < 0 or shift >= target.shape[-1]:
-        raise ValueError(
-            f"shift={shift} leaves nothing of target {tuple(target.shape)}; write 0 for targets "
-            "that are aligned already, 1 for next-token prediction."
-        )
+        raise nothing_left(shift, tuple(target.shape))
     return torch.cat([target[..., shift:], target.new_full(target[..., :shift].shape, fill)], -1)
 
 
-def _check(
-    logits: Tensor | None,
-    hidden: Tensor | None,
-    head_weight: Tensor | None,
-    head_bias: Tensor | None,
-    target: Tensor | None,
-    temperature: Tensor | None,
-    softcap: float | None,
-) -> None:
-    source = logits if logits is not None else hidden
-    if source is None:
-        raise ValueError("Give logits (N, V), or hidden (N, D) with head_weight (V, D).")
-    if not source.is_floating_point():
-        name = "logits" if logits is not None else "hidden"
-        raise ValueError(
-            f"{name} must be floating point, got {source.dtype}: write {name}.float()."
-        )
-    classes = source.shape[1]
-    if hidden is not None:
-        if head_weight is None:
-            raise ValueError("hidden was given without head_weight: pass head_weight (V, D).")
-        if head_weight.ndim != 2 or head_weight.shape[1] != hidden.shape[1]:
-            raise ValueError(
-                f"head_weight must be (V, D) with D={hidden.shape[1]} as in hidden "
-                f"{tuple(hidden.shape)}, got {tuple(head_weight.shape)}: nn.Linear(D, V).weight."
-            )
-        classes = head_weight.shape[0]
-    if head_bias is not None and (logits is not None or head_bias.shape != (classes,)):
-        raise ValueError(
-            f"head_bias must be ({classes},) and go with hidden, got {tuple(head_bias.shape)}"
-            + (" with logits: add it to the logits." if logits is not None else ".")
-        )
-    if target is not None and target.ndim == 1 and target.is_floating_point():
-        raise ValueError(
-            f"target must hold class indices (int64) or soft targets (N, {classes}), got "
-            f"{target.dtype} {tuple(target.shape)}: a real-valued target needs a target_transform."
-        )
-    expected = (source.shape[0],) if target is None or target.ndim == 1 else (len(source), classes)
-    if target is not None and tuple(target.shape) != expected:
-        raise ValueError(f"target must be {expected}, got {tuple(target.shape)}.")
-    if temperature is not None:
-        if temperature.shape != (source.shape[0],):
-            raise ValueError(
-                f"temperature must be ({source.shape[0]},), got {tuple(temperature.shape)}."
-            )
-        if temperature.requires_grad:
-            raise ValueError(
-                "temperature gets no gradient here: detach it, or scale hidden (or logits) by it."
-            )
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap must be positive or None, got {softcap}.")
+def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
+    """The error for a shift as long as the sequences, or backwards."""
+    return ValueError(
+        f"shift={shift} leaves nothing of positions {shape}; write 0 for targets that are aligned "
+        "already, 1 for next-token prediction."
+    )
+
+
+def describe_kernel() -> str:
+    """In words: what ``kernel=auto`` does here."""
+    return (
+        f"auto; torch's own for logits of up to {SMALL} entries, chunked for larger logits and "
+        "from hidden states"
+    )

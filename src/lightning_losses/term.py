@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ class Term(nn.Module):
         inputs: ``{parameter of forward: named tensor}`` where the names differ.
         target_transform: module ``target -> soft target (N, C)`` in front of the loss.
         row_weighting: module ``(losses (N,), valid, ...) -> weights (N,)``, applied detached.
+        optimizer: options of the optimizer group that gets the loss's own parameters, such as
+            ``{"lr": 0.1}``; see `LossMixin.parameter_groups`.
 
     Raises:
         ValueError: negative weight, wrong ``inputs``, or a torch loss that reduces by itself.
@@ -37,26 +40,41 @@ class Term(nn.Module):
         inputs: Mapping[str, str] | None = None,
         target_transform: nn.Module | None = None,
         row_weighting: nn.Module | None = None,
+        optimizer: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         _refuse_own_reduction(loss)
         self.loss = loss
         self.target_transform = target_transform
         self.row_weighting = row_weighting
+        self.optimizer = dict(optimizer or {})
         self.arguments = arguments(loss, inputs)
         self.weighting_arguments = () if row_weighting is None else arguments(row_weighting, skip=2)
         self.schedule = as_schedule(weight)
         self.scale = 1.0  # what a controller moves; the schedule stays the user's
         # Not a buffer: bf16-true would round it, and it would enter the user's state_dict. Not a
         # Python float: each new value would recompile a compiled objective.
-        self._written = float(self.schedule(0))
-        self.weight = torch.tensor(self._written)
+        self._written = math.nan
+        # Spelled out: a model may be built under a default dtype or device of the precision's.
+        self.weight = torch.zeros((), dtype=torch.float32, device="cpu")
+        self.set_step(0)
 
     @property
     def required(self) -> frozenset[str]:
-        """Named tensors that loss and row weighting cannot do without."""
+        """Named tensors that loss, target transform and row weighting cannot do without."""
         both = self.arguments + self.weighting_arguments
-        return frozenset(a.tensor for a in both if a.required)
+        names = frozenset(a.tensor for a in both if a.required)
+        return names if self.target_transform is None else names | {"target"}
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Named tensors that loss and row weighting look at if they are there.
+
+        A loss that says what it ``needs`` looks at no other optional one.
+        """
+        says = hasattr(self.loss, "needs")
+        own = [a.tensor for a in self.arguments if a.required or not says]
+        return frozenset(own + [a.tensor for a in self.weighting_arguments])
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -95,11 +113,15 @@ class Term(nn.Module):
     ) -> Tensor:
         """Weights ``(N,)`` of the rows, without graph; their mean over valid rows is about 1."""
         assert self.row_weighting is not None
-        extra = pick(self.weighting_arguments, tensors)
-        with torch.no_grad():
-            if valid is None:
-                valid = torch.ones_like(losses, dtype=torch.bool)
-            weights: Tensor = self.row_weighting(losses.detach(), valid, **extra)
+        extra = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in pick(self.weighting_arguments, tensors).items()
+        }
+        if valid is None:
+            valid = torch.ones_like(losses, dtype=torch.bool)
+        # Not under no_grad: there `distributed` takes the step for a validation step, of which
+        # every rank reports its own.
+        weights: Tensor = self.row_weighting(losses.detach(), valid, **extra)
         return weights.detach()
 
 

@@ -48,7 +48,7 @@ class PGD(nn.Module):
         self.attack, self.low, self.high = attack, low, high
 
     def forward(self, tensors: Mapping[str, Any]) -> Tensor:
-        """``logits_adv (N, C)``, with graph to the parameters; ValueError if a tensor is missing."""
+        """``logits_adv (N, C)`` with graph to the parameters; ValueError if a tensor is missing."""
         for name in ("input", "model", "logits") + (("target",) if self.attack == "ce" else ()):
             if tensors.get(name) is None:
                 raise ValueError(

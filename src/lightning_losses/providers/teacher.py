@@ -14,8 +14,8 @@ from torch import Tensor, nn
 class FrozenTeacher(nn.Module):
     """Provides ``teacher_logits`` by running a trained model on ``input``, without gradient.
 
-    The teacher is always in eval mode, follows the input's device, is neither trained nor saved, and
-    adds nothing to parameters or ``state_dict``. Load its weights before handing it over.
+    The teacher is always in eval mode, follows the input's device, is neither trained nor saved,
+    and adds nothing to parameters or ``state_dict``. Load its weights before handing it over.
 
     Args:
         model: input ``(B, ...)`` -> logits ``(B, ..., C)``.

@@ -82,11 +82,15 @@ class CrossEntropy(nn.Module):
             return None
         return self.class_weight[_indices(target)]
 
-    def sum_over_rows(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The sum over rows by torch's own kernel; target -100 is skipped."""
+    def sum_over_rows(self, logits: Tensor, target: Tensor, skipped: int) -> Tensor:
+        """The sum over rows by torch's own kernel; rows whose target is `skipped` are 0."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(
-            logits, target, label_smoothing=self.label_smoothing, reduction="sum"
+            logits,
+            target,
+            ignore_index=skipped,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
         )
 
 

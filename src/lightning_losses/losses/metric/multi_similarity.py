@@ -48,6 +48,8 @@ class MultiSimilarity(nn.Module):
             valid = torch.ones_like(target, dtype=torch.bool)
         x = unit(torch.where(valid[:, None], features, 0))
         others, labels = gather_with_gradient(x), gather_with_gradient(target)
+        if not len(others):  # no rows on any rank: no columns to take the hardest of
+            return x.sum(1)
         s = x @ others.t()
         pairs = valid[:, None] & gather_with_gradient(valid)[None, :]
         anchor = torch.arange(len(x), device=x.device) + row_offset(x)

@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""`lightning-losses list | show KEY`: what is in the catalogue, and what a key needs."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+
+from torch import nn
+
+from lightning_losses.build import build_objective
+from lightning_losses.catalogue import GROUPS, find, keys, summary, target_class, yaml_text
+from lightning_losses.named_tensors import describe
+from lightning_losses.softmax import STATISTICS, describe_kernel
+from lightning_losses.term import Term
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="lightning-losses", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every key, by group and family, with needs and scope")
+    show = commands.add_parser("show", help="one key: needs, scope, paper, defaults, kernel")
+    show.add_argument("key", help="a name from `list`, or GROUP/NAME")
+    options = parser.parse_args(argv)
+    try:
+        print(listing() if options.command == "list" else details(options.key))
+    except ValueError as error:
+        print(f"lightning-losses: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def listing() -> str:
+    """A line for every key: name, scope, needs, and the YAML's first comment."""
+    lines: list[str] = []
+    rows = [(_family(key), key) for key in keys("loss")]
+    for family in sorted({family for family, _ in rows}):
+        lines.append(f"\nloss ({family})")
+        for _, key in sorted(row for row in rows if row[0] == family):
+            term = _term(key)
+            scope = getattr(term.loss, "scope", "rows")
+            lines.append(f"  {key:22} {scope:11} {_needs(term):34} {summary('loss', key)}")
+    for group in GROUPS[1:]:
+        lines.append(f"\n{group}")
+        lines += [f"  {key:22} {summary(group, key)}" for key in keys(group)]
+    return "\n".join(lines).strip()
+
+
+def details(key: str) -> str:
+    """Everything about one key. Raises ValueError if there is none of that name."""
+    group, name = find(key)
+    lines = [f"{group}/{name}: {summary(group, name)}", ""]
+    cls = target_class(group, name)
+    if cls is not None:
+        lines += [inspect.getdoc(cls) or "", ""]
+    if group == "loss":
+        term = _term(name)
+        lines.append("needs:")
+        lines += [f"  {describe(tensor)}" for tensor in sorted(term.required)]
+        lines.append(f"scope: {getattr(term.loss, 'scope', 'rows')}")
+        if term.target_transform is not None:
+            lines.append(f"target transform: {type(term.target_transform).__name__}")
+        if term.row_weighting is not None:
+            lines.append(f"row weighting: {type(term.row_weighting).__name__}")
+        if term.statistics:
+            lines.append(f"kernel: {describe_kernel()}")
+        elif "logits" in term.required:
+            lines.append("kernel: none; it needs whole rows of logits")
+        lines.append("")
+    lines += [f"defaults (conf/{group}/{name}.yaml):", "", yaml_text(group, name).rstrip()]
+    return "\n".join(lines)
+
+
+def _term(key: str) -> Term:
+    ((_, term),) = build_objective(key).named_terms()
+    return term
+
+
+def _needs(term: Term) -> str:
+    """Statistics together, as they come from one pass; then the rest."""
+    names = [name for name in STATISTICS if name in term.required]
+    return " ".join(names + sorted(term.required - set(names)))
+
+
+def _family(key: str) -> str:
+    """The room of a loss: the sub-package of its class; presets share their idea's."""
+    loss: nn.Module = _term(key).loss
+    parts = type(loss).__module__.split(".")
+    return parts[2] if parts[1] == "losses" else parts[1]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the arguments of softmax statistics must be: shapes and dtypes, known without the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check(
+    logits: Tensor | None,
+    hidden: Tensor | None,
+    head_weight: Tensor | None,
+    head_bias: Tensor | None,
+    target: Tensor | None,
+    temperature: Tensor | None,
+    softcap: float | None,
+    logit_scale: float,
+) -> None:
+    """Raise a ValueError that says what to write; see `softmax_stats` for the arguments."""
+    source = logits if logits is not None else hidden
+    if source is None:
+        raise ValueError("Give logits (N, V), or hidden (N, D) with head_weight (V, D).")
+    if not source.is_floating_point():
+        name = "logits" if logits is not None else "hidden"
+        raise ValueError(
+            f"{name} must be floating point, got {source.dtype}: write {name}.float()."
+        )
+    classes = source.shape[1]
+    if hidden is not None:
+        if head_weight is None:
+            raise ValueError("hidden was given without head_weight: pass head_weight (V, D).")
+        if head_weight.ndim != 2 or head_weight.shape[1] != hidden.shape[1]:
+            raise ValueError(
+                f"head_weight must be (V, D) with D={hidden.shape[1]} as in hidden "
+                f"{tuple(hidden.shape)}, got {tuple(head_weight.shape)}: nn.Linear(D, V).weight."
+            )
+        classes = head_weight.shape[0]
+    if head_bias is not None and (logits is not None or head_bias.shape != (classes,)):
+        raise ValueError(
+            f"head_bias must be ({classes},) and go with hidden, got {tuple(head_bias.shape)}"
+            + (" with logits: add it to the logits." if logits is not None else ".")
+        )
+    if target is not None and target.ndim == 1 and target.is_floating_point():
+        raise ValueError(
+            f"target must hold class indices (int64) or soft targets (N, {classes}), got "
+            f"{target.dtype} {tuple(target.shape)}: a real-valued target needs a target_transform."
+        )
+    expected = (source.shape[0],) if target is None or target.ndim == 1 else (len(source), classes)
+    if target is not None and tuple(target.shape) != expected:
+        raise ValueError(f"target must be {expected}, got {tuple(target.shape)}.")
+    if target is not None and target.requires_grad and torch.is_grad_enabled():
+        raise ValueError("target gets no gradient here: write target.detach().")
+    if temperature is not None:
+        if temperature.shape != (source.shape[0],):
+            raise ValueError(
+                f"temperature must be ({source.shape[0]},), got {tuple(temperature.shape)}."
+            )
+        if temperature.requires_grad:
+            raise ValueError(
+                "temperature gets no gradient here: detach it, or scale hidden (or logits) by it."
+            )
+    for name, number in (("softcap", softcap), ("logit_scale", logit_scale)):
+        if isinstance(number, Tensor):
+            raise ValueError(
+                f"{name} must be a number, got a tensor, which would get no gradient here: "
+                "multiply hidden (or logits) by it."
+            )
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap must be positive or None, got {softcap}.")
