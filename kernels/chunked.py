@@ -10,12 +10,13 @@ cheaper than on the whole chunk (`benchmarks/linear_ce.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .gradients import Gradients
 from .problem import LOWEST, STATISTICS, Problem, materialise
 from .row_math import Coefficients, block_gradient_, block_statistics, coefficients, gradient
 
@@ -24,9 +25,37 @@ BLOCK_BYTES = 2 * 2**20
 MIN_CHUNK_ROWS = 128
 
 
-def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:
+class Passes(NamedTuple):
+    """What is done to one chunk; plain torch here, fused kernels in `triton_fused`.
+
+    The loop over chunks, the coefficients, the sums of gradients and the branch for second
+    derivatives are the same for both.
+    """
+
+    logits: Callable[[Problem], Tensor]  # chunk -> hidden W^T, or the given logits, (n, V)
+    statistics: Callable[[Tensor, Problem, frozenset[str]], dict[str, Tensor]]
+    #: (raw logits, chunk, statistics, coefficients, bias gradient to add to) -> dlogits (n, V), in
+    #: place of the raw logits unless the caller owns those
+    gradient: Callable[[Tensor, Problem, dict[str, Tensor], Coefficients, Tensor | None], Tensor]
+    chunk_rows: Callable[[Problem], int]
+
+
+class Route(NamedTuple):
+    """The two halves of `statistics`; by chunks here, without any logits in `triton_lean`."""
+
+    forward: Callable[[Problem, frozenset[str]], dict[str, Tensor]]
+    #: (problem, statistics, coefficients, which of logits, hidden, head weight and bias need a
+    #: gradient) -> those gradients
+    backward: Callable[
+        [Problem, dict[str, Tensor], Coefficients, tuple[bool, ...]], tuple[Tensor | None, ...]
+    ]
+
+
+def statistics(
+    problem: Problem, want: tuple[str, ...], route: Route | None = None
+) -> dict[str, Tensor]:
     """Every wanted statistic, ``(N,)`` each, with graph. Two passes; differentiable twice."""
-    values = _Statistics.apply(*problem, want)
+    values = _Statistics.apply(*problem, want, route or BY_CHUNKS)  # type: ignore[no-untyped-call]
     return {name: values[STATISTICS.index(name)] for name in want}
 
 
@@ -37,27 +66,21 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor | None, ...]:
-        problem, want = Problem(*args[:-1]), frozenset(args[-1])
+        problem, want, route = Problem(*args[:-2]), frozenset(args[-2]), args[-1]
         # What backward needs beside the upstream gradients.
         want |= {"logsumexp"} | ({"prediction"} if "confidence" in want else set())
-        parts: list[dict[str, Tensor]] = [
-            block_statistics(block_logits(z, rows), rows.target, want)
-            for chunk in chunks(problem)
-            for z, rows in blocks(raw_logits(chunk, copy=False), chunk)
-        ]
-        return tuple(
-            torch.cat([part[name] for part in parts]) if name in want else None
-            for name in STATISTICS
-        )
+        found = route.forward(problem, want)
+        return tuple(found.get(name) for name in STATISTICS)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        problem = Problem(*inputs[:-1])
+        problem = Problem(*inputs[:-2])
         out = dict(zip(STATISTICS, output, strict=True))
         if out["prediction"] is not None:
             ctx.mark_non_differentiable(out["prediction"])
         ctx.set_materialize_grads(False)
         ctx.options = (problem.softcap, problem.logit_scale)
+        ctx.route = inputs[-1]
         ctx.save_for_backward(*problem[:7], *output)
 
     @staticmethod
@@ -67,34 +90,44 @@ class _Statistics(torch.autograd.Function):
         out = dict(zip(STATISTICS, saved[7:], strict=True))
         grads = dict(zip(STATISTICS, upstream, strict=True))
         if all(grad is None for grad in upstream):
-            return (None,) * 10
+            return (None,) * 11
         # True only under create_graph (or torch.func): then every step must be out of place.
         if torch.is_grad_enabled():
             sums = _differentiable_backward(problem, grads, out["prediction"])
         else:
-            sums = _backward(problem, grads, out, ctx.needs_input_grad)
-        return (*sums, None, None, None, None, None, None)
+            target = problem.target
+            mass = target.sum(1) if target is not None and target.ndim == 2 else None
+            stats = {name: value for name, value in out.items() if value is not None}
+            k = coefficients(grads, stats, mass, problem.classes)
+            sums = ctx.route.backward(problem, stats, k, ctx.needs_input_grad[:4])
+        return (*sums, None, None, None, None, None, None, None)
 
 
-def _backward(
-    problem: Problem,
-    grads: dict[str, Tensor | None],
-    out: dict[str, Tensor | None],
-    needs: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    target = problem.target
-    mass = target.sum(1) if target is not None and target.ndim == 2 else None
-    stats = {name: value for name, value in out.items() if value is not None}
-    k = coefficients(grads, stats, mass, problem.classes)
-    into = Gradients(problem, needs[:4])
-    start = 0
-    for chunk in chunks(problem):
-        stop = start + chunk.source.shape[0]
-        part = {name: value[start:stop] for name, value in stats.items()}
-        z = raw_logits(chunk, copy=True)
-        into.add(chunk, logits_to_gradient_(z, chunk, part, cut(k, start, stop), into.head_bias))
-        start = stop
-    return into.result()
+def by_chunks(passes: Passes) -> Route:
+    """The route that makes the logits of one chunk at a time, in both directions."""
+
+    def forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
+        parts = [
+            passes.statistics(passes.logits(chunk), chunk, want)
+            for chunk in chunks(problem, passes.chunk_rows(problem))
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in want}
+
+    def backward(
+        problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
+        into = Gradients(problem, needs)
+        start = 0
+        for chunk in chunks(problem, passes.chunk_rows(problem)):
+            stop = start + chunk.source.shape[0]
+            part = {name: value[start:stop] for name, value in stats.items()}
+            z = passes.logits(chunk)
+            into.add(chunk, passes.gradient(z, chunk, part, cut(k, start, stop), into.head_bias))
+            del z  # before the next chunk is made, or there are two
+            start = stop
+        return into.result()
+
+    return Route(forward, backward)
 
 
 def cut(k: Coefficients, start: int, stop: int) -> Coefficients:
@@ -102,7 +135,15 @@ def cut(k: Coefficients, start: int, stop: int) -> Coefficients:
     return Coefficients(*(None if x is None else x[start:stop] for x in k))
 
 
-def logits_to_gradient_(
+def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
+    """Statistics of a chunk from its raw logits ``(n, V)``, which are only read."""
+    parts = [
+        block_statistics(block_logits(z, rows), rows.target, want) for z, rows in blocks(raw, chunk)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def logits_to_gradient(
     raw: Tensor,
     chunk: Problem,
     stats: dict[str, Tensor],
@@ -110,6 +151,8 @@ def logits_to_gradient_(
     bias_grad: Tensor | None,
 ) -> Tensor:
     """Overwrite the raw logits of a chunk with the gradient with respect to them."""
+    if chunk.logits is not None:  # the caller's
+        raw = raw.clone(memory_format=torch.contiguous_format)
     start = 0
     for z, rows in blocks(raw, chunk):
         stop = start + z.shape[0]
@@ -137,55 +180,6 @@ def logits_to_gradient_(
     return raw
 
 
-class Gradients:
-    """Sums the gradients with respect to logits, or hidden, head weight and bias, over chunks."""
-
-    def __init__(self, problem: Problem, needs: tuple[bool, ...]) -> None:
-        self.problem, self.needs = problem, needs
-        self.logits: list[Tensor] = []
-        self.hidden: list[Tensor] = []
-        self.head_weight: Tensor | None = None
-        bias = problem.head_bias
-        self.head_bias = (
-            torch.zeros_like(bias, dtype=problem.compute_dtype)
-            if bias is not None and needs[3]
-            else None
-        )
-
-    def add(self, chunk: Problem, dz: Tensor) -> None:
-        """Add a chunk's share, given its dlogits ``(n, V)``."""
-        if chunk.logits is not None:
-            if self.needs[0]:
-                self.logits.append(dz)
-            return
-        assert chunk.hidden is not None
-        if self.needs[1]:
-            self.hidden.append(dz @ chunk.head())
-        if self.needs[2]:
-            # Summed in float32 at least: rounding to bf16 once a chunk is what users of other
-            # fused losses report as divergence.
-            dtype = chunk.compute_dtype
-            if self.head_weight is None:
-                self.head_weight = (dz.t() @ chunk.hidden).to(dtype)
-            elif dz.dtype == dtype:
-                self.head_weight.addmm_(dz.t(), chunk.hidden)
-            else:
-                self.head_weight.add_(dz.t() @ chunk.hidden)
-
-    def result(self) -> tuple[Tensor | None, ...]:
-        """Gradients for (logits, hidden, head_weight, head_bias), each in its tensor's dtype."""
-        found = (
-            torch.cat(self.logits) if self.logits else None,
-            torch.cat(self.hidden) if self.hidden else None,
-            self.head_weight,
-            self.head_bias,
-        )
-        return tuple(
-            None if grad is None or value is None else grad.to(value.dtype)
-            for grad, value in zip(found, self.problem[:4], strict=True)
-        )
-
-
 def _differentiable_backward(
     problem: Problem, grads: dict[str, Tensor | None], prediction: Tensor | None
 ) -> tuple[Tensor | None, ...]:
@@ -211,12 +205,18 @@ def _differentiable_backward(
     return None, dz @ problem.head(), head_grad, bias_grad
 
 
-def chunks(problem: Problem) -> Iterator[Problem]:
+def chunk_rows(problem: Problem) -> int:
+    """Rows of a chunk: many enough that re-reading the head costs little."""
+    return max(MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * max(1, problem.classes)))
+
+
+def chunks(problem: Problem, size: int) -> Iterator[Problem]:
     """The problem in pieces of rows; at least one, so that no rows at all still has a graph."""
     n = problem.source.shape[0]
-    size = max(MIN_CHUNK_ROWS, CHUNK_BYTES // (4 * max(1, problem.classes)))
-    if problem.logits is not None:  # no matrix product: the blocks are all there is
+    if problem.logits is not None:  # no matrix product: nothing to gain from pieces
         size = max(n, 1)
+    else:  # cast the head once, not once a chunk
+        problem = problem._replace(head_weight=problem.head())
     for start in range(0, max(n, 1), size):
         yield problem.rows(start, min(start + size, n))
 
@@ -233,10 +233,10 @@ def blocks(z: Tensor, chunk: Problem) -> Iterator[tuple[Tensor, Problem]]:
         yield z[start:stop], chunk.rows(start, stop)
 
 
-def raw_logits(chunk: Problem, *, copy: bool) -> Tensor:
-    """A chunk of ``hidden W^T`` ``(n, V)``, or the given logits, copied if to be overwritten."""
+def raw_logits(chunk: Problem) -> Tensor:
+    """A chunk of ``hidden W^T`` ``(n, V)``, or the given logits."""
     if chunk.logits is not None:
-        return chunk.logits.clone(memory_format=torch.contiguous_format) if copy else chunk.logits
+        return chunk.logits
     assert chunk.hidden is not None
     return chunk.hidden @ chunk.head().t()
 
@@ -258,3 +258,7 @@ def block_logits(z: Tensor, rows: Problem) -> Tensor:
     if rows.logits is not None or rows.head_bias is not None:
         out = out.clamp(min=LOWEST)
     return out
+
+
+TORCH = Passes(raw_logits, chunk_statistics, logits_to_gradient, chunk_rows)
+BY_CHUNKS = by_chunks(TORCH)

@@ -27,8 +27,8 @@ LOWEST = -1e30
 class Problem(NamedTuple):
     """Logits, or hidden states and the head that makes them; flattened to rows.
 
-    Logits are ``z = cap * tanh((hidden W^T + bias) * scale / cap) / temperature``, with the soft-cap
-    only if given: the order of Gemma and of sampling temperatures.
+    Logits are ``z = cap * tanh((hidden W^T + bias) * scale / cap) / temperature``, with the
+    soft-cap only if given: the order of Gemma and of sampling temperatures.
     """
 
     logits: Tensor | None  # (N, V)
@@ -90,6 +90,8 @@ def materialise(problem: Problem) -> Tensor:
     """
     if problem.logits is not None:
         z = problem.logits.to(problem.compute_dtype)
+        if problem.valid is not None:  # before the soft-cap: tanh of NaN has a NaN gradient
+            z = torch.where(problem.valid[:, None], z, 0.0)
     else:
         assert problem.hidden is not None
         z = (problem.hidden @ problem.head().t()).to(problem.compute_dtype)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Value and gradient of a scalar made of row values, in one pass over the classes.
 
-Two passes cost four matrix products (the logits are made twice); knowing the whole objective when the
-forward runs costs three. The caller hands over a *row function* of the statistics; for each chunk
-it is evaluated under autograd on `(n,)` leaves, its gradients become the coefficients of
+Two passes cost four matrix products (the logits are made twice); knowing the whole objective when
+the forward runs costs three. The caller hands over a *row function* of the statistics; for each
+chunk it is evaluated under autograd on `(n,)` leaves, its gradients become the coefficients of
 `row_math`, and the chunk's logits are overwritten by their gradient before the next chunk is made.
 """
 
@@ -16,16 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .chunked import Gradients, block_logits, blocks, chunks, logits_to_gradient_, raw_logits
+from .chunked import TORCH, Passes, chunks
+from .gradients import Gradients
 from .problem import Problem
-from .row_math import block_statistics, coefficients
+from .row_math import coefficients
 
 #: (statistics, row data) of n rows -> (scalar, raw row values (terms, n) without graph)
 RowFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 def row_fused(
-    problem: Problem, want: tuple[str, ...], row_function: RowFunction, rows: dict[str, Tensor]
+    problem: Problem,
+    want: tuple[str, ...],
+    row_function: RowFunction,
+    rows: dict[str, Tensor],
+    passes: Passes = TORCH,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The sum of `row_function` over all rows, with graph to hidden, head weight and bias.
 
@@ -34,6 +39,7 @@ def row_fused(
         want: statistics `row_function` reads or the caller wants back.
         row_function: see `RowFunction`; must be a sum over rows, so that chunks add up.
         rows: per-row data that it reads, first dimension N, without graph.
+        passes: what is done to a chunk: plain torch, or the kernels of `triton_fused`.
 
     Returns:
         The scalar; the wanted statistics ``(N,)`` without graph; the raw values ``(terms, N)``.
@@ -41,9 +47,12 @@ def row_fused(
     Raises:
         RuntimeError: at a second derivative: the gradient is formed in the forward pass.
     """
-    differentiate = tuple(tensor is not None and tensor.requires_grad for tensor in problem[:4])
-    total, values, *stats = _RowFused.apply(
-        *problem[:4], problem, want, row_function, rows, differentiate
+    differentiate = tuple(
+        torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
+        for tensor in problem[:4]
+    )
+    total, values, *stats = _RowFused.apply(  # type: ignore[no-untyped-call]
+        *problem[:4], problem, want, row_function, rows, differentiate, passes
     )
     return total, dict(zip(want, stats, strict=True)), values
 
@@ -61,6 +70,7 @@ class _RowFused(torch.autograd.Function):
         row_function: RowFunction,
         rows: dict[str, Tensor],
         differentiate: tuple[bool, ...],
+        passes: Passes,
     ) -> tuple[Tensor, ...]:
         problem = problem._replace(
             logits=logits, hidden=hidden, head_weight=head_weight, head_bias=head_bias
@@ -73,25 +83,22 @@ class _RowFused(torch.autograd.Function):
         values: list[Tensor] = []
         found: list[dict[str, Tensor]] = []
         start = 0
-        for chunk in chunks(problem):
+        for chunk in chunks(problem, passes.chunk_rows(problem)):
             stop = start + chunk.source.shape[0]
-            raw = raw_logits(chunk, copy=True)
-            parts = [
-                block_statistics(block_logits(z, piece), piece.target, names)
-                for z, piece in blocks(raw, chunk)
-            ]
-            stats = {name: torch.cat([part[name] for part in parts]) for name in names}
+            raw = passes.logits(chunk)
+            stats = passes.statistics(raw, chunk, names)
             total, value, grads = _differentiate(
                 row_function, stats, {name: row[start:stop] for name, row in rows.items()}
             )
-            mass = _mass(chunk.target)
-            k = coefficients(grads, stats, mass, chunk.classes)
-            into.add(chunk, logits_to_gradient_(raw, chunk, stats, k, into.head_bias))
+            if any(differentiate):
+                k = coefficients(grads, stats, _mass(chunk.target), chunk.classes)
+                into.add(chunk, passes.gradient(raw, chunk, stats, k, into.head_bias))
+            del raw  # before the next chunk is made, or there are two
             totals.append(total)
             values.append(value)
             found.append(stats)
             start = stop
-        ctx.gradients = into.result()
+        ctx.save_for_backward(*into.result())
         stats_out = [torch.cat([stats[name] for stats in found]) for name in want]
         value_out = torch.cat(values, dim=1)
         ctx.mark_non_differentiable(value_out, *stats_out)
@@ -103,15 +110,22 @@ class _RowFused(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "A second derivative was asked for, but this objective's gradient was formed in "
-                "its forward pass (kernel 'chunked', row_fused). Write kernel='reference', or call "
+                "its forward pass (row_fused). Write kernel='reference', or call "
                 "softmax_stats(...) and build the loss from its statistics."
             )
         grad = upstream[0]
         if grad is None:
-            return (None,) * 9
-        # New tensors, never in place: backward may run again with retain_graph.
-        out = tuple(None if g is None else g * grad.to(g.dtype) for g in ctx.gradients)
-        return (*out, None, None, None, None, None)
+            return (None,) * 10
+        # The head's gradient may be the largest tensor of all: a second one only if it must be.
+        scale = torch.mul if _graph_is_kept() else Tensor.mul_
+        out = tuple(None if g is None else scale(g, grad.to(g.dtype)) for g in ctx.saved_tensors)
+        return (*out, None, None, None, None, None, None)
+
+
+def _graph_is_kept() -> bool:
+    """Whether this backward pass was started with ``retain_graph``; True if torch does not tell."""
+    tell = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return tell is None or bool(tell())
 
 
 def _differentiate(

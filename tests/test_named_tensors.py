@@ -59,14 +59,14 @@ def test_rows_are_flattened_and_counted() -> None:
         "mine": (9, 9),
     }
     assert batch.valid.tolist() == [True, False, False, True, True, False]
-    assert int(batch.count) == 3
+    assert int(batch.counted) == 3
     assert batch.tensors["target"].tolist() == [1, 0, 0, 0, 1, 0]  # harmless where ignored
 
 
 def test_all_rows_count_is_known_without_a_mask() -> None:
     batch = given(logits=torch.zeros(3, 4), target=torch.tensor([0, 1, 2]))
     assert batch.valid is None
-    assert int(batch.count) == 3
+    assert int(batch.counted) == 3
     assert batch.weight is None
 
 

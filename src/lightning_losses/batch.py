@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     tensors: dict[str, Any]
     valid: Tensor | None  # (N,) bool; None if every row counts, known without asking the device
     weight: Tensor | None  # (N,) float, 0 where not valid
-    count: Tensor  # 0-dim int64, number of valid rows
+    counted: Tensor  # 0-dim int64, number of valid rows
     rows: int  # N
     device: torch.device
 
@@ -67,6 +67,8 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
                 f"shift={shift} goes with class indices, got soft targets {tuple(target.shape)}: "
                 "align them with the logits and leave shift out."
             )
+        if target is None:  # then nothing else says that the last positions do not count
+            given.setdefault("mask", torch.ones(lead, dtype=torch.bool, device=_device(given)))
         fills = {"target": ignore_index, "mask": False, "sample_weight": 0.0}
         given |= {n: shift_left(given[n], shift, f) for n, f in fills.items() if n in given}
         target = given.get("target")
@@ -81,7 +83,7 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
     if target is not None and target.ndim == 1 and not target.is_floating_point():
         counts = target != ignore_index
         valid = counts if valid is None else valid & counts
-    device = _first_tensor(tensors).device
+    device = _device(tensors)
     if valid is None:
         count = torch.full((), n, device=device)
     else:
@@ -94,6 +96,10 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
         weight = weight.float()  # the sum of 70,000 float16 ones is inf
     if weight is not None and valid is not None:
         weight = torch.where(valid, weight, 0.0)
+    if weight is not None and not weight.requires_grad:
+        # A row of weight 0 does not count: 0 times its infinite loss would be NaN.
+        valid = weight != 0 if valid is None else valid & (weight != 0)
+        count = valid.sum()
     if valid is not None and target is not None and not target.is_floating_point():
         tensors["target"] = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
     return Batch(tensors, valid, weight, count, n, device)
@@ -141,8 +147,9 @@ def _mismatch(name: str, found: tuple[int, ...], expected: str) -> ValueError:
     )
 
 
-def _first_tensor(tensors: dict[str, Any]) -> Tensor:
+def _device(tensors: dict[str, Any]) -> torch.device:
+    """Where the batch is: the device of its first tensor."""
     for value in tensors.values():
         if isinstance(value, Tensor):
-            return value
-    return torch.empty(0)
+            return value.device
+    return torch.device("cpu")

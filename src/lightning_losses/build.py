@@ -30,10 +30,10 @@ def build_objective(
     """Build an objective.
 
     Args:
-        loss: a key (``"ce"``), keys (``["ce", "opl"]``), or a mapping from term name to a node
-            with ``_target_``, the loss's arguments, and optionally ``weight``, ``inputs``,
-            ``target_transform``, ``row_weighting``, ``optimizer``, ``provider``: what Hydra composes as
-            ``cfg.loss``.
+        loss: a key (``"ce"``), keys (``["ce", "opl"]``), or what Hydra composes as ``cfg.loss``: a
+            mapping from term name to a node with ``_target_``, the loss's arguments, and optionally
+            ``weight``, ``inputs``, ``target_transform``, ``row_weighting``, ``optimizer``,
+            ``provider``.
         **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers`` of `Objective`.
 
     Raises:
@@ -48,7 +48,9 @@ def build_objective(
         )
     if not isinstance(loss, (Mapping, DictConfig)):
         loss = compose_losses(list(loss))
-    nodes = OmegaConf.to_container(loss, resolve=True) if isinstance(loss, DictConfig) else loss
+    nodes: Any = loss
+    if isinstance(loss, DictConfig):
+        nodes = OmegaConf.to_container(loss, resolve=True)
     providers: dict[str, nn.Module] = dict(options.pop("providers", None) or {})
     terms = {str(name): _build_term(str(name), node, providers) for name, node in nodes.items()}
     return Objective(terms, providers=providers, **options)

@@ -13,7 +13,14 @@ from torch import Tensor
 
 def explain(named: Mapping[str, Any], ignore_index: int) -> ValueError | None:
     """The error that names the offending tensor, or None if the tensors look sound."""
-    return _target_range(named, ignore_index) or _not_a_number(named)
+    return _target_range(named, ignore_index) or _not_a_number(named) or _temperature(named)
+
+
+def _temperature(named: Mapping[str, Any]) -> ValueError | None:
+    value = named.get("temperature")
+    if not isinstance(value, Tensor) or bool((value > 0).all()):
+        return None
+    return ValueError(f"temperature must be positive, found {float(value.min())}.")
 
 
 def _target_range(named: Mapping[str, Any], ignore_index: int) -> ValueError | None:

@@ -46,7 +46,7 @@ def all_max(value: Tensor) -> Tensor:
 
 def reduce_with_gradient(value: Tensor) -> Tensor:
     """Sum over ranks, with gradient; for statistics of a batch (scope ``batch``)."""
-    return value if world_size() == 1 else dist_nn.all_reduce(value)
+    return value if world_size() == 1 else dist_nn.all_reduce(value)  # type: ignore[no-untyped-call]
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     width = max(counts)
     padded = torch.cat([rows, rows.new_zeros(width - len(rows), *rows.shape[1:])])
     if rows.is_floating_point():
-        parts = list(dist_nn.all_gather(padded.contiguous()))
+        parts = list(dist_nn.all_gather(padded.contiguous()))  # type: ignore[no-untyped-call]
     else:
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded.contiguous())

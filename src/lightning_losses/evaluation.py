@@ -98,7 +98,7 @@ class Evaluation:
             self._refuse_soft_target(name, term, batch.tensors)
         want = self._wanted(terms.values(), watch=True)
         total, stats, values = row_fused(
-            batch.problem(self._target(terms)), want, row_function, rows
+            batch.problem(self._index_target()), want, row_function, rows, self.kernel
         )
         self.stats |= stats
         self.parts.append(total)
@@ -125,7 +125,7 @@ class Evaluation:
         stats = SoftmaxStats(
             **{name: value.detach() for name, value in self.stats.items()}, valid=self.batch.valid
         )
-        return LossRecord(total, raw, weights, self.batch.count, self.batch.rows, stats, captured)
+        return LossRecord(total, raw, weights, self.batch.counted, self.batch.rows, stats, captured)
 
     # -- one term --------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class Evaluation:
             return torch.ones((), device=batch.device)
         if normalizer is not None:
             return _positive(torch.as_tensor(normalizer, device=batch.device))
-        own = batch.count if batch.weight is None else batch.weight.sum()
+        own = batch.counted if batch.weight is None else batch.weight.sum()
         return _positive(all_sum(own))
 
     def _term_divisor(self, term: Term, tensors: Mapping[str, Any]) -> Tensor:
@@ -239,9 +239,6 @@ class Evaluation:
         target = self.batch.tensors.get("target")
         real = target is None or (target.ndim == 1 and target.is_floating_point())
         return None if real else target
-
-    def _target(self, terms: Mapping[str, Term]) -> Tensor | None:
-        return self._index_target()
 
     def _torch_sum(self, term: Term) -> Tensor | None:
         """The sum over rows by torch's own kernel, where that is all that the term is.

@@ -67,7 +67,8 @@ class LossMixin(_Base):
         if not isinstance(objective, Objective):
             raise TypeError(
                 f"compute_loss evaluates self.loss, which must be an Objective; found "
-                f"{type(objective).__name__}. Write self.loss = build_objective('ce')."
+                f"{type(objective).__name__}. Write self.loss = build_objective('ce'); to compile "
+                "it, self.loss.compile()."
             )
         if objective.reads_module:
             named.setdefault("module", self)
@@ -77,7 +78,7 @@ class LossMixin(_Base):
         return record.total
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """All trainable parameters for an optimizer, those of losses with options of their own apart.
+        """All trainable parameters for an optimizer, those of losses with own options apart.
 
         ``torch.optim.AdamW(self.parameter_groups(), lr=1e-3)``; a term's options come from its
         ``optimizer``, such as ``loss.proxy.optimizer.lr=0.1``.
@@ -114,12 +115,16 @@ class LossMixin(_Base):
         if total.ndim:
             total = total.sum() / record.count.clamp(min=1)
 
+        # Epoch means weigh batches by rows that count; in training they are not taken, and asking
+        # a device for the number would stall every step.
+        rows = record.rows if stage == "train" else int(record.count)
+
         def log(name: str, value: Tensor, prog_bar: bool = False) -> None:
             self.log(
                 f"{stage}/{name}",
                 value,
                 prog_bar=prog_bar,
-                batch_size=record.rows,
+                batch_size=rows,
                 # In training the record holds the global value already.
                 sync_dist=stage != "train",
             )

@@ -16,7 +16,7 @@ from lightning_losses.evaluation import REDUCTIONS, Evaluation
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.record import LossRecord
 from lightning_losses.routing import missing_tensor
-from lightning_losses.softmax import KERNELS, STATISTICS
+from lightning_losses.softmax import KERNELS, STATISTICS, in_autocast_dtype
 from lightning_losses.term import Term
 
 
@@ -50,6 +50,12 @@ class Objective(nn.Module):
                 "An objective needs at least one term, found none. Write loss=ce, or "
                 "Objective({'ce': CrossEntropy()})."
             )
+        for name in terms:
+            if not str(name).isidentifier() or hasattr(nn.ModuleDict, name):
+                raise ValueError(
+                    f"A term cannot be called {name!r}: write a word of letters, digits and _ that "
+                    "is no method of a dict."
+                )
         if kernel not in KERNELS:
             raise ValueError(f"Unknown kernel {kernel!r}; write one of {', '.join(KERNELS)}.")
         if reduction not in REDUCTIONS:
@@ -146,6 +152,8 @@ class Objective(nn.Module):
                     tensors[tensor] = self.providers[tensor](tensors)
                 else:
                     raise missing_tensor(name, term.loss, tensor, batch.tensors)
+        if has_rows and "logits" not in tensors:
+            tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
         for name in self._upcast & tensors.keys():
             tensors[name] = harmless(name, at_least_float32(tensors[name]), batch.valid)
         return batch._replace(tensors=tensors)
@@ -171,10 +179,11 @@ class Objective(nn.Module):
             users
             and "hidden" in tensors
             and "logits" not in tensors
-            and self.kernel in ("auto", "chunked")
+            and self.kernel != "reference"
             and self.reduction != "none"
             and torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()  # the pass has no rule for them
             and (tensors["hidden"].requires_grad or tensors["head_weight"].requires_grad)
             and (batch.weight is None or not batch.weight.requires_grad)
             and all(

@@ -7,6 +7,8 @@ The one front door to the kernels, and the only file that imports them.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_losses.kernels import chunked, reference
+from lightning_losses.kernels import choose, chunked, reference
 from lightning_losses.kernels import row_fused as _row_fused
 from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
 from lightning_losses.kernels.row_fused import RowFunction
@@ -22,6 +24,7 @@ from lightning_losses.softmax_arguments import check
 
 __all__ = ["KERNELS", "STATISTICS", "Problem", "RowFunction", "SoftmaxStats", "softmax_stats"]
 
+#: How statistics may be asked for; see `resolve_kernel`.
 KERNELS = ("auto", "reference", "chunked", "triton")
 
 #: Given logits up to this many entries go to torch's own kernels; measured by
@@ -96,7 +99,7 @@ def softmax_stats(
         shift: position t is scored against ``target[..., t + shift]``; nothing is copied. The last
             ``shift`` positions have no target, and the result is that much shorter.
         want: names out of ``STATISTICS``; all (that the arguments allow) if None.
-        kernel: ``auto``, ``reference``, ``chunked`` or ``triton``.
+        kernel: ``auto``, ``reference``, ``chunked`` or ``triton``; the numbers are the same.
 
     Returns:
         SoftmaxStats with statistics of shape ``(...)``, float32 or float64. All but ``prediction``
@@ -163,10 +166,7 @@ def make_problem(
 ) -> Problem:
     """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
     check(logits, hidden, head_weight, head_bias, target, temperature, softcap, logit_scale)
-    if hidden is not None and torch.is_autocast_enabled(hidden.device.type):
-        # The kernels run with autocast off; this keeps the matrix products in the dtype that
-        # a plain head would have used, while the head's gradient stays unrounded.
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    hidden = None if hidden is None else in_autocast_dtype(hidden)
     if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
         valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
     if valid is not None:
@@ -181,6 +181,18 @@ def make_problem(
     )
 
 
+def in_autocast_dtype(hidden: Tensor) -> Tensor:
+    """Hidden states as a plain head under autocast would take them; else as they are.
+
+    The kernels run with autocast off. This keeps their matrix products in the precision that the
+    user chose, while the head's gradient stays unrounded.
+    """
+    device = hidden.device.type
+    if not torch.is_autocast_enabled(device):
+        return hidden
+    return hidden.to(torch.get_autocast_dtype(device))
+
+
 def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") -> dict[str, Tensor]:
     """The wanted statistics ``(N,)`` with graph, by the named kernel."""
     unknown = [name for name in want if name not in STATISTICS]
@@ -190,7 +202,7 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         raise ValueError("log_prob was asked for, but no target was given: pass target=....")
     if not want:
         return {}
-    module: Any = reference if resolve_kernel(kernel, problem) == "reference" else chunked
+    module = kernel_module(kernel, problem)
     with torch.autocast(problem.source.device.type, enabled=False):
         return finish(module.statistics(problem, want), problem.valid)
 
@@ -200,14 +212,17 @@ def row_fused(
     want: tuple[str, ...],
     row_function: RowFunction,
     rows: dict[str, Tensor],
+    kernel: str = "auto",
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
+    triton = resolve_kernel(kernel, problem) == "triton"
+    module = kernel_module(kernel, problem) if triton else _row_fused
 
     def finished(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return row_function(finish(stats, None), rows)
 
     with torch.autocast(problem.source.device.type, enabled=False):
-        total, stats, values = _row_fused.row_fused(problem, want, finished, rows)
+        total, stats, values = module.row_fused(problem, want, finished, rows)
     return total, finish(stats, problem.valid), values
 
 
@@ -225,23 +240,38 @@ def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
 
 
 def resolve_kernel(kernel: str, problem: Problem) -> str:
-    """``reference`` or ``chunked``: what ``auto`` means for this problem.
+    """``reference``, ``chunked`` or ``triton``: what computes this problem.
 
-    Raises:
-        ValueError: unknown kernel.
-        NotImplementedError: ``triton``, which is not built yet.
+    ``triton`` gives way to ``chunked``, with a warning, where it cannot run: one config serves the
+    GPU and the laptop, with the same numbers. Raises ValueError for an unknown kernel.
     """
     if kernel not in KERNELS:
         raise ValueError(f"Unknown kernel {kernel!r}; write one of {', '.join(KERNELS)}.")
-    if kernel == "triton":
-        raise NotImplementedError(
-            "kernel='triton' is not built yet; write kernel='auto' or kernel='chunked', which "
-            "give the same numbers on any device."
-        )
-    if kernel != "auto":
+    if kernel in ("reference", "chunked"):
         return kernel
-    small = problem.logits is not None and problem.logits.numel() <= SMALL
-    return "reference" if small else "chunked"
+    reason = choose.unavailable(problem)
+    if kernel == "triton":
+        if reason is not None:
+            _warn_once(f"kernel='triton' gives way to 'chunked'. {reason}")
+        return "chunked" if reason is not None else "triton"
+    if problem.logits is not None and problem.logits.numel() <= SMALL:
+        return "reference"
+    return "triton" if reason is None and problem.source.device.type == "cuda" else "chunked"
+
+
+def kernel_module(kernel: str, problem: Problem) -> Any:
+    """The module of `resolve_kernel`'s choice; Triton is imported only here, and only if used."""
+    resolved = resolve_kernel(kernel, problem)
+    if resolved == "triton":
+        from lightning_losses.kernels import triton_modes
+
+        return triton_modes
+    return reference if resolved == "reference" else chunked
+
+
+@functools.lru_cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def shift_left(target: Tensor, shift: int, fill: float) -> Tensor:
@@ -261,7 +291,8 @@ def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
 
 def describe_kernel() -> str:
     """In words: what ``kernel=auto`` does here."""
+    large = "triton" if torch.cuda.is_available() else "chunked (no CUDA device, so no triton)"
     return (
-        f"auto; torch's own for logits of up to {SMALL} entries, chunked for larger logits and "
+        f"auto; torch's own for logits of up to {SMALL:,} entries, {large} for larger logits and "
         "from hidden states"
     )

@@ -34,4 +34,5 @@ class KLDRO(nn.Module):
         top = all_max(top).clamp(min=torch.finfo(x.dtype).min)
         e = (x - top).exp()
         total, count = all_sum(torch.stack([e.sum(), valid.sum().to(e.dtype)]))
-        return e * count / torch.where(total > 0, total, 1.0)
+        weights: Tensor = e * count / torch.where(total > 0, total, 1.0)
+        return weights

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.losses.class_weights import ClassWeights
+
 
 class CrossEntropy(nn.Module):
     """``-log p_y``, the negative log-likelihood of the target class, in nats.
@@ -27,7 +29,6 @@ class CrossEntropy(nn.Module):
 
     scope = "rows"
     soft_target = True
-    class_weight: Tensor | None
 
     def __init__(
         self, label_smoothing: float = 0.0, class_weight: Sequence[float] | Tensor | None = None
@@ -36,10 +37,8 @@ class CrossEntropy(nn.Module):
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}.")
         self.label_smoothing = label_smoothing
-        weight = (
-            None if class_weight is None else torch.as_tensor(class_weight, dtype=torch.float32)
-        )
-        self.register_buffer("class_weight", weight, persistent=False)
+        weight = None if class_weight is None else ClassWeights(class_weight, "class_weight")
+        self.class_weight = weight
         # Weighted smoothing needs a weighted sum over all classes, which is no row statistic.
         self.needs: tuple[str, ...] = ()
         if label_smoothing and weight is not None:
@@ -67,12 +66,12 @@ class CrossEntropy(nn.Module):
             assert mean_logit is not None
             return (1 - eps) * nll + eps * (logsumexp - mean_logit)
         assert target is not None
-        weight = self.class_weight.to(nll.dtype)
-        nll = weight[_indices(target)] * nll
+        nll = self.class_weight.of(target, nll) * nll
         if not eps:
             return nll
         assert logits is not None
         assert logsumexp is not None
+        weight = self.class_weight.like(nll)
         uniform = weight.sum() * logsumexp - logits.to(nll.dtype) @ weight
         return (1 - eps) * nll + eps / len(weight) * uniform
 
@@ -80,7 +79,7 @@ class CrossEntropy(nn.Module):
         """Torch's rule: the mean over rows divides by the sum of their class weights."""
         if self.class_weight is None or target is None:
             return None
-        return self.class_weight[_indices(target)]
+        return self.class_weight.of(target, target.new_empty(0, dtype=torch.float32))
 
     def sum_over_rows(self, logits: Tensor, target: Tensor, skipped: int) -> Tensor:
         """The sum over rows by torch's own kernel; rows whose target is `skipped` are 0."""
@@ -92,11 +91,3 @@ class CrossEntropy(nn.Module):
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
-
-
-def _indices(target: Tensor) -> Tensor:
-    if target.ndim != 1:
-        raise ValueError(
-            f"class_weight needs class indices (N,), got soft targets {tuple(target.shape)}."
-        )
-    return target

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.losses.class_weights import ClassWeights
+
 
 class Focal(nn.Module):
     """``-alpha_y (1 - p_y)^gamma log p_y``.
@@ -23,15 +25,13 @@ class Focal(nn.Module):
     """
 
     scope = "rows"
-    alpha: Tensor | None
 
     def __init__(self, gamma: float = 2.0, alpha: Sequence[float] | Tensor | None = None) -> None:
         super().__init__()
         if not gamma >= 0:
             raise ValueError(f"gamma must be at least 0, got {gamma}.")
         self.gamma = gamma
-        weight = None if alpha is None else torch.as_tensor(alpha, dtype=torch.float32)
-        self.register_buffer("alpha", weight, persistent=False)
+        self.alpha = None if alpha is None else ClassWeights(alpha, "alpha")
         self.needs: tuple[str, ...] = () if alpha is None else ("target",)
 
     def forward(self, log_prob: Tensor, target: Tensor | None = None) -> Tensor:
@@ -42,4 +42,4 @@ class Focal(nn.Module):
         if self.alpha is None:
             return loss
         assert target is not None
-        return self.alpha.to(loss.dtype)[target] * loss
+        return self.alpha.of(target, loss) * loss

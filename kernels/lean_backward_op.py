@@ -1,0 +1,186 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Mode lean's backward pass over slabs of classes, as one op that `torch.compile` sees whole."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from . import choose
+from .gradients import add_product
+from .lean_backward import slab_gradient
+from .lean_tile import aligned, precision
+from .triton_math import as_bytes, flat, launch, options
+
+
+@torch.library.custom_op("lightning_losses::lean_gradient", mutates_args=())
+def lean_gradient(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    logsumexp: Tensor,
+    prediction: Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    c: Tensor | None,
+    d: Tensor | None,
+    e: Tensor | None,
+    f: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> list[Tensor]:
+    """Gradients of hidden, head weight and bias; empty where not needed."""
+    out = _empty_gradients(hidden, weight, bias, need_hidden, need_weight, need_bias)
+    n, classes = hidden.shape[0], weight.shape[0]
+    head = weight.to(hidden.dtype)
+    operands = aligned(hidden), aligned(head)
+    size = min(choose.slab_classes(n, classes, hidden.element_size()), classes)
+    slab = hidden.new_empty(n, -(-size // 16) * 16)  # rows on 32 bytes
+    total: Tensor | None = None
+    with torch.autocast(hidden.device.type, enabled=False):  # it is on inside an op's body
+        for first in range(0, classes, size):
+            stop = min(first + size, classes)
+            dz = slab[:, : stop - first]
+            _slab_gradient(
+                dz,
+                *operands,
+                bias,
+                temperature,
+                target,
+                valid,
+                live,
+                logsumexp,
+                prediction,
+                *(a, b, c, d, e, f),
+                first,
+                scale,
+                softcap,
+            )
+            if need_hidden:
+                total = add_product(total, dz, head[first:stop], torch.float32)
+            if need_weight and weight.dtype == hidden.dtype:
+                torch.mm(dz.t(), hidden, out=out[1][first:stop])
+            elif need_weight:
+                out[1][first:stop] = add_product(None, dz.t(), hidden, torch.float32)
+            if need_bias:
+                out[2][first:stop] = dz.sum(0, dtype=torch.float32)
+    if total is not None:
+        out[0].copy_(total)
+    return out
+
+
+@lean_gradient.register_fake
+def _lean_gradient_fake(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    logsumexp: Tensor,
+    prediction: Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    c: Tensor | None,
+    d: Tensor | None,
+    e: Tensor | None,
+    f: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> list[Tensor]:
+    return _empty_gradients(hidden, weight, bias, need_hidden, need_weight, need_bias)
+
+
+def _empty_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    need_hidden: bool,
+    need_weight: bool,
+    need_bias: bool,
+) -> list[Tensor]:
+    pairs = ((hidden, need_hidden), (weight, need_weight), (bias, need_bias))
+    return [
+        hidden.new_empty(0) if x is None or not need else x.new_empty(x.shape) for x, need in pairs
+    ]
+
+
+def _slab_gradient(
+    out: Tensor,
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    logsumexp: Tensor,
+    prediction: Tensor | None,
+    a: Tensor | None,
+    b: Tensor | None,
+    c: Tensor | None,
+    d: Tensor | None,
+    e: Tensor | None,
+    f: Tensor | None,
+    first: int,
+    scale: float,
+    softcap: float | None,
+) -> None:
+    (n, width), depth = out.shape, hidden.shape[1]
+    if n == 0:
+        return
+    dressed = bias is not None or softcap is not None or temperature is not None or scale != 1.0
+    tile = choose.backward_tile(choose.architecture(hidden.device), dressed, hidden.element_size())
+    launch(
+        slab_gradient,
+        (triton.cdiv(n, tile.rows) * triton.cdiv(width, tile.classes),),
+        hidden.device,
+        h_ptr=hidden,
+        h_stride=hidden.stride(0),
+        h_step=hidden.stride(1),
+        w_ptr=head,
+        w_stride=head.stride(0),
+        w_step=head.stride(1),
+        out_ptr=out,
+        out_stride=out.stride(0),
+        bias_ptr=flat(bias),
+        temperature_ptr=flat(temperature),
+        target_ptr=flat(target),
+        valid_ptr=as_bytes(valid),
+        live_ptr=live,
+        logsumexp_ptr=flat(logsumexp),
+        prediction_ptr=flat(prediction),
+        a_ptr=flat(a),
+        b_ptr=flat(b),
+        c_ptr=flat(c),
+        d_ptr=flat(d),
+        e_ptr=flat(e),
+        f_ptr=flat(f),
+        N=n,
+        V=head.shape[0],
+        D=depth,
+        first=first,
+        width=width,
+        **options(scale, softcap),
+        BM=tile.rows,
+        BV=tile.classes,
+        BD=tile.depth,
+        EVEN=depth % tile.depth == 0,
+        GROUP=choose.GROUP,
+        PRECISION=precision(hidden),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )

@@ -1,0 +1,151 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Launches mode lean's forward kernels, as one op that `torch.compile` sees whole."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from . import choose
+from .lean_forward import merge_spans, span_statistics, target_logits
+from .lean_tile import aligned, precision
+from .triton_math import as_bytes, flat, launch, options
+
+#: Rows a program of the two small kernels.
+MERGE_ROWS = 128
+TARGET_ROWS, TARGET_DEPTH = 16, 128
+
+
+@torch.library.custom_op("lightning_losses::lean_statistics", mutates_args=())
+def lean_statistics(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    names: str,
+) -> list[Tensor]:
+    """Statistics ``(N,)`` of hidden ``(N, D)`` times head ``(V, D)``, one for each of `names`."""
+    out = _empty(hidden, names)
+    if hidden.shape[0] == 0:
+        return out
+    hidden, head = aligned(hidden), aligned(head)
+    (n, depth), classes = hidden.shape, head.shape[0]
+    result: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
+    heavy = bias is not None or softcap is not None or temperature is not None
+    heavy |= not result.keys().isdisjoint(("mean_logit", "collision", "prediction"))
+    tile = choose.forward_tile(choose.architecture(hidden.device), heavy, hidden.element_size())
+    span = choose.span_classes(n, classes, tile, hidden.device)
+    spans = -(-classes // span)
+    bias, temperature, target, mask = flat(bias), flat(temperature), flat(target), as_bytes(valid)
+
+    def partial(wanted: bool, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        return hidden.new_empty((spans, n), dtype=dtype) if wanted else None
+
+    parts = {
+        "m_ptr": partial(True),
+        "s_ptr": partial(True),
+        "t_ptr": partial("entropy" in result),
+        "q_ptr": partial("collision" in result),
+        "total_ptr": partial("mean_logit" in result),
+        "best_ptr": partial("prediction" in result, torch.int32),
+    }
+    operands = {
+        "h_ptr": hidden,
+        "h_stride": hidden.stride(0),
+        "h_step": hidden.stride(1),
+        "w_ptr": head,
+        "w_stride": head.stride(0),
+        "w_step": head.stride(1),
+        "bias_ptr": bias,
+        "temperature_ptr": temperature,
+        **options(scale, softcap),
+    }
+    launch(
+        span_statistics,
+        (triton.cdiv(n, tile.rows) * spans,),
+        hidden.device,
+        **operands,
+        **parts,
+        live_ptr=live,
+        N=n,
+        V=classes,
+        D=depth,
+        span=span,
+        spans=spans,
+        BM=tile.rows,
+        BV=tile.classes,
+        BD=tile.depth,
+        EVEN=depth % tile.depth == 0,
+        GROUP=choose.GROUP,
+        PRECISION=precision(hidden),
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    z_target = None
+    if "log_prob" in result:
+        z_target = hidden.new_empty(n, dtype=torch.float32)
+        launch(
+            target_logits,
+            (triton.cdiv(n, TARGET_ROWS),),
+            hidden.device,
+            **operands,
+            target_ptr=target,
+            valid_ptr=mask,
+            out_ptr=z_target,
+            N=n,
+            D=depth,
+            ROWS=TARGET_ROWS,
+            BD=TARGET_DEPTH,
+        )
+    launch(
+        merge_spans,
+        (triton.cdiv(n, MERGE_ROWS),),
+        hidden.device,
+        **parts,
+        z_target_ptr=z_target,
+        valid_ptr=mask,
+        logsumexp_ptr=result["logsumexp"],
+        log_prob_ptr=result.get("log_prob"),
+        entropy_ptr=result.get("entropy"),
+        mean_ptr=result.get("mean_logit"),
+        collision_ptr=result.get("collision"),
+        confidence_ptr=result.get("confidence"),
+        prediction_ptr=result.get("prediction"),
+        N=n,
+        V=classes,
+        spans=spans,
+        ROWS=MERGE_ROWS,
+    )
+    return out
+
+
+@lean_statistics.register_fake
+def _lean_statistics_fake(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    names: str,
+) -> list[Tensor]:
+    return _empty(hidden, names)
+
+
+def _empty(hidden: Tensor, names: str) -> list[Tensor]:
+    return [
+        hidden.new_empty(
+            hidden.shape[0], dtype=torch.int64 if name == "prediction" else torch.float32
+        )
+        for name in names.split()
+    ]

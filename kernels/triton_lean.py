@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Mode lean: no logits in the forward pass, a slab of them at a time in the backward pass.
+
+Rows that do not count are sorted to the end, on the device and without asking it how many they are:
+both kernels leave whole blocks of them out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import chunked
+from .lean_backward_op import lean_gradient
+from .lean_forward_op import lean_statistics
+from .lean_tile import checked
+from .problem import STATISTICS, Problem
+from .row_math import Coefficients
+
+
+def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:
+    """Every wanted statistic, ``(N,)`` each, with graph; differentiable twice (not leanly)."""
+    return chunked.statistics(problem, want, LEAN)
+
+
+class _Order(NamedTuple):
+    """A problem with the rows that count first."""
+
+    problem: Problem
+    order: Tensor | None  # (N,) int64, where each row came from
+    live: Tensor | None  # 0-dim int32, how many count
+
+
+def _sort(problem: Problem) -> _Order:
+    if problem.valid is None:
+        return _Order(problem, None, None)
+    assert problem.hidden is not None
+    order = torch.argsort(problem.valid.to(torch.uint8), descending=True, stable=True)
+
+    def take(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.index_select(0, order)
+
+    live = problem.valid.sum(dtype=torch.int32)
+    problem = problem._replace(
+        hidden=take(problem.hidden),
+        target=take(problem.target),
+        valid=take(problem.valid),
+        temperature=take(problem.temperature),
+    )
+    return _Order(problem, order, live)
+
+
+def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
+    _supported(problem)
+    problem, order, live = _sort(problem)
+    assert problem.hidden is not None
+    names = [name for name in STATISTICS if name in want]
+    found = lean_statistics(
+        checked(problem.hidden),
+        problem.head(),
+        problem.head_bias,
+        problem.temperature,
+        problem.target if "log_prob" in want else None,
+        problem.valid,
+        live,
+        problem.logit_scale,
+        problem.softcap,
+        " ".join(names),
+    )
+    if order is not None:
+        found = [torch.empty_like(x).index_copy_(0, order, x) for x in found]
+    return dict(zip(names, found, strict=True))
+
+
+def _backward(
+    problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    problem, order, live = _sort(problem)
+    assert problem.hidden is not None
+    assert problem.head_weight is not None
+
+    def take(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None or order is None:
+            return tensor
+        return tensor.reshape(-1).index_select(0, order)
+
+    logsumexp = take(stats["logsumexp"])
+    assert logsumexp is not None
+    found = lean_gradient(
+        problem.hidden,
+        problem.head_weight,
+        problem.head_bias,
+        problem.temperature,
+        problem.target if k.d is not None else None,
+        problem.valid,
+        live,
+        logsumexp,
+        take(stats["prediction"]) if k.f is not None else None,
+        *(take(x) for x in k),
+        problem.logit_scale,
+        problem.softcap,
+        *needs[1:],
+    )
+    hidden, weight, bias = (x if need else None for x, need in zip(found, needs[1:], strict=True))
+    if hidden is not None and order is not None:
+        hidden = torch.empty_like(hidden).index_copy_(0, order, hidden)
+    return None, hidden, weight, bias
+
+
+LEAN = chunked.Route(_forward, _backward)
+
+
+def _supported(problem: Problem) -> None:
+    if problem.logits is not None:
+        raise ValueError("Mode lean makes no logits, and logits were given: write mode='fast'.")
+    if problem.target is not None and problem.target.ndim == 2:
+        raise ValueError(
+            "Mode lean holds no (N, V) tensor, and the soft targets "
+            f"{tuple(problem.target.shape)} are one: write mode='fast' or kernel='chunked'."
+        )
