@@ -161,7 +161,9 @@ def table(group: str, rows: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--device", choices=["cpu"], default="cpu")
     parser.add_argument("--shape", type=int, nargs=3, default=(2048, 512, 32000), metavar="NDV")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")

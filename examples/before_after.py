@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same LightningModule without and with the mixin: with `ce` every loss is equal, bit by bit.
 
-    python examples/before_after.py
+python examples/before_after.py
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(LossMixin, L.LightningModule):
-    """Images (B, 1, 8, 8) to classes; passes everything that a loss of the catalogue may ask for."""
+    """Images (B, 1, 8, 8) to classes; passes whatever a loss of the catalogue may ask for."""
 
     def __init__(self, net: DigitsNet, loss: Objective, lr: float = 1e-3) -> None:
         super().__init__()

@@ -47,7 +47,8 @@ def main(cfg: DictConfig) -> None:
     run = Path(HydraConfig.get().runtime.output_dir)
     metrics = run / "csv" / "metrics.csv"
     if metrics.exists():
-        picture = training_picture(metrics, run / "training.png", metrics.with_name("reliability.csv"))
+        reliability = metrics.with_name("reliability.csv")
+        picture = training_picture(metrics, run / "training.png", reliability)
         print(f"picture: {picture}")
 
 

@@ -20,7 +20,7 @@ from .gradients import Gradients
 from .problem import LOWEST, STATISTICS, Problem, materialise
 from .row_math import Coefficients, block_gradient_, block_statistics, coefficients, gradient
 
-CHUNK_BYTES = 64 * 2**20  # of float32 logits; 512 rows at 32,000 classes
+CHUNK_BYTES = 96 * 2**20  # of float32 logits; 786 rows at 32,000 classes
 BLOCK_BYTES = 2 * 2**20
 MIN_CHUNK_ROWS = 128
 
@@ -32,7 +32,9 @@ class Passes(NamedTuple):
     derivatives are the same for both.
     """
 
-    logits: Callable[[Problem], Tensor]  # chunk -> hidden W^T, or the given logits, (n, V)
+    #: (chunk, a used-up chunk of logits or None) -> hidden W^T ``(n, V)``, over that if given; or
+    #: the given logits. A new allocation a chunk would cost its page faults each time.
+    logits: Callable[[Problem, Tensor | None], Tensor]
     statistics: Callable[[Tensor, Problem, frozenset[str]], dict[str, Tensor]]
     #: (raw logits, chunk, statistics, coefficients, bias gradient to add to) -> dlogits (n, V), in
     #: place of the raw logits unless the caller owns those
@@ -107,23 +109,24 @@ def by_chunks(passes: Passes) -> Route:
     """The route that makes the logits of one chunk at a time, in both directions."""
 
     def forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
-        parts = [
-            passes.statistics(passes.logits(chunk), chunk, want)
-            for chunk in chunks(problem, passes.chunk_rows(problem))
-        ]
+        z: Tensor | None = None
+        parts = []
+        for chunk in chunks(problem, passes.chunk_rows(problem)):
+            z = passes.logits(chunk, z)
+            parts.append(passes.statistics(z, chunk, want))
         return {name: torch.cat([part[name] for part in parts]) for name in want}
 
     def backward(
         problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         into = Gradients(problem, needs)
+        z: Tensor | None = None
         start = 0
         for chunk in chunks(problem, passes.chunk_rows(problem)):
             stop = start + chunk.source.shape[0]
             part = {name: value[start:stop] for name, value in stats.items()}
-            z = passes.logits(chunk)
+            z = passes.logits(chunk, z)
             into.add(chunk, passes.gradient(z, chunk, part, cut(k, start, stop), into.head_bias))
-            del z  # before the next chunk is made, or there are two
             start = stop
         return into.result()
 
@@ -211,12 +214,16 @@ def chunk_rows(problem: Problem) -> int:
 
 
 def chunks(problem: Problem, size: int) -> Iterator[Problem]:
-    """The problem in pieces of rows; at least one, so that no rows at all still has a graph."""
+    """The problem in equal pieces of at most ``size`` rows; at least one, even without rows, which
+    keeps the graph connected.
+    """
     n = problem.source.shape[0]
     if problem.logits is not None:  # no matrix product: nothing to gain from pieces
         size = max(n, 1)
     else:  # cast the head once, not once a chunk
         problem = problem._replace(head_weight=problem.head())
+        size = -(-n // max(1, -(-n // size)))
+    size = max(size, 1)
     for start in range(0, max(n, 1), size):
         yield problem.rows(start, min(start + size, n))
 
@@ -233,12 +240,14 @@ def blocks(z: Tensor, chunk: Problem) -> Iterator[tuple[Tensor, Problem]]:
         yield z[start:stop], chunk.rows(start, stop)
 
 
-def raw_logits(chunk: Problem) -> Tensor:
-    """A chunk of ``hidden W^T`` ``(n, V)``, or the given logits."""
+def raw_logits(chunk: Problem, used: Tensor | None) -> Tensor:
+    """A chunk of ``hidden W^T`` ``(n, V)``, over ``used`` if given; or the given logits."""
     if chunk.logits is not None:
         return chunk.logits
     assert chunk.hidden is not None
-    return chunk.hidden @ chunk.head().t()
+    if used is None or torch.compiler.is_compiling():
+        return chunk.hidden @ chunk.head().t()
+    return torch.mm(chunk.hidden, chunk.head().t(), out=used[: len(chunk.hidden)])
 
 
 def block_logits(z: Tensor, rows: Problem) -> Tensor:

@@ -82,10 +82,11 @@ class _RowFused(torch.autograd.Function):
         totals: list[Tensor] = []
         values: list[Tensor] = []
         found: list[dict[str, Tensor]] = []
+        raw: Tensor | None = None
         start = 0
         for chunk in chunks(problem, passes.chunk_rows(problem)):
             stop = start + chunk.source.shape[0]
-            raw = passes.logits(chunk)
+            raw = passes.logits(chunk, raw)
             stats = passes.statistics(raw, chunk, names)
             total, value, grads = _differentiate(
                 row_function, stats, {name: row[start:stop] for name, row in rows.items()}
@@ -93,7 +94,6 @@ class _RowFused(torch.autograd.Function):
             if any(differentiate):
                 k = coefficients(grads, stats, _mass(chunk.target), chunk.classes)
                 into.add(chunk, passes.gradient(raw, chunk, stats, k, into.head_bias))
-            del raw  # before the next chunk is made, or there are two
             totals.append(total)
             values.append(value)
             found.append(stats)

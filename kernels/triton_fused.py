@@ -52,16 +52,16 @@ class _Kept:
         self.calls = 0
         self.held: Tensor | None = None
 
-    def __call__(self, problem: Problem) -> Tensor:
+    def __call__(self, problem: Problem, used: Tensor | None) -> Tensor:
         self.calls += 1
         if self.calls == 1:
-            self.held = raw_logits(problem)
+            self.held = raw_logits(problem, None)
             return self.held
         held, self.held = self.held, None
-        return raw_logits(problem) if held is None else held
+        return raw_logits(problem, None) if held is None else held
 
 
-def raw_logits(chunk: Problem) -> Tensor:
+def raw_logits(chunk: Problem, used: Tensor | None) -> Tensor:
     """A chunk of ``hidden W^T`` ``(n, V)``, or the given logits with adjacent classes adjacent.
 
     Rows start on 32 bytes whatever V is, without which no load is wide.
@@ -70,10 +70,11 @@ def raw_logits(chunk: Problem) -> Tensor:
         return chunk.logits if chunk.logits.stride(1) == 1 else chunk.logits.contiguous()
     assert chunk.hidden is not None
     n, classes = chunk.hidden.shape[0], chunk.classes
-    if classes % 16 == 0 or torch.compiler.is_compiling():  # which refuses a strided out=
+    if torch.compiler.is_compiling():  # which refuses a strided out=
         return chunk.hidden @ chunk.head().t()
-    z = chunk.hidden.new_empty(n, -(-classes // 16) * 16)[:, :classes]
-    return torch.mm(chunk.hidden, chunk.head().t(), out=z)
+    if used is None:
+        used = chunk.hidden.new_empty(n, -(-classes // 16) * 16)[:, :classes]
+    return torch.mm(chunk.hidden, chunk.head().t(), out=used[:n])
 
 
 def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ CLASSES = 5
 DIM = 4
 
 #: Penalties read parameters, so rows that do not count are no matter to them.
-PARAMETERS_ONLY = [k for k in LOSSES if k == "weight_distribution"]
+PARAMETERS_ONLY = [k for k in LOSSES if k in ("presto", "weight_distribution")]
 ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY]
 #: Their target is a real value, so they share no batch with losses on classes.
 REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
@@ -32,7 +32,7 @@ ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_re
 ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "ensloss", "l2_svm", "ldr_kl"]
 ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
 #: Of their value, a part that depends on the logits sends no gradient.
-PARTLY_DETACHED = ["aldr_kl"]
+PARTLY_DETACHED = ["aldr_kl", "ensloss"]
 
 
 def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
@@ -96,17 +96,7 @@ def inputs(
             else torch.randint(classes, (rows,), generator=g) % 3 % max(classes, 1)
         ),
         "features": lambda: normal(rows, DIM),
-        "next_logits": lambda: normal(rows, classes, grad=False),
-        "reward": lambda: normal(rows, grad=False),
-        "discount": lambda: torch.full((rows,), 0.9, dtype=torch.float64),
-        "logits_deep": lambda: normal(rows),
-        "logits_shallow": lambda: normal(rows),
-        "bag_id": lambda: torch.arange(rows) // 2,
-        "bag_target": lambda: (torch.arange(rows) // 2).double(),
-        "bag_proportion": lambda: torch.full((rows, classes), 1 / max(classes, 1)).double(),
-        "sensitive": lambda: normal(rows, 2, grad=False),
         "list_id": lambda: torch.arange(rows) // 3,
-        "profit": lambda: normal(rows, grad=False),
         "sample_index": lambda: torch.randperm(rows, generator=g),
         "class_similarity": lambda: normal(rows, classes, grad=False),
         "module": lambda: network(seed, dtype),

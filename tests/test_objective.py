@@ -33,7 +33,16 @@ from lightning_losses.schedules import Linear
 from lightning_losses.weighting import KLDRO
 
 sys.path.insert(0, str(Path(__file__).parent))
-from factory import ABSOLUTE, LOSSES, ORDERED, ROWWISE, build, inputs, leaves
+from factory import (
+    ABSOLUTE,
+    LOSSES,
+    ORDERED,
+    PARTLY_DETACHED,
+    ROWWISE,
+    build,
+    inputs,
+    leaves,
+)
 
 N, C = 6, 5
 
@@ -233,7 +242,7 @@ def test_reductions_against_a_loop(
         w = 1.0 if weights is None else weights[i]
         a = 1.0 if alpha is None else alpha[int(y[i])]
         ce[i], lse2[i] = w * a * (lse - row[int(y[i])]), w * lse * lse
-        mass, own, count = mass + w, own + w * a, count + 1
+        mass, own, count = mass + w, own + w * a, count + (w != 0)  # weight 0: does not count
     assert int(record.count) == count
     assert record.rows == N
     if reduction == "none":
@@ -405,6 +414,8 @@ def test_gradcheck(key: str) -> None:
         pytest.skip("reads parameters: see test_losses")
     if any(term.row_weighting is not None for _, term in objective.named_terms()):
         pytest.skip("row weights are detached: the value is not what the gradient belongs to")
+    if key in PARTLY_DETACHED:
+        pytest.skip("a part of the value is detached: see the loss's own tests")
 
     def total(*values: Tensor) -> Tensor:
         return objective(**(named | dict(zip(wrt, values, strict=True)))).total

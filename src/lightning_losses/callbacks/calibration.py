@@ -56,6 +56,7 @@ class CalibrationMonitor(RecordReader):
     """
 
     watches = ("log_prob", "collision", "confidence", "prediction", "target")
+
     def __init__(self, bins: int = 15, name: str = "calibration") -> None:
         super().__init__()
         self.bins, self.name = bins, name

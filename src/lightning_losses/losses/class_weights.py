@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fixed numbers, one a class, that a loss multiplies or adds by."""
+"""Fixed numbers, one a class, that a loss multiplies rows by."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.constant import constant
+
 
 class ClassWeights:
-    """Constants ``(C,)`` kept in float64, given out in the dtype and on the device of a tensor.
-
-    Not a buffer: bf16-true would round it, and it would enter the user's ``state_dict``.
+    """Numbers ``(C,)`` of the classes, in full precision; see `constant` for why no buffer.
 
     Args:
         values: one finite number a class.
@@ -21,18 +21,15 @@ class ClassWeights:
     """
 
     def __init__(self, values: Sequence[float] | Tensor, name: str) -> None:
-        self.values = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach().clone()
-        if self.values.ndim != 1 or not bool(self.values.isfinite().all()):
+        given = torch.as_tensor(values, dtype=torch.float64)
+        if given.ndim != 1 or not bool(given.isfinite().all()):
             raise ValueError(f"{name} must be one finite number a class, got {values}.")
+        self.values: tuple[float, ...] = tuple(given.tolist())
         self.name = name
-        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def like(self, tensor: Tensor) -> Tensor:
         """All of them ``(C,)``, to compute with ``tensor``."""
-        key = (tensor.device, tensor.dtype)
-        if key not in self._copies:
-            self._copies[key] = self.values.to(device=tensor.device, dtype=tensor.dtype)
-        return self._copies[key]
+        return constant(self.values, tensor)
 
     def of(self, target: Tensor, like: Tensor) -> Tensor:
         """Those of the target classes ``(N,)``. Raises ValueError for soft targets."""

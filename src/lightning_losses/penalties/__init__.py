@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Penalties: losses on parameters."""
 
+from lightning_losses.penalties.adjacent_lasso import AdjacentLasso
 from lightning_losses.penalties.weight_distribution import WeightDistribution
 
 __all__ = [
+    "AdjacentLasso",
     "WeightDistribution",
 ]

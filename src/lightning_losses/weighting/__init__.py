@@ -2,8 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Row weightings: weights ``(N,)`` from the row losses, applied without graph."""
 
+from lightning_losses.weighting.energy import EnergyWeight
 from lightning_losses.weighting.kl_dro import KLDRO
+from lightning_losses.weighting.loss_reweighting import LossReweighting
+from lightning_losses.weighting.wad import SimilarityGap
 
 __all__ = [
     "KLDRO",
+    "EnergyWeight",
+    "LossReweighting",
+    "SimilarityGap",
 ]

@@ -4,6 +4,8 @@
 
 from adapters import (
     calibration,
+    catalogue_classification,
+    catalogue_structure,
     classification,
     dynamics,
     entropy,
@@ -16,6 +18,8 @@ from adapters.table import ADAPTERS
 __all__ = [
     "ADAPTERS",
     "calibration",
+    "catalogue_classification",
+    "catalogue_structure",
     "classification",
     "dynamics",
     "entropy",

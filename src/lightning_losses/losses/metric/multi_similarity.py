@@ -15,8 +15,10 @@ class MultiSimilarity(nn.Module):
     """Soft-max weighted positives and negatives of every anchor, after mining.
 
     ``log(1 + sum_pos exp(-alpha (s - base))) / alpha``
-    ``+ log(1 + sum_neg exp(beta (s - base))) / beta`` with cosine similarities s. Wang et al., "Multi-Similarity Loss with General Pair Weighting",
-    arXiv 1904.06627. An anchor without a pair on both sides counts as 0, as in the authors' code.
+    ``+ log(1 + sum_neg exp(beta (s - base))) / beta`` with cosine similarities s.
+
+    Wang et al., "Multi-Similarity Loss with General Pair Weighting", arXiv 1904.06627. An anchor
+    without a pair on both sides counts as 0, as in the authors' code.
 
     Args:
         alpha: sharpness over positives.

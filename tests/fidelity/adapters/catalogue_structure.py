@@ -1,0 +1,397 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Imbalance, ordinal, segmentation and structured losses, distances and margins of heads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from adapters.classification import Weights, labels, on_logits
+from adapters.table import Deviates, NotBuilt, Term, adapter, evaluate
+from lightning_losses.heads import (
+    ArcFaceHead,
+    CosFaceHead,
+    FourierHead,
+    HarmonicDistanceHead,
+    HyperbolicMLR,
+    NormalizedHead,
+)
+from lightning_losses.losses import (
+    AggregateResponses,
+    AnyLoss,
+    ClassBalanced,
+    Coral,
+    Corn,
+    CrossEntropy,
+    CSDivergence,
+    CSMutualInformation,
+    Dice,
+    DiceCE,
+    DistanceCovariance,
+    KdeKL,
+    LabelProportion,
+    LogitAdjustment,
+    OrdinalNLL,
+    Pinball,
+    ProfitAwareBCE,
+    PseudoHuber,
+    RegionWise,
+    SkeletonRecall,
+    SoftClDice,
+    TriBCE,
+    Tversky,
+)
+from lightning_losses.losses.ordinal.ordinal_nll import ordinal_softmax
+from lightning_losses.penalties import AdjacentLasso
+from lightning_losses.targets import TwoHot
+
+Inputs = dict[str, Any]
+
+
+def logit(p: Tensor) -> Tensor:
+    """The scores of probabilities that a source starts from."""
+    return p.log() - (-p).log1p()
+
+
+# -- imbalance -------------------------------------------------------------------------------------
+
+
+@adapter("class_balanced")
+def class_balanced(inputs: Inputs, params: Inputs) -> Inputs:
+    kind = params.get("loss_type", "cross_entropy")
+    if kind not in ("cross_entropy", "focal_loss", "focal"):
+        raise NotBuilt(f"class-balanced {kind}")
+    gamma = 0.0 if kind == "cross_entropy" else params.get("gamma", params.get("fl_gamma", 2.0))
+    loss = ClassBalanced(params["samples_per_class"], params["beta"], gamma)
+    return on_logits(loss, inputs, params) | {"weights": torch.tensor(loss.class_weight)}
+
+
+@adapter("logit_adjustment", "balanced_softmax")
+def logit_adjustment(inputs: Inputs, params: Inputs) -> Inputs:
+    counts = params.get("samples_per_class", inputs.get("prior"))
+    counts = torch.as_tensor(counts, dtype=torch.float64)
+    # Priors may be shares; ours are counts of at least 1, and a common factor is no matter.
+    loss = LogitAdjustment(counts / counts.min(), params.get("tau", 1.0))
+    return on_logits(loss, inputs, params)
+
+
+@adapter("dice_nlp")
+def dice_nlp(inputs: Inputs, params: Inputs) -> Inputs:
+    if params.get("ohem_ratio", 0) or "mask" in inputs or "index_label_position" in params:
+        raise NotBuilt("hard-negative mining (its multi-class condition is wrong in the source)")
+    loss = Dice(
+        alpha=params.get("alpha", 0.0),
+        smooth=params.get("smooth", 1e-4),
+        square=params.get("square_denominator", False),
+    )
+    z, target = inputs["input"], inputs["target"]
+    if not params.get("with_logits", True):
+        z = logit(z) if z.shape[-1] == 1 else z.log()
+    binary = z.ndim == 1 or z.shape[-1] == 1
+    z = z.reshape(-1) if binary else z.reshape(-1, z.shape[-1])
+    reduction = params.get("reduction", "mean") or "none"
+    if binary:  # one set: one number, whatever the reduction
+        return {"loss": evaluate(loss, logits=z, target=target.reshape(-1))}
+    return {"loss": evaluate(loss, reduction, logits=z, target=target.reshape(-1))}
+
+
+@adapter("dsc_paper")
+def dsc_paper(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = Dice(params["alpha"], params["gamma"], style="paper")
+    return {"loss": evaluate(loss, logits=logit(inputs["p"]), target=inputs["t"])}
+
+
+@adapter("anyloss")
+def anyloss(inputs: Inputs, params: Inputs) -> Inputs:
+    names = {"acc": "accuracy", "fbeta": "f_beta", "f1": "f_beta", "balacc": "balanced_accuracy"}
+    score: Any = names.get(params["metric"], params["metric"])
+    loss = AnyLoss(score, params.get("beta") or 1.0, params["L"], params.get("threshold", 0.5))
+    return {"loss": evaluate(loss, logits=inputs["logits"], target=inputs["target"])}
+
+
+# -- ordinal and regression ------------------------------------------------------------------------
+
+
+@adapter("coral")
+def coral(inputs: Inputs, params: Inputs) -> Inputs:
+    return on_logits(Coral(params.get("importance_weights")), inputs, params)
+
+
+@adapter("corn")
+def corn(inputs: Inputs, params: Inputs) -> Inputs:
+    by: Any = "pairs" if "pairs" in params.get("normaliser", "pairs") else "classes"
+    return on_logits(Corn(params["num_classes"], by), inputs, params)
+
+
+@adapter("ordinal_softmax")
+def ordinal(inputs: Inputs, params: Inputs) -> Inputs:
+    found = on_logits(OrdinalNLL(), inputs, params) | {"probs": ordinal_softmax(inputs["logits"])}
+    if bool((inputs["logits"].diff(dim=-1) > -1e-4).any()):
+        raise Deviates("logits out of order: the source takes the log of a negative number", found)
+    return found
+
+
+@adapter("presto")
+def presto(inputs: Inputs, params: Inputs) -> Inputs:
+    # The source's levels are P(y <= k), ours P(y > k); its matrix is (D, K - 1).
+    logits = -(inputs["alpha"] + inputs["x"] @ inputs["Beta"])
+    penalty = evaluate(AdjacentLasso(), module=Weights(inputs["Beta"].t()))
+    found = on_logits(OrdinalNLL(), inputs | {"logits": logits}, params)
+    return {"loss": found["loss"] + params["lam"] * penalty}
+
+
+@adapter("two_hot")
+def two_hot(inputs: Inputs, params: Inputs) -> Inputs:
+    atoms = torch.tensor(params["support"], dtype=torch.float64)
+    if float(atoms.diff().diff().abs().max() if len(atoms) > 2 else 0) > 1e-9:
+        raise NotBuilt("atoms at unequal distances")
+    transform = TwoHot(float(atoms[0]), float(atoms[-1]), len(atoms))
+    found = on_logits(Term(CrossEntropy(), target_transform=transform), inputs, params)
+    return found | {"target_probs": transform(inputs["target"])}
+
+
+@adapter("pseudo_huber")
+def pseudo_huber(inputs: Inputs, params: Inputs) -> Inputs:
+    c = params.get("c")
+    loss = PseudoHuber(c if isinstance(c, (int, float)) else None)
+    return {"loss": evaluate(loss, estimate=inputs["x"], reference=inputs["y"])}
+
+
+@adapter("loss.pinball")
+def pinball(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = Pinball([params["tau"]])
+    return {"loss": evaluate(loss, quantiles=inputs["mu"][:, None], target=inputs["y"])}
+
+
+# -- segmentation ----------------------------------------------------------------------------------
+
+
+def on_maps(loss: torch.nn.Module, logit_map: Tensor, label_map: Tensor) -> Tensor:
+    return evaluate(loss, logit_map=logit_map, label_map=label_map.long().squeeze(1))
+
+
+@adapter("tversky")
+def tversky(inputs: Inputs, params: Inputs) -> Inputs:
+    if not params.get("softmax") or params.get("smooth_nr") != params.get("smooth_dr"):
+        raise NotBuilt("probabilities as given, or two smoothing constants")
+    over: Any = "batch" if params.get("batch") else "image"
+    loss = Tversky(
+        params["alpha"],
+        params["beta"],
+        params["smooth_nr"],
+        over=over,
+        background=params.get("include_background", True),
+    )
+    return {"loss": on_maps(loss, inputs["logits"], inputs["target"])}
+
+
+@adapter("focal_tversky")
+def focal_tversky(inputs: Inputs, params: Inputs) -> Inputs:
+    a = params["alpha"]
+    loss = Tversky(1 - a, a, params["smooth"], params["gamma"], over="batch")
+    p, y = inputs["y_pred"], inputs["y_true"]  # all entries are one set
+    return {"loss": on_maps(loss, logit(p).reshape(1, 1, -1), y.reshape(1, 1, -1))}
+
+
+@adapter("dice_ce")
+def dice_ce(inputs: Inputs, params: Inputs) -> Inputs:
+    weights = params.get("weights", 1)
+    classes = inputs["logits"].shape[1]
+    per_class = weights if isinstance(weights, list) else [float(weights)] * classes
+    loss = DiceCE(
+        params["lambda_dice"],
+        params["lambda_ce"],
+        params["eps"],
+        class_weight=per_class,
+    )
+    # The source takes minus Dice, ours is 1 minus Dice.
+    found = on_maps(loss, inputs["logits"], inputs["target"])
+    return {"loss": found - params["lambda_dice"]}
+
+
+@adapter("soft_cldice")
+def soft_cldice(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = SoftClDice(params["iter_"], params.get("smooth", 1.0), over="image")
+    raise Deviates("MONAI adds 1e-4 to the last denominator", on_probabilities(loss, inputs))
+
+
+@adapter("soft_dice_cldice")
+def soft_dice_cldice(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = SoftClDice(params["num_iter"], params["smooth"], params["alpha"])
+    return on_probabilities(loss, inputs)
+
+
+def on_probabilities(loss: SoftClDice, inputs: Inputs) -> Inputs:
+    """Not through logits: rounding would break the ties of the pools, which decide gradients."""
+    p, t = inputs["y_pred"], inputs["y_true"]
+    return {"loss": loss.of_probabilities(p, t, torch.ones_like(t[:, :1], dtype=torch.bool))}
+
+
+@adapter("skeleton_recall")
+def skeleton_recall(inputs: Inputs, params: Inputs) -> Inputs:
+    over: Any = "batch" if params.get("batch_dice") else "image"
+    skeleton = inputs["skeleton"].long().squeeze(1)
+    loss = SkeletonRecall(params["smooth"], over)
+    # The source takes minus the recall, ours is 1 minus the recall.
+    return {"loss": evaluate(loss, logit_map=inputs["logits"], skeleton_map=skeleton) - 1}
+
+
+@adapter("region_wise")
+def region_wise(inputs: Inputs, params: Inputs) -> Inputs:
+    labels_map = inputs["target"].long().squeeze(1)
+    maps = [rectified_map(labels_map == c) for c in range(inputs["logits"].shape[1])]
+    prices = torch.stack(maps, 1)
+    return {"loss": evaluate(RegionWise(), logit_map=inputs["logits"], region_map=prices)}
+
+
+def rectified_map(inside: Tensor) -> Tensor:
+    """1 outside; inside minus the distance to the outside over the largest one of the image."""
+    out = torch.ones_like(inside, dtype=torch.float64)
+    for image, mask in enumerate(inside):
+        if not bool(mask.any()) or bool(mask.all()):
+            continue
+        here, there = mask.nonzero().double(), (~mask).nonzero().double()
+        distance = torch.cdist(here, there).amin(1)
+        out[image][mask] = -distance / (distance.max() + 1e-8)
+    return out
+
+
+# -- bags, lists, attributes -----------------------------------------------------------------------
+
+
+@adapter("aggregate_responses")
+def aggregate_responses(inputs: Inputs, params: Inputs) -> Inputs:
+    bag = inputs["bag_id"]
+    target = inputs["ybar"][bag]
+    loss = AggregateResponses(params["rho"])
+    return {"loss": evaluate(loss, logits=inputs["pred"], bag_id=bag, bag_target=target)}
+
+
+@adapter("llp_proportion")
+def llp_proportion(inputs: Inputs, params: Inputs) -> Inputs:
+    bag = inputs["bag_id"]
+    named = {"logits": inputs["logits"], "bag_id": bag, "bag_proportion": inputs["prop"][bag]}
+    return {"loss": evaluate(LabelProportion(), **named)}
+
+
+@adapter("dcov_unbiased", "ccdcov", "jdcov")
+def distance_covariance(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = DistanceCovariance("c" in params, params.get("c", 1.0), probabilities=False)
+    columns = [v for name, v in inputs.items() if name != "pred"]
+    columns = [c[:, None] if c.ndim == 1 else c for c in columns]
+    sensitive = torch.cat([c.double() for c in columns], 1)
+    return {"loss": evaluate(loss, logits=inputs["pred"], sensitive=sensitive)}
+
+
+@adapter("cs_divergence", "cs_qmi", "kde_kl")
+def kernel_divergence(inputs: Inputs, params: Inputs) -> Inputs:
+    assert params.get("log_base", 2) == 2, "ours are in bits"
+    kinds = [KdeKL, CSMutualInformation, CSDivergence]  # of y and its estimate, of x and y, of all
+    kind = kinds[2 if len(inputs) == 3 else "x" in inputs]
+    words = {"x": "features", "y": "reference", "yhat": "estimate"}
+    named = {words[name]: value for name, value in inputs.items()}
+    return {"loss": evaluate(kind(params["sigma"]), **named)}
+
+
+@adapter("pa_bce")
+def pa_bce(inputs: Inputs, params: Inputs) -> Inputs:
+    z, profit = inputs["scores"], inputs["pnl"]
+    lists = torch.arange(len(z))[:, None].expand_as(z).reshape(-1) if z.ndim == 2 else None
+    named = {"logits": z.reshape(-1), "profit": profit.reshape(-1), "list_id": lists}
+    return {"loss": evaluate(ProfitAwareBCE(params["top_k"]), **named)}
+
+
+@adapter("tri_bce")
+def tri_bce(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = TriBCE(params.get("detach_weights", False))
+    branches = {"logits_deep": inputs["logit_d"], "logits_shallow": inputs["logit_s"]}
+    found = evaluate(loss, **branches, target=labels(inputs))
+    return {"loss": found}
+
+
+# -- heads -----------------------------------------------------------------------------------------
+
+
+def on_head(head: torch.nn.Module, named: Inputs, *given: Tensor, target: Tensor) -> Inputs:
+    """Cross-entropy of a head whose parameters are the case's."""
+    logits = functional_call(head, named, given)
+    return {"loss": evaluate(CrossEntropy(), logits=logits, target=target)}
+
+
+DISTANCES = {
+    "cosine_stable": "cosine",
+    "braycurtis_abs": "bray_curtis",
+    "hamming_soft": "hamming",
+    "mahalanobis_diag": "mahalanobis",
+}
+
+
+@adapter("harmonic_distance")
+def harmonic_distance(inputs: Inputs, params: Inputs) -> Inputs:
+    weight = inputs["weight"]
+    kind = params["distance"]
+    name: Any = DISTANCES.get(kind, kind)
+    if name == "braycurtis":
+        raise Deviates("the signed sum of Bray-Curtis is near 0 for centred features; ours is abs")
+    classes, dim = weight.shape
+    eps = params["bc_eps"] if name == "bray_curtis" else params["eps"]
+    head = HarmonicDistanceHead(dim, classes, name, params["n"], eps, params.get("p", 1.5))
+    named = {"weight": weight}
+    if "prec" in params:
+        named["log_precision"] = torch.tensor(params["prec"], dtype=torch.float64).log()
+    return on_head(head, named, inputs["x"], target=inputs["target"])
+
+
+@adapter("fourier_head")
+def fourier_head(inputs: Inputs, params: Inputs) -> Inputs:
+    head = FourierHead(
+        inputs["x"].shape[1],
+        params["bins"],
+        params["num_frequencies"],
+        params["gamma"],
+        params["const_inverse_softmax"],
+    )
+    named = {"linear.weight": inputs["weight"], "linear.bias": inputs["bias"]}
+    log_probs = functional_call(head, named, (inputs["x"],))
+    penalty = torch.zeros(()) if head.aux_loss is None else head.aux_loss
+    loss = evaluate(CrossEntropy(), logits=log_probs, target=inputs["target"])
+    return {"loss": loss + penalty, "log_probs": log_probs, "reg": penalty}
+
+
+@adapter("normalized_softmax")
+def normalized_softmax(inputs: Inputs, params: Inputs) -> Inputs:
+    head = NormalizedHead(*inputs["weight"].shape[::-1], scale=1 / params["temperature"])
+    return on_head(head, {"weight": inputs["weight"]}, inputs["embeddings"], target=labels(inputs))
+
+
+@adapter("cosface")
+def cosface(inputs: Inputs, params: Inputs) -> Inputs:
+    head = CosFaceHead(*inputs["weight"].shape[::-1], params["scale"], params["margin"])
+    y = labels(inputs)
+    return on_head(head, {"weight": inputs["weight"]}, inputs["embeddings"], y, target=y)
+
+
+@adapter("arcface")
+def arcface(inputs: Inputs, params: Inputs) -> Inputs:
+    """Margins in radians are insightface's: straight through, without guard."""
+    theirs = "margin_radians" in params
+    margin = params["margin_radians"] if theirs else math.radians(params["margin_degrees"])
+    gradient: Any = "straight_through" if theirs else "exact"
+    head = ArcFaceHead(
+        *inputs["weight"].shape[::-1], params["scale"], margin, gradient, guard=not theirs
+    )
+    y = labels(inputs)
+    return on_head(head, {"weight": inputs["weight"]}, inputs["embeddings"], y, target=y)
+
+
+@adapter("hyperbolic_ce")
+def hyperbolic_ce(inputs: Inputs, params: Inputs) -> Inputs:
+    head = HyperbolicMLR(*inputs["a"].shape[::-1], params["c"])
+    named = {"normal": inputs["a"], "point": inputs["p"]}
+    found = on_head(head, named, inputs["features"], target=labels(inputs))
+    return found | {"logits": functional_call(head, named, (inputs["features"],))}
