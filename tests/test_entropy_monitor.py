@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_losses import LossMixin, LossRecord, SoftmaxStats, build_objective
 from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor
-from lightning_losses.callbacks.entropy import merge, sketch
+from lightning_losses.callbacks.entropy_sketch import merge, sketch
 
 IGNORED = -100
 BATCH, CLASSES, WIDTH = 16, 5, 6

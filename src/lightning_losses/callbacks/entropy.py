@@ -13,14 +13,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_losses.callbacks.alarm import Alarm
+from lightning_losses.callbacks.entropy_sketch import NAMES, SKETCH, merge, sketch
 from lightning_losses.callbacks.monitor import Monitor
 from lightning_losses.record import LossRecord
-
-NAMES = ("mean", "effective_classes", "p10", "p50", "p90")
-
-# A rank of several tells the others this many of its sorted rows: quantiles across ranks are exact
-# up to 1024 rows a rank, and beyond that off by at most 1/2048 of the rows.
-SKETCH = 1024
 
 
 class EntropyMonitor(Monitor):
@@ -232,67 +228,3 @@ class EntropyMonitor(Monitor):
         self._means, self._told = list(state_dict["means"]), state_dict["told"]
         for key, (on, count) in state_dict["alarms"].items():
             self.alarms[key].on, self.alarms[key].count = on, count
-
-
-class Alarm:
-    """Goes on after ``patience`` bad measurements in a row, off at a good one.
-
-    Between bad and good lies a band that moves nothing that is on.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self.patience, self.on, self.count = patience, False, 0
-
-    def update(self, *, bad: bool, good: bool) -> bool:
-        """Take one measurement; True if it turns the alarm on."""
-        if self.on:
-            self.on = not good
-            return False
-        self.count = self.count + 1 if bad else 0
-        if self.count < self.patience:
-            return False
-        self.on, self.count = True, 0
-        return True
-
-
-def sketch(entropy: Tensor, valid: Tensor | None, size: int | None) -> Tensor:
-    """What a rank tells the others: a vector of one length, whatever rows it has.
-
-    Args:
-        entropy: ``(N,)`` nats.
-        valid: ``(N,)`` bool, or None for all.
-        size: how many sorted rows to tell; None for all of them.
-
-    Returns:
-        ``(2 size + 3,)``: values, how many rows each stands for, the sums of H and of e^H over
-        the finite rows that count, and the number of rows that count but are not finite.
-    """
-    finite = entropy.isfinite()
-    use = finite if valid is None else finite & valid
-    bad = (~finite if valid is None else ~finite & valid).sum()
-    masked = torch.where(use, entropy, 0)
-    # One more than there are, so that no rows at all need no case of their own.
-    ordered = torch.cat([entropy.where(use, torch.inf), entropy.new_full((1,), torch.inf)])
-    ordered = ordered.sort().values
-    size = len(ordered) if size is None else size
-    share = torch.arange(size + 1, device=entropy.device) * use.sum() // size
-    middle = (share[:-1] + share[1:]) // 2  # of the sorted rows that each value stands for
-    weights = share.diff().to(entropy.dtype)
-    classes = torch.where(use, masked.exp(), 0)
-    sums = torch.stack([masked.sum(), classes.sum(), bad.to(entropy.dtype)])
-    return torch.cat([ordered[middle], weights, sums])
-
-
-def merge(sketches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Values in the order of `NAMES`, number of rows, and of rows left out, from all ranks.
-
-    A quantile q is the smallest value with at least a fraction q of the rows at or below it.
-    """
-    body, sums = sketches[:, :-3], sketches[:, -3:].sum(0)
-    ordered, order = body[:, : body.shape[1] // 2].flatten().sort()
-    weights = body[:, body.shape[1] // 2 :].flatten()[order].long()
-    rows = weights.sum()
-    tenths = torch.arange(1, 10, 4, device=rows.device)  # 1, 5, 9
-    rank = (tenths * rows + 9) // 10  # rounded up
-    quantiles = ordered[torch.searchsorted(weights.cumsum(0), rank).clamp(max=len(ordered) - 1)]
-    return torch.cat([sums[:2] / rows.clamp(min=1), quantiles]), rows.to(sums), sums[2]
