@@ -300,3 +300,23 @@ def test_nothing_valid_and_no_rows() -> None:
 def test_stablemax_asks_for_logits() -> None:
     with pytest.raises(ValueError, match=r"Term 'stablemax' .* whole rows of logits"):
         Objective({"ce": CrossEntropy(), "stablemax": StableMax()})(**tensors())
+
+
+def test_a_loss_that_reads_a_whole_tensor_gets_it_whole() -> None:
+    # A frozen head is no row data: cut along with the rows it would be wrong without an error.
+    class Norm(nn.Module):
+        scope = "rows"
+
+        def forward(self, log_prob: Tensor, head_weight: Tensor) -> Tensor:
+            return -log_prob * head_weight.norm()
+
+    hidden = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(9, 4, dtype=torch.float64)  # as many classes as rows
+    target = torch.arange(9)
+    totals = [
+        Objective({"norm": Norm()}, kernel=kernel)(
+            hidden=hidden, head_weight=head, target=target
+        ).total
+        for kernel in ("chunked", "reference")
+    ]
+    torch.testing.assert_close(*totals)

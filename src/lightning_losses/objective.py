@@ -195,12 +195,19 @@ class Objective(nn.Module):
 
 
 def reads_rows_only(term: Term, tensors: Mapping[str, Any]) -> bool:
-    """Whether all that a term reads beside statistics are rows without gradient."""
-    names = [a.tensor for a in term.arguments if a.tensor not in STATISTICS]
+    """Whether all that a term reads beside statistics are rows without gradient.
+
+    Known as such by the vocabulary: a pass over chunks of rows cuts them, and must not cut a tensor
+    that is a whole.
+    """
+    read = {a.tensor for a in term.arguments} & tensors.keys() - set(STATISTICS)
+    words = {name: NAMED_TENSORS.get(name) for name in read}
     return all(
-        isinstance(tensors[name], Tensor) and not tensors[name].requires_grad
-        for name in names
-        if name in tensors
+        word is not None
+        and word.layout in ("rows", "vectors")
+        and isinstance(tensors[name], Tensor)
+        and not tensors[name].requires_grad
+        for name, word in words.items()
     )
 
 

@@ -120,7 +120,7 @@ def loss_axis(low: float, high: float) -> Any:
     """Linear, but for positive values a log axis where raw terms differ too much to share one."""
     import altair as alt
 
-    if low > 0 and high > 30 * low:
+    if low > 0 and high > 10 * low:
         return log_axis("loss (log scale)", low / 1.1, high * 1.1)
     return alt.Y("value:Q", title="loss", axis=alt.Axis(tickCount=6))
 
