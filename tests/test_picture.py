@@ -229,7 +229,7 @@ def test_more_terms_than_colours(draw, tmp_path):
 @pytest.mark.parametrize(
     ("term", "scale"),
     [
-        ([9.0, 5.0], None),  # linear: 0.5 and 9 can share an axis
+        ([4.0, 3.0], None),  # linear: 0.5 and 4 can share an axis
         ([40.0, 50.0], "log"),  # a raw term a hundred times the loss would flatten it
         ([40.0, -1.0], None),  # but a log axis has no place for a negative loss
     ],
