@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+import textwrap
 
 from torch import nn
 
@@ -61,10 +62,13 @@ def details(key: str) -> str:
         lines.append("needs:")
         lines += [f"  {describe(tensor)}" for tensor in sorted(term.required)]
         lines.append(f"scope: {getattr(term.loss, 'scope', 'rows')}")
-        if term.target_transform is not None:
-            lines.append(f"target transform: {type(term.target_transform).__name__}")
-        if term.row_weighting is not None:
-            lines.append(f"row weighting: {type(term.row_weighting).__name__}")
+        for what, part in (
+            ("target transform", term.target_transform),
+            ("row weighting", term.row_weighting),
+        ):
+            if part is not None:
+                about = textwrap.indent(inspect.getdoc(type(part)) or "", "  ")
+                lines.append(f"{what}: {type(part).__name__}\n{about}")
         if term.statistics:
             lines.append(f"kernel: {describe_kernel()}")
         elif "logits" in term.required:
