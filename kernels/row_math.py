@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .problem import LOWEST
+
 Grads = dict[str, Tensor | None]
 
 
@@ -112,7 +114,9 @@ def block_gradient_(
         z.zero_()
     else:
         a = torch.zeros_like(logsumexp)[:, None] if k.a is None else k.a
-        log_p = z.sub_(logsumexp[:, None])
+        # A row without any class left has p = 0 everywhere, not LOWEST - LOWEST.
+        scale = torch.where(logsumexp < LOWEST * 1e-10, -LOWEST, logsumexp)
+        log_p = z.sub_(scale[:, None])
         if k.b is None and k.c is None:
             log_p.exp_().mul_(a)
         else:

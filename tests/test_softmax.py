@@ -592,3 +592,13 @@ def test_bad_input_says_what_to_write(arguments: dict[str, Any], message: str) -
 def test_shift_left_keeps_the_length() -> None:
     assert shift_left(torch.tensor([1, 2, 3]), 1, -100).tolist() == [2, 3, -100]
     assert shift_left(torch.tensor([[True, False]]), 1, False).tolist() == [[False, False]]
+
+
+# Those whose gradient is spread over all classes by p; log_prob and confidence point at one class.
+@pytest.mark.parametrize("name", ["logsumexp", "entropy", "collision"])
+def test_a_row_with_every_class_masked_sends_no_gradient(name: str) -> None:
+    z = torch.tensor([[0.5, -1.0, 2.0], [-torch.inf] * 3], requires_grad=True)
+    value = getattr(softmax_stats(z, want=[name], kernel="chunked"), name)
+    (gradient,) = torch.autograd.grad(value[0] + 3 * value[1].clamp(min=-9), z)
+    assert gradient[0].abs().sum() > 0
+    assert gradient[1].tolist() == [0.0, 0.0, 0.0]
