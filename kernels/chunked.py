@@ -4,8 +4,8 @@
 
 Two sizes matter. A *chunk* of rows goes through the matrix products: with fewer than about 300 rows
 re-reading the head dominates, which is what makes small chunks slow. A *block* of a few rows goes
-through the elementwise passes: at 4 MiB it stays in cache, which makes them about six times
-cheaper than on the whole chunk (`benchmarks/linear_ce.py`).
+through the elementwise passes: at 4 MiB it stays in cache, which makes them several times
+cheaper than on the whole chunk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from torch import Tensor
 
 from .gradients import Gradients
 from .problem import LOWEST, STATISTICS, Problem, materialise
-from .row_math import Coefficients, block_gradient_, block_statistics, coefficients, gradient
+from .row_math import (
+    Coefficients,
+    block_gradient_,
+    block_statistics,
+    coefficients,
+    gradient,
+    target_mass,
+)
 
 CHUNK_BYTES = 96 * 2**20  # of float32 logits; 786 rows at 32,000 classes
 BLOCK_BYTES = 4 * 2**20
@@ -97,10 +104,8 @@ class _Statistics(torch.autograd.Function):
         if torch.is_grad_enabled():
             sums = _differentiable_backward(problem, grads, out["prediction"])
         else:
-            target = problem.target
-            mass = target.sum(1) if target is not None and target.ndim == 2 else None
             stats = {name: value for name, value in out.items() if value is not None}
-            k = coefficients(grads, stats, mass, problem.classes)
+            k = coefficients(grads, stats, target_mass(problem.target), problem.classes)
             sums = ctx.route.backward(problem, stats, k, ctx.needs_input_grad[:4])
         return (*sums, None, None, None, None, None, None, None)
 

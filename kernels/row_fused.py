@@ -19,7 +19,7 @@ from torch import Tensor
 from .chunked import TORCH, Passes, chunks
 from .gradients import Gradients
 from .problem import Problem
-from .row_math import coefficients
+from .row_math import coefficients, target_mass
 
 #: (statistics, row data) of n rows -> (scalar, raw row values (terms, n) without graph)
 RowFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], tuple[Tensor, Tensor]]
@@ -92,7 +92,7 @@ class _RowFused(torch.autograd.Function):
                 row_function, stats, {name: row[start:stop] for name, row in rows.items()}
             )
             if any(differentiate):
-                k = coefficients(grads, stats, _mass(chunk.target), chunk.classes)
+                k = coefficients(grads, stats, target_mass(chunk.target), chunk.classes)
                 into.add(chunk, passes.gradient(raw, chunk, stats, k, into.head_bias))
             totals.append(total)
             values.append(value)
@@ -142,7 +142,3 @@ def _differentiate(
         if total.requires_grad:
             grads = torch.autograd.grad(total, [leaves[n] for n in names], allow_unused=True)
     return total.detach(), values.detach(), dict(zip(names, grads, strict=True))
-
-
-def _mass(target: Tensor | None) -> Tensor | None:
-    return target.sum(1) if target is not None and target.ndim == 2 else None

@@ -35,18 +35,18 @@ class Coefficients(NamedTuple):
 
 
 def coefficients(
-    grads: Grads, stats: dict[str, Tensor], target_mass: Tensor | None, classes: int
+    grads: Grads, stats: dict[str, Tensor], mass: Tensor | None, classes: int
 ) -> Coefficients:
     """From upstream gradients ``(N,)`` by statistic; a missing or None gradient costs nothing.
 
-    `target_mass` is the sum of each soft target ``(N,)``, None for class indices.
+    `mass` is the sum of each soft target ``(N,)``, None for class indices.
     """
     g = {name: grad for name, grad in grads.items() if grad is not None}
     a: list[Tensor] = []
     if "logsumexp" in g:
         a.append(g["logsumexp"])
     if "log_prob" in g:
-        a.append(-g["log_prob"] if target_mass is None else -g["log_prob"] * target_mass)
+        a.append(-g["log_prob"] if mass is None else -g["log_prob"] * mass)
     if "entropy" in g:
         a.append(-g["entropy"] * stats["entropy"])
     if "collision" in g:
@@ -65,6 +65,11 @@ def coefficients(
         e=column(g["mean_logit"] / classes if "mean_logit" in g else None),
         f=column(g["confidence"] * stats["confidence"] if "confidence" in g else None),
     )
+
+
+def target_mass(target: Tensor | None) -> Tensor | None:
+    """The sum of each soft target ``(N,)``; None for class indices, whose mass is 1."""
+    return target.sum(1) if target is not None and target.ndim == 2 else None
 
 
 def block_statistics(z: Tensor, target: Tensor | None, want: frozenset[str]) -> dict[str, Tensor]:
@@ -151,8 +156,7 @@ def gradient(z: Tensor, grads: Grads, target: Tensor | None, prediction: Tensor 
         "collision": p.square().sum(1),
         "confidence": p.amax(1) if prediction is None else p.gather(1, prediction[:, None])[:, 0],
     }
-    mass = target.sum(1) if target is not None and target.ndim == 2 else None
-    k = coefficients(grads, stats, mass, z.shape[1])
+    k = coefficients(grads, stats, target_mass(target), z.shape[1])
     dz = torch.zeros_like(z)
     for coefficient, factor in ((k.a, p), (k.b, p * log_p), (k.c, p * p)):
         if coefficient is not None:
