@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.monitor import RecordReader
+from lightning_losses.callbacks.table import write_table
 from lightning_losses.metrics import StreamingCalibration
 
 LOGGED = (
@@ -137,13 +138,7 @@ class CalibrationMonitor(RecordReader):
         if "://" in folder:
             self.say_once(f"reliability.csv is only written to a local folder, not to {folder}.")
             return
-        path = Path(folder, file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        old = path.read_text().splitlines()[1:] if path.exists() else []
-        replaced = tuple({f"{row['stage']},{row['epoch']}," for row in self.table})
-        lines = [",".join(COLUMNS), *(line for line in old if not line.startswith(replaced))]
-        lines += [",".join(_cell(row[key]) for key in COLUMNS) for row in self.table]
-        path.write_text("\n".join(lines) + "\n")
+        write_table(Path(folder, file), COLUMNS, self.table, key=2)
 
     # -- when: confidence on data that is being fitted says little, so training is left out ------
 
@@ -195,10 +190,3 @@ class CalibrationMonitor(RecordReader):
     ) -> None:
         """Leave no request with the objective when a run is cut off within an epoch."""
         self.watch(pl_module, False)
-
-
-def _cell(value: Any) -> str:
-    """A number as text; nothing for the NaN of an empty bin."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.8g}"
-    return str(value)
