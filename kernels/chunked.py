@@ -88,7 +88,7 @@ class _Statistics(torch.autograd.Function):
         if out["prediction"] is not None:
             ctx.mark_non_differentiable(out["prediction"])
         ctx.set_materialize_grads(False)
-        ctx.options = (problem.softcap, problem.logit_scale)
+        ctx.options = problem[7:]
         ctx.route = inputs[-1]
         ctx.save_for_backward(*problem[:7], *output)
 
@@ -99,15 +99,20 @@ class _Statistics(torch.autograd.Function):
         out = dict(zip(STATISTICS, saved[7:], strict=True))
         grads = dict(zip(STATISTICS, upstream, strict=True))
         if all(grad is None for grad in upstream):
-            return (None,) * 11
+            return (None,) * (len(Problem._fields) + 2)
         # True only under create_graph (or torch.func): then every step must be out of place.
         if torch.is_grad_enabled():
+            if problem.class_range is not None:
+                raise RuntimeError(
+                    "A second derivative was asked for through class_range, which has none: give "
+                    "the whole head to one rank."
+                )
             sums = _differentiable_backward(problem, grads, out["prediction"])
         else:
             stats = {name: value for name, value in out.items() if value is not None}
-            k = coefficients(grads, stats, target_mass(problem.target), problem.classes)
+            k = coefficients(grads, stats, target_mass(problem.target), problem.all_classes)
             sums = ctx.route.backward(problem, stats, k, ctx.needs_input_grad[:4])
-        return (*sums, None, None, None, None, None, None, None)
+        return (*sums, *(None,) * (len(Problem._fields) + 2 - len(sums)))
 
 
 def by_chunks(passes: Passes) -> Route:

@@ -35,26 +35,65 @@ def lean_statistics(
     out = _empty(hidden, names)
     if hidden.shape[0] == 0:
         return out
+    result: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
+    parts, z_target = spans(
+        hidden, head, bias, temperature, target, valid, live, scale, softcap, frozenset(result)
+    )
+    n = hidden.shape[0]
+    launch(
+        merge_spans,
+        (triton.cdiv(n, MERGE_ROWS),),
+        hidden.device,
+        **parts,
+        z_target_ptr=z_target,
+        valid_ptr=as_bytes(valid),
+        logsumexp_ptr=result["logsumexp"],
+        log_prob_ptr=result.get("log_prob"),
+        entropy_ptr=result.get("entropy"),
+        mean_ptr=result.get("mean_logit"),
+        collision_ptr=result.get("collision"),
+        confidence_ptr=result.get("confidence"),
+        prediction_ptr=result.get("prediction"),
+        N=n,
+        V=head.shape[0],
+        spans=parts["m_ptr"].shape[0],
+        ROWS=MERGE_ROWS,
+    )
+    return out
+
+
+def spans(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    want: frozenset[str],
+) -> tuple[dict[str, Tensor | None], Tensor | None]:
+    """What `span_statistics` says, ``(spans, N)`` in base 2, and the target's logit ``(N,)``."""
     hidden, head = aligned(hidden), aligned(head)
     (n, depth), classes = hidden.shape, head.shape[0]
-    result: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
     heavy = bias is not None or softcap is not None or temperature is not None
-    heavy |= not result.keys().isdisjoint(("mean_logit", "collision", "prediction"))
+    heavy |= bool(want & {"mean_logit", "collision", "prediction"})
     tile = choose.forward_tile(choose.architecture(hidden.device), heavy, hidden.element_size())
     span = choose.span_classes(n, classes, tile, hidden.device)
-    spans = -(-classes // span)
+    count = -(-classes // span)
     bias, temperature, target, mask = flat(bias), flat(temperature), flat(target), as_bytes(valid)
 
     def partial(wanted: bool, dtype: torch.dtype = torch.float32) -> Tensor | None:
-        return hidden.new_empty((spans, n), dtype=dtype) if wanted else None
+        return hidden.new_empty((count, n), dtype=dtype) if wanted else None
 
     parts = {
         "m_ptr": partial(True),
         "s_ptr": partial(True),
-        "t_ptr": partial("entropy" in result),
-        "q_ptr": partial("collision" in result),
-        "total_ptr": partial("mean_logit" in result),
-        "best_ptr": partial("prediction" in result, torch.int32),
+        "t_ptr": partial("entropy" in want),
+        "q_ptr": partial("collision" in want),
+        "total_ptr": partial("mean_logit" in want),
+        "best_ptr": partial("prediction" in want, torch.int32),
     }
     operands = {
         "h_ptr": hidden,
@@ -69,7 +108,7 @@ def lean_statistics(
     }
     launch(
         span_statistics,
-        (triton.cdiv(n, tile.rows) * spans,),
+        (triton.cdiv(n, tile.rows) * count,),
         hidden.device,
         **operands,
         **parts,
@@ -78,7 +117,7 @@ def lean_statistics(
         V=classes,
         D=depth,
         span=span,
-        spans=spans,
+        spans=count,
         BM=tile.rows,
         BV=tile.classes,
         BD=tile.depth,
@@ -89,7 +128,7 @@ def lean_statistics(
         num_stages=tile.stages,
     )
     z_target = None
-    if "log_prob" in result:
+    if "log_prob" in want:
         z_target = hidden.new_empty(n, dtype=torch.float32)
         launch(
             target_logits,
@@ -104,26 +143,7 @@ def lean_statistics(
             ROWS=TARGET_ROWS,
             BD=TARGET_DEPTH,
         )
-    launch(
-        merge_spans,
-        (triton.cdiv(n, MERGE_ROWS),),
-        hidden.device,
-        **parts,
-        z_target_ptr=z_target,
-        valid_ptr=mask,
-        logsumexp_ptr=result["logsumexp"],
-        log_prob_ptr=result.get("log_prob"),
-        entropy_ptr=result.get("entropy"),
-        mean_ptr=result.get("mean_logit"),
-        collision_ptr=result.get("collision"),
-        confidence_ptr=result.get("confidence"),
-        prediction_ptr=result.get("prediction"),
-        N=n,
-        V=classes,
-        spans=spans,
-        ROWS=MERGE_ROWS,
-    )
-    return out
+    return parts, z_target
 
 
 @lean_statistics.register_fake

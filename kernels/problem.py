@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .class_range import ClassRange
+
 #: Every statistic a kernel can compute. All are per row, shape ``(N,)``, in nats where logarithmic.
 STATISTICS = (
     "log_prob",  # log p of the target; for soft targets sum_j t_j log p_j
@@ -40,6 +42,7 @@ class Problem(NamedTuple):
     temperature: Tensor | None  # (N,) positive
     softcap: float | None
     logit_scale: float
+    class_range: ClassRange | None = None  # logits or head are these of more classes
 
     @property
     def source(self) -> Tensor:
@@ -50,11 +53,16 @@ class Problem(NamedTuple):
 
     @property
     def classes(self) -> int:
-        """V, the number of classes."""
+        """V, the number of classes; those of this rank if there is a class range."""
         if self.logits is not None:
             return self.logits.shape[1]
         assert self.head_weight is not None
         return self.head_weight.shape[0]
+
+    @property
+    def all_classes(self) -> int:
+        """The number of classes of all ranks together."""
+        return self.classes if self.class_range is None else self.class_range.num_classes
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -8,15 +8,17 @@ both kernels leave whole blocks of them out.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import chunked
+from . import chunked, merge
 from .lean_backward_op import lean_gradient
-from .lean_forward_op import lean_statistics
+from .lean_forward_op import lean_statistics, spans
 from .lean_tile import checked
+from .merge import Partial
 from .problem import STATISTICS, Problem
 from .row_math import Coefficients
 
@@ -24,6 +26,9 @@ from .row_math import Coefficients
 def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:
     """Every wanted statistic, ``(N,)`` each, with graph; differentiable twice (not leanly)."""
     return chunked.statistics(problem, want, LEAN)
+
+
+LN2 = math.log(2)
 
 
 class _Order(NamedTuple):
@@ -73,6 +78,54 @@ def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
     if order is not None:
         found = [torch.empty_like(x).index_copy_(0, order, x) for x in found]
     return dict(zip(names, found, strict=True))
+
+
+def partials(problem: Problem, want: frozenset[str]) -> Partial:
+    """Partial statistics ``(N,)`` of the problem's classes, for `vocab_parallel`: not an op."""
+    _supported(problem)
+    problem, order, live = _sort(problem)
+    assert problem.hidden is not None
+    n, classes = problem.hidden.shape[0], problem.classes
+    if n == 0:
+        return merge.partial(problem.hidden.new_zeros(0, 1).float(), problem.target, want)
+    found, at_target = spans(
+        checked(problem.hidden),
+        problem.head(),
+        problem.head_bias,
+        problem.temperature,
+        problem.target if "log_prob" in want else None,
+        problem.valid,
+        live,
+        problem.logit_scale,
+        problem.softcap,
+        want,
+    )
+    m, s, t, q, total, best = found.values()
+    assert m is not None
+    assert s is not None
+    none = None if at_target is None else torch.zeros_like(m)
+    part = merge.merge(
+        Partial(m * LN2, s, _natural(t), q, _natural(total), _long(best), none)
+    )._replace(at_target=at_target)
+    if problem.valid is not None:  # the statistics of equal logits, as in `merge_spans`
+        equal = Partial(0.0, classes, 0.0, classes, 0.0, 0, 0.0)  # type: ignore[arg-type]
+        part = Partial(
+            *(None if x is None else torch.where(problem.valid, x, e) for x, e in zip(part, equal))
+        )
+    if order is not None:
+        part = Partial(
+            *(None if x is None else torch.empty_like(x).index_copy_(0, order, x) for x in part)
+        )
+    return part
+
+
+def _natural(x: Tensor | None) -> Tensor | None:
+    """From base 2."""
+    return None if x is None else x * LN2
+
+
+def _long(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.long()
 
 
 def _backward(

@@ -60,8 +60,8 @@ def error(a: Tensor, b: Tensor) -> float:
     return float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1))
 
 
-# N is no multiple of any row block, D = 520 is deeper than every block and no multiple of 16
-# bytes' worth of 64, V = 5003 is ragged in every tile; the soft-cap of 1 makes a padded class count.
+# N is no multiple of a row block, D = 520 is deeper than every block and no multiple of one,
+# V = 5003 is ragged in every tile; the soft-cap of 1 makes a padded class count.
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.mark.parametrize("dressed", [False, True])
