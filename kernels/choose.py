@@ -68,6 +68,11 @@ def backward_tile(arch: str, dressed: bool, itemsize: int) -> Tile:
     return tile
 
 
+def spread_tile(arch: str, itemsize: int) -> Tile:
+    """Tile of `span_spread`, which holds two tiles of float32 at once: half as many classes."""
+    return backward_tile(arch, True, itemsize)._replace(classes=64)
+
+
 @functools.lru_cache
 def architecture(device: torch.device) -> str:
     """The row of the table for a device; a CPU, under the interpreter, gets the smallest tiles."""

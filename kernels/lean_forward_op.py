@@ -40,6 +40,7 @@ def lean_statistics(
         hidden, head, bias, temperature, target, valid, live, scale, softcap, frozenset(result)
     )
     n = hidden.shape[0]
+    assert parts["m_ptr"] is not None
     launch(
         merge_spans,
         (triton.cdiv(n, MERGE_ROWS),),

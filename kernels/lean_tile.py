@@ -32,9 +32,9 @@ def place(pid, row_blocks, column_blocks, GROUP: tl.constexpr):
 def tile_logits(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, acc=None,
 ):  # fmt: skip
-    """``hidden[row0:row0+BM] @ head[col0:col0+BV].T``.
+    """``hidden[row0:row0+BM] @ head[col0:col0+BV].T``, plus `acc` if given.
 
     Rows and classes past the end repeat the last one instead of being masked: the caller drops
     them, and unmasked loads are wide and asynchronous. Only D is masked, unless BD divides it.
@@ -47,7 +47,8 @@ def tile_logits(
     cols = tl.minimum(tl.arange(0, BV), V - 1 - col0)
     h_ptrs = h_ptr + rows[:, None] * h_stride + ks[None, :] * h_step
     w_ptrs = w_ptr + cols[:, None] * w_stride + ks[None, :] * w_step
-    acc = tl.zeros((BM, BV), tl.float32)
+    if acc is None:
+        acc = tl.zeros((BM, BV), tl.float32)
     for k in range(0, D, BD):
         if EVEN:
             h = tl.load(h_ptrs)

@@ -75,9 +75,7 @@ def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
         problem.softcap,
         " ".join(names),
     )
-    if order is not None:
-        found = [torch.empty_like(x).index_copy_(0, order, x) for x in found]
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, (_scatter(x, order) for x in found), strict=True))
 
 
 def partials(problem: Problem, want: frozenset[str]) -> Partial:
@@ -88,7 +86,7 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
     n, classes = problem.hidden.shape[0], problem.classes
     if n == 0:
         return merge.partial(problem.hidden.new_zeros(0, 1).float(), problem.target, want)
-    found, at_target = spans(
+    parts, at_target = spans(
         checked(problem.hidden),
         problem.head(),
         problem.head_bias,
@@ -100,23 +98,27 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
         problem.softcap,
         want,
     )
-    m, s, t, q, total, best = found.values()
+    m, s, t, q, total, best = parts.values()
     assert m is not None
     assert s is not None
     none = None if at_target is None else torch.zeros_like(m)
     part = merge.merge(
         Partial(m * LN2, s, _natural(t), q, _natural(total), _long(best), none)
     )._replace(at_target=at_target)
-    if problem.valid is not None:  # the statistics of equal logits, as in `merge_spans`
-        equal = Partial(0.0, classes, 0.0, classes, 0.0, 0, 0.0)  # type: ignore[arg-type]
-        part = Partial(
-            *(None if x is None else torch.where(problem.valid, x, e) for x, e in zip(part, equal))
-        )
-    if order is not None:
-        part = Partial(
-            *(None if x is None else torch.empty_like(x).index_copy_(0, order, x) for x in part)
-        )
-    return part
+    if problem.valid is None:
+        return part
+    # A row that does not count gets the statistics of equal logits, as in `merge_spans`.
+    equal = (0.0, float(classes), 0.0, float(classes), 0.0, 0, 0.0)
+    found = [
+        None if x is None else _scatter(torch.where(problem.valid, x, other), order)
+        for x, other in zip(part, equal, strict=True)
+    ]
+    return Partial(*found)  # type: ignore[arg-type]
+
+
+def _scatter(x: Tensor, order: Tensor | None) -> Tensor:
+    """Sorted rows back in their places."""
+    return x if order is None else torch.empty_like(x).index_copy_(0, order, x)
 
 
 def _natural(x: Tensor | None) -> Tensor | None:
@@ -158,9 +160,7 @@ def _backward(
         *needs[1:],
     )
     hidden, weight, bias = (x if need else None for x, need in zip(found, needs[1:], strict=True))
-    if hidden is not None and order is not None:
-        hidden = torch.empty_like(hidden).index_copy_(0, order, hidden)
-    return None, hidden, weight, bias
+    return None, None if hidden is None else _scatter(hidden, order), weight, bias
 
 
 LEAN = chunked.Route(_forward, _backward)

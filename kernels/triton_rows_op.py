@@ -15,7 +15,7 @@ from .triton_math import as_bytes, flat, launch, options
 BLOCK = 4096
 
 
-def _block(classes: int, lane: int) -> tuple[int, int]:
+def block_size(classes: int, lane: int) -> tuple[int, int]:
     """(logits a program reads at once, warps): small for few classes."""
     block = min(BLOCK, max(triton.next_power_of_2(classes), 4 * lane))
     return block, min(8, max(1, block // 512))
@@ -41,7 +41,7 @@ def row_statistics(
         return out
     by_name: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
     lane = max(1, 16 // z.element_size())
-    block, warps = _block(classes, lane)
+    block, warps = block_size(classes, lane)
     launch(
         triton_rows.row_statistics,
         (n,),
@@ -120,7 +120,7 @@ def row_gradient(
     n, classes = z.shape
     if n == 0:
         return
-    block, warps = _block(classes, 8)
+    block, warps = block_size(classes, 8)
     launch(
         triton_rows.row_gradient,
         (n,),

@@ -26,13 +26,15 @@ ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY]
 REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
 #: Classes that have an order, or a column in more tensors than logits, may not change places.
 ORDINAL = ["coral", "corn", "ordinal_ce", "ordinal_nll"]
-ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce"]
+ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_bottleneck"]
+ORDERED += ["inter_variable_contrastive"]
 #: Their logits mean something by themselves, not only their differences within a row.
 ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_responses"]
 ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "ensloss", "l2_svm", "ldr_kl"]
 ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
+ABSOLUTE += ["inter_variable_contrastive", "ips_bce"]
 #: Of their value, a part that depends on the logits sends no gradient.
-PARTLY_DETACHED = ["aldr_kl", "ensloss"]
+PARTLY_DETACHED = ["aldr_kl", "ensloss", "personal_loss"]
 
 
 def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
@@ -96,7 +98,11 @@ def inputs(
             else torch.randint(classes, (rows,), generator=g) % 3 % max(classes, 1)
         ),
         "features": lambda: normal(rows, DIM),
+        "attention": lambda: normal(rows, 2, 3, 3, grad=False).softmax(-1).requires_grad_(),
         "list_id": lambda: torch.arange(rows) // 3,
+        "sequence_id": lambda: torch.arange(rows) // 3,
+        "advantage": lambda: normal(rows, grad=False),
+        "old_log_prob": lambda: -normal(rows, grad=False).abs(),
         "sample_index": lambda: torch.randperm(rows, generator=g),
         "class_similarity": lambda: normal(rows, classes, grad=False),
         "module": lambda: network(seed, dtype),
@@ -117,6 +123,21 @@ def inputs(
         "profit": lambda: normal(rows, grad=False),
         "logits_deep": lambda: normal(rows),
         "logits_shallow": lambda: normal(rows),
+        "score": lambda: normal(rows),
+        "log_q": lambda: normal(rows, grad=False),
+        "noise_score": lambda: normal(rows, 3),
+        "noise_log_q": lambda: normal(rows, 3, grad=False),
+        "log_marginal": lambda: normal(rows),
+        "next_log_marginal": lambda: normal(rows),
+        "x0": lambda: normal(rows, 3, grad=False),
+        "x1": lambda: normal(rows, 3, grad=False),
+        "concept_logits": lambda: normal(rows, classes),
+        "logits_positive": lambda: normal(rows, classes),
+        "logits_negative": lambda: normal(rows, classes),
+        "inverse_propensity": lambda: normal(rows, grad=False).exp(),
+        "old_class_map": lambda: normal(rows, 5, 4, grad=False).sigmoid(),
+        "solutions": lambda: torch.randint(-1, 2, (rows, 3, classes), generator=g),
+        "solution_value": lambda: normal(rows, 3, grad=False),
     }
     unknown = names - made.keys()
     assert not unknown, f"tests/factory.py makes no {sorted(unknown)} yet: add a line to it"

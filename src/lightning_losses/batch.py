@@ -38,6 +38,7 @@ class Batch(NamedTuple):
             temperature=t.get("temperature"),
             softcap=t.get("softcap"),
             logit_scale=t.get("logit_scale", 1.0),
+            class_range=t.get("class_range"),
         )
 
 
@@ -58,6 +59,12 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
         ValueError: if there is nothing with rows, or shapes do not go together.
     """
     given = {name: value for name, value in named.items() if value is not None}
+    if "class_range" in given and "logits" in given:
+        raise ValueError(
+            "class_range goes with hidden and head_weight: a loss that reads logits would take "
+            "this rank's classes for all. Write softmax_stats(logits, class_range=...) for the "
+            "statistics of such logits."
+        )
     lead = _lead(given)
     target = given.get("target")
     shift = given.pop("shift", 0)

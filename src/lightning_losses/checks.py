@@ -31,7 +31,8 @@ def _target_range(named: Mapping[str, Any], ignore_index: int) -> ValueError | N
     if isinstance(logits, Tensor) and logits.ndim > 1:
         classes = logits.shape[-1]
     elif isinstance(head, Tensor):
-        classes = head.shape[0]
+        held = named.get("class_range")
+        classes = head.shape[0] if held is None else held.num_classes
     else:
         return None
     used = target[target != ignore_index]

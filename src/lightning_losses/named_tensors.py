@@ -35,6 +35,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "head_weight": NamedTensor("whole", "(V, D) float", "the head that turns hidden into logits"),
     "head_bias": NamedTensor("whole", "(V,) float", "the head's bias"),
     "features": NamedTensor("whole", "(B, D) float", "embeddings, one a sample"),
+    "attention": NamedTensor("whole", "list of (B, H, Q, K) float", "probabilities, one a layer"),
     "logits_adv": NamedTensor("vectors", "(..., C) float", "logits of the perturbed input"),
     "teacher_logits": NamedTensor("vectors", "(..., C) float", "logits of a teacher, no gradient"),
     "input": NamedTensor("whole", "(B, ...)", "the model's input, for providers that run it again"),
@@ -50,11 +51,17 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "next_logits": NamedTensor("vectors", "(..., C) float", "of the best next action, no gradient"),
     "reward": NamedTensor("rows", "(...) float", "reward of the step"),
     "discount": NamedTensor("rows", "(...) float", "discount factor, 0 where an episode ended"),
+    "advantage": NamedTensor("rows", "(...) float", "advantage of the action in target"),
+    "old_log_prob": NamedTensor("rows", "(...) float", "its log p when it was sampled, nats"),
+    "sequence_id": NamedTensor("rows", "(...) int64", "rows of one response share it"),
     # maps of pixels, classes second as convolutions have them; beside the rows, not instead
     "logit_map": NamedTensor("whole", "(B, C, H, W) float", "class scores, or (B, 1, H, W) binary"),
     "label_map": NamedTensor("whole", "(B, H, W) int64", "class of each pixel"),
     "skeleton_map": NamedTensor("whole", "(B, H, W) int64", "label_map on its skeleton, else 0"),
     "region_map": NamedTensor("whole", "(B, C, H, W) float", "price of each class at each pixel"),
+    "old_class_map": NamedTensor(
+        "whole", "(B, H, W) float", "chance of a class of an earlier task under a background label"
+    ),
     # weak, aggregate and sensitive labels
     "class_similarity": NamedTensor("vectors", "(..., C) float", "similarity to each class"),
     "sensitive": NamedTensor("vectors", "(..., A) float", "sensitive attributes, standardised"),
@@ -65,6 +72,22 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "profit": NamedTensor("rows", "(...) float", "profit or loss that ranks the rows of a list"),
     "logits_deep": NamedTensor("vectors", "(...) float", "binary scores of one of two branches"),
     "logits_shallow": NamedTensor("vectors", "(...) float", "binary scores of the other branch"),
+    "logits_positive": NamedTensor("vectors", "(..., K) float", "scores of a user's positives"),
+    "logits_negative": NamedTensor("vectors", "(..., K) float", "of the negative of each of them"),
+    "inverse_propensity": NamedTensor("rows", "(...) float", "1 / chance that a row is observed"),
+    # integer programs
+    "solutions": NamedTensor("whole", "(B, Q, N) int", "known solutions: 1, 0, or -1 for none"),
+    "solution_value": NamedTensor("vectors", "(..., Q) float", "their objective values"),
+    # densities, flows and concepts
+    "score": NamedTensor("rows", "(...) float", "log-density of the row, not normalised, nats"),
+    "log_q": NamedTensor("rows", "(...) float", "log-density of the noise at the row, nats"),
+    "noise_score": NamedTensor("vectors", "(..., M) float", "score of M noise samples a row"),
+    "noise_log_q": NamedTensor("vectors", "(..., M) float", "log-density of the noise at them"),
+    "log_marginal": NamedTensor("rows", "(...) float", "log p of what is before the target, nats"),
+    "next_log_marginal": NamedTensor("rows", "(...) float", "log p with the target too, nats"),
+    "x0": NamedTensor("whole", "(N, ...) float", "where the path of a flow begins"),
+    "x1": NamedTensor("whole", "(N, ...) float", "where the path of a flow ends"),
+    "concept_logits": NamedTensor("vectors", "(..., K) float", "scores of concepts"),
     # which rows count, and how much
     "mask": NamedTensor("rows", "(...) bool", "False rows do not count"),
     "sample_weight": NamedTensor("rows", "(...) float", "weight of a row in sum and mean"),
@@ -72,6 +95,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "temperature": NamedTensor("rows", "(...) float", "divides the logits of a row, last"),
     "softcap": NamedTensor("option", "float", "tanh soft-cap of the logits"),
     "logit_scale": NamedTensor("option", "float", "multiplies the logits before the soft-cap"),
+    "class_range": NamedTensor("option", "ClassRange", "classes of this rank's slice of the head"),
     "shift": NamedTensor("option", "int", "row t is scored against target[..., t + shift]"),
     # softmax statistics, provided from logits or from hidden and head_weight
     "log_prob": NamedTensor("rows", "(N,) float", "log p of the target, nats"),

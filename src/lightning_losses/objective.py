@@ -179,6 +179,7 @@ class Objective(nn.Module):
             users
             and "hidden" in tensors
             and "logits" not in tensors
+            and "class_range" not in tensors  # one gather for all rows, not one a chunk
             and self.kernel != "reference"
             and self.reduction != "none"
             and torch.is_grad_enabled()

@@ -7,29 +7,44 @@ The one front door to the kernels, and the only file that imports them.
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_losses.kernels import choose, chunked, reference
 from lightning_losses.kernels import row_fused as _row_fused
+from lightning_losses.kernels import spread as _spread
+from lightning_losses.kernels import vocab_parallel
+from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
+from lightning_losses.kernels.resolve import (
+    KERNELS,
+    SMALL,
+    describe_kernel,
+    kernel_module,
+    resolve_kernel,
+)
 from lightning_losses.kernels.row_fused import RowFunction
-from lightning_losses.softmax_arguments import check
+from lightning_losses.kernels.spread import Direction, Spread
+from lightning_losses.softmax_arguments import check, nothing_left, shift_left
 
-__all__ = ["KERNELS", "STATISTICS", "Problem", "RowFunction", "SoftmaxStats", "softmax_stats"]
-
-#: How statistics may be asked for; see `resolve_kernel`.
-KERNELS = ("auto", "reference", "chunked", "triton")
-
-#: Given logits up to this many entries go to torch's own kernels; measured by
-#: benchmarks/step_overhead.py: below it the chunk loop's fixed cost exceeds the passes it saves.
-SMALL = 2**20
+__all__ = [
+    "KERNELS",
+    "SMALL",
+    "STATISTICS",
+    "ClassRange",
+    "Direction",
+    "Problem",
+    "RowFunction",
+    "SoftmaxStats",
+    "Spread",
+    "describe_kernel",
+    "logit_spread",
+    "resolve_kernel",
+    "shift_left",
+    "softmax_stats",
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ def softmax_stats(
     logit_scale: float = 1.0,
     temperature: Tensor | None = None,
     shift: int = 0,
+    class_range: ClassRange | None = None,
     want: Collection[str] | None = None,
     kernel: str = "auto",
 ) -> SoftmaxStats:
@@ -98,12 +114,18 @@ def softmax_stats(
         temperature: ``(...)`` positive, one a row; divides the logits last.
         shift: position t is scored against ``target[..., t + shift]``; nothing is copied. The last
             ``shift`` positions have no target, and the result is that much shorter.
+        class_range: vocabulary parallelism: the head (or logits) holds these classes out of more,
+            ``ClassRange.across(V_r, group)``. Targets count over all classes; rows, targets and
+            arguments are the same on every rank of the group, and every statistic comes out for
+            all classes on each. The hidden states' gradient is summed over ranks, once: it is the
+            whole one on each.
         want: names out of ``STATISTICS``; all (that the arguments allow) if None.
         kernel: ``auto``, ``reference``, ``chunked`` or ``triton``; the numbers are the same.
 
     Returns:
         SoftmaxStats with statistics of shape ``(...)``, float32 or float64. All but ``prediction``
-        are differentiable, twice, in logits, hidden, head_weight and head_bias.
+        are differentiable, twice (once with class_range), in logits, hidden, head_weight and
+        head_bias.
 
     Raises:
         ValueError: about shapes, dtypes, unknown names, or arguments that exclude each other.
@@ -142,6 +164,7 @@ def softmax_stats(
         temperature=None if temperature is None else temperature.reshape(-1),
         softcap=softcap,
         logit_scale=logit_scale,
+        class_range=class_range,
     )
     out = statistics(problem, tuple(want), kernel)
     if valid is not None:
@@ -163,9 +186,14 @@ def make_problem(
     temperature: Tensor | None = None,
     softcap: float | None = None,
     logit_scale: float = 1.0,
+    class_range: ClassRange | None = None,
 ) -> Problem:
     """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
     check(logits, hidden, head_weight, head_bias, target, temperature, softcap, logit_scale)
+    if class_range is not None:
+        rows = head_weight if logits is None else logits.t()
+        assert rows is not None
+        class_range.check(len(rows), target)
     hidden = None if hidden is None else in_autocast_dtype(hidden)
     if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
         valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
@@ -177,7 +205,16 @@ def make_problem(
         if temperature is not None:
             temperature = torch.where(valid, temperature, 1)
     return Problem(
-        logits, hidden, head_weight, head_bias, target, valid, temperature, softcap, logit_scale
+        logits,
+        hidden,
+        head_weight,
+        head_bias,
+        target,
+        valid,
+        temperature,
+        softcap,
+        logit_scale,
+        class_range,
     )
 
 
@@ -202,8 +239,11 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         raise ValueError("log_prob was asked for, but no target was given: pass target=....")
     if not want:
         return {}
-    module = kernel_module(kernel, problem)
     with torch.autocast(problem.source.device.type, enabled=False):
+        if problem.class_range is not None:
+            found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
+            return finish(found, problem.valid)
+        module = kernel_module(kernel, problem)
         return finish(module.statistics(problem, want), problem.valid)
 
 
@@ -215,6 +255,7 @@ def row_fused(
     kernel: str = "auto",
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
+    assert problem.class_range is None, "the objective takes two passes there"
     triton = resolve_kernel(kernel, problem) == "triton"
     module = kernel_module(kernel, problem) if triton else _row_fused
 
@@ -224,6 +265,20 @@ def row_fused(
     with torch.autocast(problem.source.device.type, enabled=False):
         total, stats, values = module.row_fused(problem, want, finished, rows)
     return total, finish(stats, problem.valid), values
+
+
+def logit_spread(problem: Problem, direction: Direction, kernel: str = "auto") -> Spread:
+    """How far the logits of each row change along a direction; see `kernels.spread`. No graph."""
+    if problem.class_range is not None:
+        raise ValueError(
+            "The spread is over all classes and this rank holds some: take it on each rank of a "
+            "problem without class_range, then the largest high and the smallest low of the ranks."
+        )
+    if resolve_kernel(kernel, problem) != "triton":
+        return _spread.spread(problem, direction)
+    from lightning_losses.kernels import triton_spread
+
+    return triton_spread.spread(problem, direction)
 
 
 def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
@@ -237,62 +292,3 @@ def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
     if valid is not None:
         stats = {name: torch.where(valid, value, 0) for name, value in stats.items()}
     return stats
-
-
-def resolve_kernel(kernel: str, problem: Problem) -> str:
-    """``reference``, ``chunked`` or ``triton``: what computes this problem.
-
-    ``triton`` gives way to ``chunked``, with a warning, where it cannot run: one config serves the
-    GPU and the laptop, with the same numbers. Raises ValueError for an unknown kernel.
-    """
-    if kernel not in KERNELS:
-        raise ValueError(f"Unknown kernel {kernel!r}; write one of {', '.join(KERNELS)}.")
-    if kernel in ("reference", "chunked"):
-        return kernel
-    reason = choose.unavailable(problem)
-    if kernel == "triton":
-        if reason is not None:
-            _warn_once(f"kernel='triton' gives way to 'chunked'. {reason}")
-        return "chunked" if reason is not None else "triton"
-    if problem.logits is not None and problem.logits.numel() <= SMALL:
-        return "reference"
-    return "triton" if reason is None and problem.source.device.type == "cuda" else "chunked"
-
-
-def kernel_module(kernel: str, problem: Problem) -> Any:
-    """The module of `resolve_kernel`'s choice; Triton is imported only here, and only if used."""
-    resolved = resolve_kernel(kernel, problem)
-    if resolved == "triton":
-        from lightning_losses.kernels import triton_modes
-
-        return triton_modes
-    return reference if resolved == "reference" else chunked
-
-
-@functools.lru_cache
-def _warn_once(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
-
-
-def shift_left(target: Tensor, shift: int, fill: float) -> Tensor:
-    """``target[..., shift:]`` padded to its own length, so that logits need no copy."""
-    if shift < 0 or shift >= target.shape[-1]:
-        raise nothing_left(shift, tuple(target.shape))
-    return torch.cat([target[..., shift:], target.new_full(target[..., :shift].shape, fill)], -1)
-
-
-def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
-    """The error for a shift as long as the sequences, or backwards."""
-    return ValueError(
-        f"shift={shift} leaves nothing of positions {shape}; write 0 for targets that are aligned "
-        "already, 1 for next-token prediction."
-    )
-
-
-def describe_kernel() -> str:
-    """In words: what ``kernel=auto`` does here."""
-    large = "triton" if torch.cuda.is_available() else "chunked (no CUDA device, so no triton)"
-    return (
-        f"auto; torch's own for logits of up to {SMALL:,} entries, {large} for larger logits and "
-        "from hidden states"
-    )

@@ -19,6 +19,9 @@ def check(
     logit_scale: float,
 ) -> None:
     """Raise a ValueError that says what to write; see `softmax_stats` for the arguments."""
+    for name, tensor in (("hidden", hidden), ("head_weight", head_weight), ("logits", logits)):
+        if hasattr(tensor, "full_tensor"):
+            raise ValueError(_sharded(name))
     source = logits if logits is not None else hidden
     if source is None:
         raise ValueError("Give logits (N, V), or hidden (N, D) with head_weight (V, D).")
@@ -69,3 +72,27 @@ def check(
             )
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap must be positive or None, got {softcap}.")
+
+
+def _sharded(name: str) -> str:
+    return (
+        f"{name} is a DTensor, sharded over ranks. With fully_shard (FSDP2) compute the loss in "
+        "the forward of the wrapped module, where parameters are whole, or write head.unshard() "
+        "before and pass head.weight then; with tensor parallelism pass head_weight.to_local() "
+        "and class_range=ClassRange.across(V_r, group)."
+    )
+
+
+def shift_left(target: Tensor, shift: int, fill: float) -> Tensor:
+    """``target[..., shift:]`` padded to its own length, so that logits need no copy."""
+    if shift < 0 or shift >= target.shape[-1]:
+        raise nothing_left(shift, tuple(target.shape))
+    return torch.cat([target[..., shift:], target.new_full(target[..., :shift].shape, fill)], -1)
+
+
+def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
+    """The error for a shift as long as the sequences, or backwards."""
+    return ValueError(
+        f"shift={shift} leaves nothing of positions {shape}; write 0 for targets that are aligned "
+        "already, 1 for next-token prediction."
+    )

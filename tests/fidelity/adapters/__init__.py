@@ -3,27 +3,35 @@
 """Adapters: from a golden case's inputs and parameters to a call of the public API, by key."""
 
 from adapters import (
+    attention,
     calibration,
     catalogue_classification,
+    catalogue_more,
+    catalogue_sequence,
     catalogue_structure,
     classification,
     dynamics,
     entropy,
     linear_ce,
     metric_distillation,
+    policy,
     radius,
 )
 from adapters.table import ADAPTERS
 
 __all__ = [
     "ADAPTERS",
+    "attention",
     "calibration",
     "catalogue_classification",
+    "catalogue_more",
+    "catalogue_sequence",
     "catalogue_structure",
     "classification",
     "dynamics",
     "entropy",
     "linear_ce",
     "metric_distillation",
+    "policy",
     "radius",
 ]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Calibration metrics, all from one `StreamingCalibration`."""
+"""Calibration metrics, nearly all from one `StreamingCalibration`; calibrators; drift."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import torch
 from torch import Tensor
 
 from adapters.table import Deviates, NotBuilt, Within, adapter
+from lightning_losses.calibrators import TemperatureScaling
+from lightning_losses.calibrators.correctness_aware import correctness_loss
+from lightning_losses.calibrators.histogram import bin_means
+from lightning_losses.calibrators.isotonic import interpolate, pool_adjacent_violators
 from lightning_losses.metrics import StreamingCalibration, top_label
-from lightning_losses.metrics.binned import brier_decomposition
-from lightning_losses.metrics.fine import FineBins, arcsine_edges, smece
+from lightning_losses.metrics.binned import brier_decomposition, debiased, rmsce
+from lightning_losses.metrics.classwise import ClasswiseCalibration
+from lightning_losses.metrics.fine import FineBins, arcsine_edges
+from lightning_losses.metrics.fine import equal_mass as groups_of
+from lightning_losses.metrics.psi import psi
+from lightning_losses.metrics.smooth import smece, smece_auto
 
 Inputs = dict[str, Any]
 NORMS = {"l1": "ece", "l2": "rmsce", "max": "mce"}
@@ -98,6 +106,30 @@ def per_label(inputs: Inputs, params: Inputs) -> Inputs:
     return {"value": torch.stack(found)}
 
 
+@adapter("reliability_curve.quantile")
+def quantile_curve(inputs: Inputs, params: Inputs) -> Inputs:
+    groups = groups_of(fine_bins(measure(inputs)), params["n_bins"])
+    found = {"acc": groups.correct / groups.rows, "conf": groups.confidence / groups.rows}
+    if len(inputs["y"]) % params["n_bins"] or len(inputs["p"].unique()) < len(inputs["y"]):
+        raise Deviates(
+            "ties, or rows that cannot be split evenly: scikit-learn splits elsewhere", found
+        )
+    return found
+
+
+@adapter(
+    "ace_mean_over_nonempty_bins.netcal.binary", "ace_mean_over_nonempty_bins.netcal.top_label"
+)
+def mean_over_bins(inputs: Inputs, params: Inputs) -> Inputs:
+    curve = measure(inputs, params["n_bins"]).reliability()
+    found = {"value": (curve["confidence"] - curve["accuracy"]).abs().nanmean()}
+    if on_an_edge(inputs, params["n_bins"]):
+        raise Deviates(
+            "rows lie on a bin edge or at 1; our bins are [lo, hi), the last closed", found
+        )
+    return found
+
+
 @adapter("reliability_curve.uniform")
 def reliability_curve(inputs: Inputs, params: Inputs) -> Inputs:
     curve = measure(inputs, params["n_bins"]).reliability()
@@ -148,25 +180,39 @@ def fine_bins(metric: StreamingCalibration) -> FineBins:
     return FineBins(metric.fine_count, *metric.fine_sums)
 
 
-def equal_mass_bound(metric: StreamingCalibration, groups: int) -> float:
-    """Each boundary inside a fine bin: 2 (n w + a (n - a) / n) / N."""
+def moved(metric: StreamingCalibration, groups: int) -> tuple[Tensor, Tensor]:
+    """d_g of `metrics/fine.py`: what each group may be off by in excess; and the group sizes."""
     n, _, a = fine_bins(metric)
     total, last = int(n.sum()), n.cumsum(0)
-    sizes = [total // groups + (g < total % groups) for g in range(groups)]
-    boundaries = torch.tensor(sizes).cumsum(0)[:-1]
-    inside = ((boundaries > (last - n)[:, None]) & (boundaries < last[:, None])).sum(1)
+    sizes = torch.tensor([total // groups + (g < total % groups) for g in range(groups)])
+    boundaries = sizes.cumsum(0)[:-1]
+    inside = (boundaries > (last - n)[:, None]) & (boundaries < last[:, None])
     width = arcsine_edges(FINE_BINS).diff()
-    return float((2 * inside * (n * width + a * (n - a) / n.clamp(min=1))).sum() / total)
+    split = n * width + a * (n - a) / n.clamp(min=1)
+    at = (inside * split[:, None]).sum(0)
+    nothing = at.new_zeros(1)
+    return torch.cat([nothing, at]) + torch.cat([at, nothing]), sizes
 
 
-@adapter("ece.equal_mass.top_label")
+def equal_mass_bound(metric: StreamingCalibration, groups: int, norm: str = "l1") -> float:
+    """How far an equal-mass error may be from that of sorted rows."""
+    d, sizes = moved(metric, groups)
+    n, total = sizes.clamp(min=1), sizes.sum()
+    if norm == "l1":
+        return float(d.sum() / total)
+    if norm == "l2":
+        return float((d.square() / n).sum() / total) ** 0.5
+    return float((d / n).max())
+
+
+@adapter("ece.equal_mass.top_label", "ece.equal_mass_midpoints")
 def equal_mass(inputs: Inputs, params: Inputs, likelier: bool = False) -> Inputs:
-    if params.get("norm", "l1") != "l1":
-        raise NotBuilt(f"equal-mass calibration error with norm {params['norm']}")
+    norm = params.get("norm", "l1")
+    name = {"l1": "ece_equal_mass", "l2": "rmsce_equal_mass", "max": "mce_equal_mass"}[norm]
     groups = params["n_bins"]
     metric = measure(inputs, groups, likelier=likelier)
-    bound = equal_mass_bound(metric, groups)
-    found = {"value": Within(metric.compute()["ece_equal_mass"], above=bound, below=bound)}
+    bound = equal_mass_bound(metric, groups, norm)
+    found = {"value": Within(metric.compute()[name], above=bound, below=bound)}
     if len(inputs["y"]) < groups:
         raise Deviates("with fewer rows than bins the source gives NaN or 0, ours a number", found)
     return found
@@ -218,3 +264,184 @@ def auroc(inputs: Inputs, params: Inputs) -> Inputs:
     if bool((a == n).all()) or not bool(a.any()):
         raise Deviates("all rows correct or all wrong: ours is NaN, for there is no ranking", found)
     return found
+
+
+def l2(metric: StreamingCalibration, groups: int, unbiased: bool) -> tuple[Tensor, float]:
+    """Equal-mass l2 error, and how far it may be off."""
+    sums = groups_of(fine_bins(metric), groups)
+    d, n = moved(metric, groups)
+    if not unbiased:
+        return rmsce(sums), equal_mass_bound(metric, groups, "l2")
+    gap = ((sums.confidence - sums.correct) / n).abs()
+    square = (d * (2 * gap + d / n) + d / (n - 1)).sum() / n.sum()
+    return debiased(sums), float(square) ** 0.5
+
+
+def l2_of(inputs: Inputs, params: Inputs, unbiased: bool) -> Inputs:
+    value, bound = l2(measure(inputs), params["n_bins"], unbiased)
+    return {"value": Within(value, above=bound, below=bound)}
+
+
+@adapter("ce.l2.plugin_equal_mass", "ce.l2.plugin.top-label")
+def l2_plugin(inputs: Inputs, params: Inputs) -> Inputs:
+    return l2_of(inputs, params, unbiased=False)
+
+
+@adapter("ce.l2.debiased_equal_mass", "ce.l2.debiased.top-label")
+def l2_debiased(inputs: Inputs, params: Inputs) -> Inputs:
+    return l2_of(inputs, params, unbiased=True)
+
+
+def l2_marginal(inputs: Inputs, params: Inputs, unbiased: bool) -> Inputs:
+    """The root of the mean over classes of the squared error of each class as a binary event."""
+    parts = [
+        l2(measure({"p": p, "y": (inputs["y"] == k).long()}), params["n_bins"], unbiased)
+        for k, p in enumerate(inputs["p"].T)
+    ]
+    bound = sum(bound**2 for _, bound in parts) ** 0.5
+    value = torch.stack([part for part, _ in parts]).square().mean().sqrt()
+    return {"value": Within(value, above=bound, below=bound)}
+
+
+@adapter("ce.l2.plugin.marginal")
+def l2_marginal_plugin(inputs: Inputs, params: Inputs) -> Inputs:
+    return l2_marginal(inputs, params, unbiased=False)
+
+
+@adapter("ce.l2.debiased.marginal")
+def l2_marginal_debiased(inputs: Inputs, params: Inputs) -> Inputs:
+    return l2_marginal(inputs, params, unbiased=True)
+
+
+@adapter("smece.top_label", "smece.binary")
+def smece_automatic(inputs: Inputs, params: Inputs) -> Inputs:
+    if params["kernel"] == "logit":
+        raise Deviates("ours is the reflected kernel, as relplot's default; not the logit kernel")
+    ends = torch.minimum(confidences(inputs), 1 - confidences(inputs))
+    # As for the fixed width: half rows at the ends, and 200 points; then one step of the width.
+    bound = float((1 - 1000 * ends).clamp(min=0).mean()) / 2 + 1 / 200
+    value, width = smece_auto(fine_bins(measure(inputs)))
+    step = 1 / 1024
+    return {
+        "smece": Within(value, above=bound + step, below=bound + step),
+        "bandwidth": Within(width, above=bound + step, below=bound + step),
+    }
+
+
+@adapter("aurc.mean_of_prefix_risks")
+def aurc(inputs: Inputs, params: Inputs) -> Inputs:
+    metric = measure(inputs)
+    n, _, a = fine_bins(metric)
+    above = n.sum() - n.cumsum(0)
+    harmonic = torch.digamma((above + n + 1).double()) - torch.digamma((above + 1).double())
+    bound = float((a * (n - a) / n.clamp(min=1) * harmonic).sum() / n.sum())
+    # The file gives six digits.
+    return {"value": Within(metric.compute()["aurc"], above=bound, below=bound)}
+
+
+@adapter("aurc.trapezoid_rescaled")
+def aurc_trapezoid(inputs: Inputs, params: Inputs) -> Inputs:
+    raise Deviates(
+        "ours is the mean of prefix risks; theirs trapezoids over 1 - 1/N", aurc(inputs, {})
+    )
+
+
+@adapter("aurc.fd_shifts")
+def aurc_fd_shifts(inputs: Inputs, params: Inputs) -> Inputs:
+    raise Deviates("ours is the mean of prefix risks; fd-shifts has trapezoids, times 1000")
+
+
+@adapter("augrc")
+def augrc(inputs: Inputs, params: Inputs) -> Inputs:
+    metric = measure(inputs)
+    n, _, a = fine_bins(metric)
+    total = float(n.sum())
+    bound = float((a * (n - a)).sum()) / (2 * total**2)
+    # The source divides by the range of coverages it saw, 1 - 1/N; the paper's area does not.
+    value = metric.compute()["augrc"] / (1 - 1 / total)
+    return {"value": Within(value, above=bound, below=bound)}
+
+
+@adapter("ece.classwise")
+def classwise(inputs: Inputs, params: Inputs) -> Inputs:
+    p = inputs["p"]
+    metric = ClasswiseCalibration(p.shape[1], bins=params["n_bins"])
+    metric.update(p, inputs["y"])
+    found = metric.compute()
+    each = found["ece_per_class"]
+    reductions = {"none": each, "sum": each.sum(), "mean": found["ece_classwise"]}
+    return {"value": reductions[params["reduction"]]}
+
+
+@adapter("drift.psi")
+def drift(inputs: Inputs, params: Inputs) -> Inputs:
+    n, m = inputs["expected_counts"], inputs["actual_counts"]
+    found = psi(n, m)
+    # Of the rest: se of a cell is closed form, fastwoe's misses covariances (and is a third too
+    # small), and the bootstrap is of 20,000 draws.
+    return {
+        "psi": found.psi,
+        "woe": found.woe,
+        "woe_se": (1 / n + 1 / m).sqrt(),
+        "se_full_multinomial_delta": Within(found.standard_error, above=1e-6, below=1e-6),
+        "se_fastwoe_formula": Within(found.standard_error, above=1e-2, below=0),
+        "bootstrap_se_20000": Within(found.standard_error, above=0, below=2e-4),
+        "bootstrap_mean": Within(found.psi + found.bias, above=5e-4, below=5e-4),
+    }
+
+
+# -- calibrators --------------------------------------------------------------------------------
+
+
+@adapter("calibrator.temperature_scaling")
+def temperature_scaling(inputs: Inputs, params: Inputs) -> Inputs:
+    logits, target = inputs["logits"], inputs["y"]
+    fitted = TemperatureScaling().fit(logits, target)
+
+    def nll(log_p: Tensor) -> Tensor:
+        return torch.nn.functional.nll_loss(log_p, target)
+
+    return {
+        "T": fitted.temperature,
+        "nll": nll(fitted(logits).log()),
+        "nll_T1": nll(logits.log_softmax(1)),
+    }
+
+
+@adapter("calibrator.temperature_scaling.gpleiss_lbfgs")
+def temperature_unconverged(inputs: Inputs, params: Inputs) -> Inputs:
+    found = TemperatureScaling().fit(inputs["logits"], inputs["y"]).temperature
+    raise Deviates("the recipe stops before the optimum; ours is at it", {"value": found})
+
+
+@adapter("calibrator.isotonic")
+def isotonic(inputs: Inputs, params: Inputs) -> Inputs:
+    knots = pool_adjacent_violators(inputs["p"], inputs["y"] == 1)
+    return {"value": interpolate(torch.arange(11, dtype=torch.float64) / 10, *knots)}
+
+
+@adapter("calibrator.histogram_binning")
+def histogram_binning(inputs: Inputs, params: Inputs) -> Inputs:
+    means = bin_means(inputs["p"][:, None], (inputs["y"] == 1)[:, None], params["bins"])[0]
+    return {"value": torch.stack([means[int(at * params["bins"])] for at in params["eval_at"]])}
+
+
+def mean_squared_gap(inputs: Inputs, balanced: bool) -> Inputs:
+    logits = inputs["logits"]
+    correct = logits.argmax(1) == inputs["y"]
+    return {"value": correctness_loss(logits.softmax(1).amax(1), correct, balanced)}
+
+
+@adapter("loss.correctness_aware.balanced_mse")
+def correctness_balanced(inputs: Inputs, params: Inputs) -> Inputs:
+    return mean_squared_gap(inputs, balanced=True)
+
+
+@adapter("loss.correctness_aware.plain_mse")
+def correctness_plain(inputs: Inputs, params: Inputs) -> Inputs:
+    return mean_squared_gap(inputs, balanced=False)
+
+
+@adapter("loss.correctness_aware.official_calibrator")
+def correctness_official(inputs: Inputs, params: Inputs) -> Inputs:
+    raise Deviates("its network reads probabilities of transformed images; ours the row's own")

@@ -1,15 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Step radii: lower bounds on the distance to the nearest singularity of a row's loss."""
+"""Step radii: the distance to the nearest singularity of a row's loss, and bounds below it."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import torch
-
-from adapters.table import Within, adapter
+from adapters.table import adapter
+from lightning_losses.metrics.exact_radius import exact_radius
 from lightning_losses.metrics.radius import rho_a, rho_dom, rho_var, spread
 
 
@@ -24,8 +22,6 @@ def radius(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     }
     if z.shape[1] == 2:
         found["rho_binary_exact"] = found["rho_dom"]
-    best = torch.maximum(found["rho_dom"], found["rho_var"])
+    found["rho_exact"] = exact_radius(z, slopes)
     shape = inputs["z"].shape[:-1]
-    values: dict[str, Any] = {name: value.reshape(shape) for name, value in found.items()}
-    # We do not search for the zero; but a bound that exceeds it is no bound.
-    return values | {"rho_exact": Within(best.reshape(shape), above=0.0, below=math.inf)}
+    return {name: value.reshape(shape) for name, value in found.items()}

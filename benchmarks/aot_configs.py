@@ -1,0 +1,212 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every Triton configuration that ships, as `benchmarks/aot.py` builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lightning_losses.kernels.choose import (
+    GROUP,
+    Tile,
+    backward_tile,
+    forward_tile,
+    spread_tile,
+)
+from lightning_losses.kernels.lean_backward import slab_gradient
+from lightning_losses.kernels.lean_forward import merge_spans, span_statistics, target_logits
+from lightning_losses.kernels.lean_forward_op import MERGE_ROWS, TARGET_DEPTH, TARGET_ROWS
+from lightning_losses.kernels.spread import Part
+from lightning_losses.kernels.triton_rows import row_gradient, row_statistics
+from lightning_losses.kernels.triton_spread import span_spread
+from lightning_losses.kernels.triton_two_pass import online_rows, two_pass_rows
+
+STATISTICS = ("log_prob", "entropy", "mean", "collision", "confidence", "prediction")
+WANTS = {"lse": (), "ce": ("log_prob",), "+entropy": ("log_prob", "entropy"), "all": STATISTICS}
+#: Which coefficients a row has: cross-entropy; with entropy; everything.
+COEFFICIENTS = {"ce": "ad", "+entropy": "abd", "all": "abcdef"}
+
+
+class Config(NamedTuple):
+    """One build: pointer types, integers and floats in the order of the kernel, None if absent."""
+
+    name: str
+    kernel: Any
+    arguments: dict[str, Any]
+    warps: int
+    stages: int
+    matrix: bool  # must hold matrix instructions
+
+
+def row_configs() -> Iterator[Config]:
+    for kind in ("bf16", "fp32"):
+        lane = 8 if kind == "bf16" else 4
+        for want in ("ce", "+entropy", "all"):
+            for dressed in (False, True):
+                yield Config(
+                    f"row_statistics {kind} {want}{' dressed' if dressed else ''}",
+                    row_statistics,
+                    {
+                        **_common(kind, dressed),
+                        "target_ptr": "*i64",
+                        "soft_ptr": None,
+                        "soft_stride": "i32",
+                        "logsumexp_ptr": "*fp32",
+                        **_outputs(WANTS[want]),
+                        "LIFT": dressed,
+                        "BLOCK": 4096,
+                        "LANE": lane,
+                    },
+                    8,
+                    2,
+                    False,
+                )
+                yield Config(
+                    f"row_gradient {kind} {want}{' dressed' if dressed else ''}",
+                    row_gradient,
+                    {
+                        **_common(kind, dressed),
+                        "out_ptr": f"*{kind}",
+                        "out_stride": "i32",
+                        "target_ptr": "*i64",
+                        "soft_ptr": None,
+                        "soft_stride": "i32",
+                        "logsumexp_ptr": "*fp32",
+                        "prediction_ptr": "*i64" if want == "all" else None,
+                        **_coefficients(want),
+                        "LIFT": dressed,
+                        "BLOCK": 4096,
+                    },
+                    8,
+                    2,
+                    False,
+                )
+
+
+def lean_configs(arch: str) -> Iterator[Config]:
+    for kind, itemsize in (("bf16", 2), ("fp32", 4)):
+        exact = "ieee" if kind == "bf16" or arch == "gfx942" else "tf32x3"
+        for dressed in (False, True):
+            bare = {k: v for k, v in _common(kind, dressed).items() if k[0] != "z"}
+            operands = bare | {
+                **{f"{x}_ptr": f"*{kind}" for x in "hw"},
+                **{f"{x}_stride": "i32" for x in "hw"},
+                **{f"{x}_step": 1 for x in "hw"},
+                "live_ptr": "*i32",
+                "N": "i32",
+                "D": "i32",
+                "GROUP": GROUP,
+                "EVEN": True,
+                "PRECISION": exact,
+            }
+            tail = f"{kind}{' dressed' if dressed else ''}"
+            for want, names in WANTS.items():
+                tile = forward_tile(arch, dressed or want == "all", itemsize)
+                if want != "ce":  # the target's logit has its own kernel
+                    partial = _partials(names)
+                    forward = operands | partial | {"span": "i32", "spans": "i32"}
+                    yield from _lean(f"lean forward {tail} {want}", span_statistics, forward, tile)
+            tile = backward_tile(arch, dressed, itemsize)
+            for want in COEFFICIENTS:
+                gradient = (
+                    operands
+                    | _coefficients(want)
+                    | {
+                        "out_ptr": f"*{kind}",
+                        "out_stride": "i32",
+                        "target_ptr": "*i64",
+                        "logsumexp_ptr": "*fp32",
+                        "prediction_ptr": "*i64" if want == "all" else None,
+                        "first": "i32",
+                        "width": "i32",
+                    }
+                )
+                yield from _lean(f"lean backward {tail} {want}", slab_gradient, gradient, tile)
+            target = operands | {"target_ptr": "*i64", "out_ptr": "*fp32"}
+            sizes = {"ROWS": TARGET_ROWS, "BD": TARGET_DEPTH}
+            yield Config(f"lean target {tail}", target_logits, target | sizes, 4, 3, False)
+    merge = {**_partials(STATISTICS), **_outputs(STATISTICS), "z_target_ptr": "*fp32",
+             "valid_ptr": "*u8", "logsumexp_ptr": "*fp32", "N": "i32", "V": "i32",
+             "spans": "i32", "ROWS": MERGE_ROWS}  # fmt: skip
+    yield Config("lean merge all", merge_spans, merge, 4, 3, False)
+
+
+def spread_configs(arch: str) -> Iterator[Config]:
+    for kind, itemsize in (("bf16", 2), ("fp32", 4)):
+        exact = "ieee" if kind == "bf16" or arch == "gfx942" else "tf32x3"
+        for dressed in (False, True):
+            bare = {k: v for k, v in _common(kind, dressed).items() if k[0] != "z"}
+            arguments = bare | {
+                **{f"{x}_ptr": f"*{kind}" for x in ("h", "w", "dh", "dw")},
+                **{f"{x}_stride": "i32" for x in ("h", "w", "dh", "dw")},
+                **{f"{x}_step": 1 for x in ("h", "w", "dh", "dw")},
+                "dbias_ptr": "*fp32" if dressed else None,
+                **{f"{x}_ptr": "*fp32" for x in Part._fields},
+                **dict.fromkeys(("N", "D", "span", "spans"), "i32"),
+                "GROUP": GROUP,
+                "EVEN": True,
+                "PRECISION": exact,
+            }
+            name = f"spread {kind}{' dressed' if dressed else ''}"
+            yield from _lean(name, span_spread, arguments, spread_tile(arch, itemsize))
+
+
+def softmax_configs() -> Iterator[Config]:
+    for kind, lane in (("bf16", 8), ("fp32", 4)):
+        arguments = {
+            **{f"{x}_ptr": f"*{kind}" for x in ("z", "out")},
+            **dict.fromkeys(("z_stride", "out_stride", "V"), "i32"),
+            "BLOCK": 4096,
+            "LANE": lane,
+        }
+        yield Config(f"softmax two-pass {kind}", two_pass_rows, arguments, 8, 2, False)
+        yield Config(f"softmax online {kind}", online_rows, arguments, 8, 2, False)
+
+
+def _lean(name: str, kernel: Any, arguments: dict[str, Any], tile: Tile) -> Iterator[Config]:
+    sizes = {"BM": tile.rows, "BV": tile.classes, "BD": tile.depth}
+    size = f"{tile.rows}x{tile.classes}x{tile.depth}/{tile.warps}/{tile.stages}"
+    config = Config(f"{name} {size}", kernel, arguments | sizes, tile.warps, tile.stages, True)
+    yield config
+    if name.endswith("bf16 all"):
+        odd = config.arguments | {"EVEN": False}
+        yield config._replace(name=f"{name} ragged D {size}", arguments=odd)
+
+
+def _partials(names: tuple[str, ...]) -> dict[str, Any]:
+    wanted = {"m": True, "s": True, "t": "entropy" in names, "q": "collision" in names,
+              "total": "mean" in names, "best": "prediction" in names}  # fmt: skip
+    kinds = {"best": "*i32"}
+    return {f"{k}_ptr": kinds.get(k, "*fp32") if on else None for k, on in wanted.items()}
+
+
+def _common(kind: str, dressed: bool) -> dict[str, Any]:
+    """Logits and what finishes them; dressed means bias, temperature, scale and soft-cap."""
+    return {
+        "z_ptr": f"*{kind}",
+        "z_stride": "i32",
+        "bias_ptr": "*fp32" if dressed else None,
+        "temperature_ptr": "*fp32" if dressed else None,
+        "valid_ptr": "*u8",
+        "V": "i32",
+        "scale": "fp32" if dressed else None,
+        "softcap": "fp32" if dressed else None,
+    }
+
+
+def _outputs(want: tuple[str, ...]) -> dict[str, Any]:
+    kinds = {name: "*i64" if name == "prediction" else "*fp32" for name in STATISTICS}
+    return {f"{name}_ptr": kinds[name] if name in want else None for name in STATISTICS}
+
+
+def _coefficients(want: str) -> dict[str, Any]:
+    return {f"{k}_ptr": "*fp32" if k in COEFFICIENTS[want] else None for k in "abcdef"}
+
+
+def configs(arch: str) -> Iterator[Config]:
+    """Of one architecture."""
+    yield from row_configs()
+    yield from lean_configs(arch)
+    yield from spread_configs(arch)
+    yield from softmax_configs()

@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What each monitor costs a training step at its default cadence: each at most 1.03, all 1.15.
+
+    python benchmarks/monitor_overhead.py
+    python benchmarks/monitor_overhead.py --only entropy step_radius
+
+A monitor works on few steps, and a shared machine is noisier than it is costly, so its cost is put
+together from medians: with e the cadence that conf/callbacks gives it, d the median step that is
+measured, o the median step that is not, and b the median step of a run without monitors,
+
+    ratio = ((e - 1) o + d) / (e b)
+
+To see enough measured steps the run measures every fifth. Monitors of whole epochs, which cost
+training steps nothing, are shown by their validation epoch; controllers, which act on every step
+and are asked for, come apart. Prints a table for a CNN and for a small decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_losses import LossMixin, build_objective
+from lightning_losses.catalogue import keys
+
+EVERY = 5
+WARM = 10  # steps that compile, allocate, replay: paid once a run
+
+
+class Clock(L.Callback):
+    """Seconds from the start of a batch to the end of the last callback; stands last."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.epochs: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
+        self.steps.append(time.perf_counter() - module.began)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.epochs.append(time.perf_counter() - module.began)
+
+
+class Began(L.Callback):
+    """Stands first, so that the other callbacks are within the time."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
+        module.began = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
+        module.began = time.perf_counter()
+
+
+class Task(LossMixin, L.LightningModule):
+    began = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = build_objective("ce")
+
+    def validation_step(self, batch: Any, index: int) -> Tensor:
+        return self.training_step(batch, index)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+class Convolutional(Task):
+    """32 x 32 colour images, 10 classes, batches of 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i, o, stride in ((3, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2)):
+            layers += [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(64, 10)
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        features = self.body(batch[0])
+        return self.compute_loss(logits=self.head(features), target=batch[1], features=features)
+
+    @staticmethod
+    def data() -> DataLoader[Any]:
+        x, y = torch.randn(512, 3, 32, 32), torch.randint(10, (512,))
+        return DataLoader(TensorDataset(x, y), 64)
+
+
+class Decoder(Task):
+    """Two causal blocks of width 128, 1,024 tokens, batches of 8 windows of 128."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Embedding(1024, 128)
+        self.blocks = nn.ModuleList(Block() for _ in range(2))
+        self.lm_head = nn.Linear(128, 1024, bias=False)
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        hidden = self.token(batch[0])
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.compute_loss(
+            hidden=hidden, head_weight=self.lm_head.weight, target=batch[0], shift=1
+        )
+
+    @staticmethod
+    def data() -> DataLoader[Any]:
+        return DataLoader(TensorDataset(torch.randint(1024, (64, 128))), 8)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.norm_mlp = nn.LayerNorm(128), nn.LayerNorm(128)
+        self.query_key_value, self.mix = nn.Linear(128, 384), nn.Linear(128, 128)
+        self.mlp = nn.Sequential(nn.Linear(128, 512), nn.GELU(), nn.Linear(512, 128))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, _ = x.shape
+        q, k, v = self.query_key_value(self.norm(x)).view(b, t, 3, 4, 32).permute(2, 0, 3, 1, 4)
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.mix(seen.transpose(1, 2).reshape(b, t, 128))
+        out: Tensor = x + self.mlp(self.norm_mlp(x))
+        return out
+
+
+def train(task: type[Any], callbacks: list[L.Callback], steps: int) -> Clock:
+    """One run of ``steps`` steps with a validation epoch every 32."""
+    torch.manual_seed(0)
+    clock, data = Clock(), task.data()
+    trainer = L.Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[Began(), *callbacks, clock],
+        check_val_every_n_epoch=4,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task(), data, data)
+    return clock
+
+
+def cost(clock: Clock, plain: Clock, cadence: int) -> float:
+    """The ratio of the docstring; a cadence of 1 has no step that is not measured."""
+    after = list(enumerate(clock.steps))[WARM:]
+    due = statistics.median(s for i, s in after if i % EVERY == 0 or cadence == 1)
+    base = statistics.median(plain.steps[WARM:])
+    if cadence == 1:
+        return due / base
+    other = statistics.median(s for i, s in after if i % EVERY)
+    return ((cadence - 1) * other + due) / (cadence * base)
+
+
+def configs() -> dict[str, DictConfig]:
+    """conf/callbacks by name."""
+    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
+        return {
+            name: compose(overrides=[f"+callbacks={name}"]).callbacks[name]
+            for name in keys("callbacks")
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", default=None)
+    parser.add_argument("--steps", type=int, default=200)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    found = {n: c for n, c in configs().items() if options.only is None or n in options.only}
+    stepwise = {n: c for n, c in found.items() if c.get("every_n_steps", 1) > 1}
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.steps} steps")
+    for task in (Convolutional, Decoder):
+        plain = train(task, [], options.steps)
+        print(f"\n{task.__doc__}\n{'monitor':28} {'cadence':>8} {'ratio':>7} {'validation':>11}")
+        added = 0.0
+        for name, config in found.items():
+            cadence = config.get("every_n_steps", 1)
+            clock = train(task, [often(config)], options.steps)
+            ratio = cost(clock, plain, cadence)
+            added += ratio - 1 if name in stepwise else 0
+            validation = statistics.median(clock.epochs) / statistics.median(plain.epochs)
+            print(f"{name:28} {cadence:>8} {ratio:7.3f} {validation:11.3f}", flush=True)
+        print(f"{'all with a cadence, summed':28} {'':8} {1 + added:7.3f}")
+
+
+def often(config: DictConfig) -> L.Callback:
+    """The callback, measuring every fifth step if it has a cadence at all."""
+    config = OmegaConf.create(OmegaConf.to_container(config))
+    if config.get("every_n_steps", 1) > 1:
+        config.every_n_steps = EVERY
+    callback: L.Callback = instantiate(config)
+    return callback
+
+
+if __name__ == "__main__":
+    main()

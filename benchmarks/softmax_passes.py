@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two-pass (arXiv 2001.04438) against online softmax on materialised rows, in one run.
+
+    python benchmarks/softmax_passes.py --device cuda
+    python benchmarks/softmax_passes.py --device cpu      the plain torch twins, on a small shape
+
+The paper's gain is on CPUs, where exp is dear; a GPU may as well be bound by instruction issue.
+Prints the best time of several rounds taken in turn, the share of the copy of the same bytes
+(a row read once and written once; both algorithms read twice), and the largest relative error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from lightning_losses.kernels import two_pass
+from torch import Tensor
+
+SHAPES = {"cuda": [(8192, 128256), (8192, 50304), (32768, 4096)], "cpu": [(64, 32000)]}
+ROUNDS = 20
+
+
+def methods(device: str) -> dict[str, Callable[[Tensor], Tensor]]:
+    if device == "cpu":
+        ours = {"two-pass (twin)": two_pass.two_pass, "online (twin)": two_pass.online}
+    else:
+        from lightning_losses.kernels import triton_two_pass
+
+        ours = {"two-pass": triton_two_pass.two_pass, "online": triton_two_pass.online}
+    return {"copy": torch.clone, "torch": lambda z: z.softmax(1)} | ours
+
+
+def milliseconds(f: Callable[[Tensor], Tensor], z: Tensor) -> float:
+    if z.device.type == "cpu":
+        start = time.perf_counter()
+        f(z)
+        return 1e3 * (time.perf_counter() - start)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    f(z)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))
+
+
+def worst(f: Callable[[Tensor], Tensor], z: Tensor) -> float:
+    """Largest relative error of a probability of at least 1e-6, in the first rows."""
+    z = z[:64]
+    right = z.double().softmax(1)
+    wrong = (f(z).double() - right).abs() / right
+    return float(wrong[right >= 1e-6].max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
+    arguments = parser.parse_args()
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
+    print(f"torch {torch.__version__}, {name}")
+    dtypes = [torch.float32] if arguments.device == "cpu" else [torch.bfloat16, torch.float32]
+    for shape in SHAPES[arguments.device]:
+        for dtype in dtypes:
+            z = 3 * torch.randn(shape, device=arguments.device, dtype=dtype)
+            found = methods(arguments.device)
+            times: dict[str, list[float]] = {key: [] for key in found}
+            for f in found.values():  # compile
+                f(z)
+            for _ in range(3 if arguments.device == "cpu" else ROUNDS):
+                for key, f in found.items():
+                    times[key].append(milliseconds(f, z))
+            best = {key: min(values) for key, values in times.items()}
+            print(f"\n{shape} {str(dtype).removeprefix('torch.')}")
+            print(f"{'':18}{'ms':>9}{'of copy':>9}{'error':>10}")
+            for key, f in found.items():
+                error = "" if key == "copy" else f"{worst(f, z):.1e}"
+                print(f"{key:18}{best[key]:9.3f}{best[key] / best['copy']:9.2f}{error:>10}")
+    if arguments.device == "cpu":
+        print("\nThese are the plain torch twins: which algorithm is faster needs a GPU to tell.")
+
+
+if __name__ == "__main__":
+    main()

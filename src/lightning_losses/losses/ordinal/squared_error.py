@@ -1,0 +1,33 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Squared error of real-valued outputs of any shape; the regression of flow matching."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SquaredError(nn.Module):
+    """``|estimate - reference|^2`` of a sample, summed over its entries.
+
+    With the velocity of a path as reference this is conditional flow matching: Lipman et al., "Flow
+    Matching for Generative Modeling", arXiv 2210.02747.
+
+    Shapes: estimate and reference ``(N, ...)``; per-row values ``(N,)``.
+    """
+
+    scope = "rows"
+
+    def forward(self, estimate: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Per-row values ``(N,)``. Raises ValueError if the shapes differ."""
+        if estimate.shape != reference.shape:
+            raise ValueError(
+                f"estimate {tuple(estimate.shape)} and reference {tuple(reference.shape)} must "
+                "have one shape."
+            )
+        difference = estimate - reference
+        difference = difference.flatten(1) if difference.ndim > 1 else difference[:, None]
+        if valid is not None:
+            difference = torch.where(valid[:, None], difference, 0.0)
+        return difference.square().sum(1)

@@ -1,0 +1,38 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Inverse propensity scoring: ratings that are likelier to be observed count less."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_losses.losses.classification.binary_cross_entropy import BinaryCrossEntropy
+
+
+class IPSBinaryCrossEntropy(BinaryCrossEntropy):
+    """``w BCE(z, t)`` with w the inverse propensity of the row; mean over rows, not over weights.
+
+    Divided by the number of observed rows, this estimates the loss over what was not observed too
+    (Schnabel et al., "Recommendations as Treatments", arXiv 1602.05352; weights by kernel
+    balancing: Li et al., "Debiased Collaborative Filtering with Kernel-Based Causal Balancing",
+    arXiv 2404.19596). The self-normalised estimator divides by the sum of weights: that is `bce`
+    with the weights passed as sample_weight. Weights get no gradient, for 0 would be best.
+
+    Args:
+        positive_weight: as of `bce`.
+
+    Shapes: logits and target as of `bce`, inverse_propensity ``(N,)``, at least 0, made outside.
+    Per-row values ``(N,)``.
+    """
+
+    def __init__(self, positive_weight: float = 1.0) -> None:
+        super().__init__(positive_weight)
+        self.needs = ("inverse_propensity",)
+
+    def forward(
+        self, logits: Tensor, target: Tensor, inverse_propensity: Tensor | None = None
+    ) -> Tensor:
+        """Per-row values ``(N,)``."""
+        assert inverse_propensity is not None
+        losses = super().forward(logits, target)
+        return inverse_propensity.detach().to(losses.dtype) * losses

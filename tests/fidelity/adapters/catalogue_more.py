@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of segmentations, recommenders, integer programs, and margin control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.classification import labels
+from adapters.table import NotBuilt, Term, adapter, evaluate
+from lightning_losses import Objective
+from lightning_losses.losses import CrossEntropy
+from lightning_losses.losses.classification.margin_control import MarginControl
+from lightning_losses.losses.segmentation.energy_distance import EnergyDistance
+from lightning_losses.losses.segmentation.sinkhorn import SinkhornDivergence
+from lightning_losses.losses.structured.inter_variable_contrastive import InterVariableContrastive
+from lightning_losses.losses.structured.ips_bce import IPSBinaryCrossEntropy
+from lightning_losses.losses.structured.personal_loss import PersonalLoss, pair_losses
+
+Inputs = dict[str, Any]
+
+
+@adapter("margin_control")
+def margin_control(inputs: Inputs, params: Inputs) -> Inputs:
+    terms = {"ce": CrossEntropy(), "margin_control": Term(MarginControl(), params["lambda_"])}
+    return {"loss": Objective(terms)(inputs["logits"], labels(inputs)).total}
+
+
+@adapter("pulaski_energy")
+def pulaski_energy(inputs: Inputs, params: Inputs) -> Inputs:
+    x, y = inputs["x"], inputs["y"]
+    # geomloss has 1e-4 instead of 0 for the distance of a point to itself.
+    own = 1e-4 * (1 / x.shape[1] + 1 / y.shape[1]) / 2
+    return {"loss": evaluate(EnergyDistance(), estimate=x, reference=y) - own}
+
+
+@adapter("pulaski_sinkhorn")
+def pulaski_sinkhorn(inputs: Inputs, params: Inputs) -> Inputs:
+    assert params["p"] == 2
+    loss = SinkhornDivergence(params["blur"])
+    return {"loss": evaluate(loss, estimate=inputs["x"], reference=inputs["y"])}
+
+
+@adapter("coco_milp_vcl")
+def coco_milp_vcl(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = InterVariableContrastive(
+        params["tau"], params["margin"], params["alpha"], params["weight_norm"]
+    )
+    # One instance; the source sums over instances.
+    named = {"logits": inputs["logits"][None], "solutions": inputs["sols"][None]}
+    return {"loss": evaluate(loss, "sum", **named, solution_value=inputs["vals"][None])}
+
+
+@adapter("ips_bce")
+def ips_bce(inputs: Inputs, params: Inputs) -> Inputs:
+    p: Tensor = inputs["p"]
+    named = {"logits": p.log() - (-p).log1p(), "target": inputs["y"]}
+    return {"loss": evaluate(IPSBinaryCrossEntropy(), **named, inverse_propensity=inputs["w"])}
+
+
+@adapter("pld")
+def pld(inputs: Inputs, params: Inputs) -> Inputs:
+    """Two methods of this name: a sampler for recommenders here, and a distillation."""
+    if "pos" not in inputs:
+        raise NotBuilt("PLD, the distillation")
+    pos, neg = inputs["pos"], inputs["neg"]
+    assert pos.shape[1] == params["k"]
+    loss = PersonalLoss(params["temperature"])
+    with torch.no_grad():
+        weights = loss.weights(pair_losses(pos, neg))
+    return {"loss": evaluate(loss, logits_positive=pos, logits_negative=neg), "weights": weights}

@@ -1,0 +1,218 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Policy losses on given log-probabilities, advantages, and what watches their entropy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adapters.table import Deviates, NotBuilt, Term, Within, adapter, evaluate
+from lightning_losses.callbacks.entropy_target import Coefficient
+from lightning_losses.losses.policy.advantage import grpo_advantage as group_advantage
+from lightning_losses.losses.policy.clip_cov import ClipCov
+from lightning_losses.losses.policy.covariance import token_covariance
+from lightning_losses.losses.policy.kl_cov import KLCov
+from lightning_losses.losses.policy.ppo_clip import PPOClip
+from lightning_losses.losses.policy.ratio import clipped_pair
+from lightning_losses.metrics.entropy_law import entropy_law
+from lightning_losses.weighting.sequence import SequenceWeight
+
+Inputs = dict[str, Any]
+
+#: Names of aggregations in the sources, as the arguments of `SequenceWeight`.
+AGGREGATIONS = {
+    "token-mean": None,
+    "bnpo": None,
+    "dapo": None,
+    "seq-mean-token-mean": "sequence_mean",
+    "grpo": "sequence_mean",
+    "seq-mean-token-sum": "sequence_sum",
+    "dr_grpo": "sequence_sum",
+    "seq-mean-token-sum-norm": "sum",
+}
+
+
+def aggregated(loss: nn.Module, params: Inputs, mask: Tensor, name: str) -> Term:
+    """The loss under the aggregation that a case names."""
+    mode = str(params.get(name, "token-mean"))
+    if mode not in AGGREGATIONS:
+        raise NotBuilt(f"aggregation {mode}")
+    length = 1.0
+    if mode == "seq-mean-token-sum-norm":
+        length = params.get("loss_scale_factor") or mask.shape[1]
+    elif mode == "dr_grpo":
+        length = params["max_completion_length"]
+    kind = AGGREGATIONS[mode]
+    weighting = None if kind is None else SequenceWeight(kind, float(length))  # type: ignore[arg-type]
+    return Term(loss, row_weighting=weighting)
+
+
+def sequences(mask: Tensor) -> Tensor:
+    """Row t of response b belongs to b."""
+    return torch.arange(len(mask))[:, None].expand(mask.shape)
+
+
+def of_actions(term: Term | nn.Module, inputs: Inputs, reduction: str = "mean") -> Tensor:
+    """The objective on two classes, of which the one that was taken has the given log p."""
+    log_prob, mask = inputs["log_prob"], inputs["response_mask"]
+    return evaluate(
+        term,
+        reduction,
+        logits=torch.stack([log_prob, (-torch.expm1(log_prob)).log()], -1),
+        target=torch.zeros(log_prob.shape, dtype=torch.int64),
+        old_log_prob=inputs["old_log_prob"],
+        advantage=inputs["advantages"],
+        mask=mask.bool(),
+        sequence_id=sequences(mask),
+    )
+
+
+@adapter("ppo_clip")
+def ppo_clip(inputs: Inputs, params: Inputs) -> Inputs:
+    both = params.get("clip_ratio", 0.2)
+    loss = PPOClip(
+        params.get("clip_ratio_low") or both,
+        params.get("clip_ratio_high") or both,
+        params.get("clip_ratio_c", 3.0),
+    )
+    term = aggregated(loss, params, inputs["response_mask"], "loss_agg_mode")
+    mask = inputs["response_mask"].bool()
+    lp, old, advantage = (inputs[n].detach() for n in ("log_prob", "old_log_prob", "advantages"))
+    plain, clipped = clipped_pair(lp, old, advantage, loss.clip_low, loss.clip_high)
+    bound = -advantage * (loss.dual_clip or torch.inf)
+    lower = (torch.maximum(plain, clipped) > bound) & (advantage < 0)
+    metrics = {
+        "actor/pg_clipfrac": share(clipped > plain, mask),
+        "actor/ppo_kl": share(old - lp, mask),
+        "actor/pg_clipfrac_lower": share(lower, mask),
+    }
+    found = of_actions(term, inputs)
+    # Sources divide a response by its length + 1e-8: a loss of 2 a token changes by that much.
+    return {"loss": Within(found, above=2e-8, below=2e-8), "backward": found, "metrics": metrics}
+
+
+def share(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens that count, in the counting of verl."""
+    return (values * mask).sum() / (mask.sum() + 1e-8)
+
+
+@adapter("grpo_trl")
+def grpo_trl(inputs: Inputs, params: Inputs) -> Inputs:
+    if params.get("delta") is not None:
+        raise NotBuilt("delta, a cap of the ratio for either sign of the advantage")
+    loss = PPOClip(params["epsilon"], params.get("epsilon_high") or params["epsilon"], None)
+    term = aggregated(loss, params, inputs["response_mask"], "loss_type")
+    return {"loss": of_actions(term, inputs)}
+
+
+class Given(nn.Module):
+    """Per-row losses as they are."""
+
+    scope = "rows"
+
+    def forward(self, estimate: Tensor) -> Tensor:
+        return estimate
+
+
+@adapter("agg_loss")
+def agg_loss(inputs: Inputs, params: Inputs) -> Inputs:
+    mask = inputs["loss_mask"]
+    term = aggregated(Given(), params, mask, "loss_agg_mode")
+    found = evaluate(
+        term,
+        target=torch.zeros(mask.numel(), dtype=torch.int64),
+        estimate=inputs["loss_mat"].reshape(-1),
+        mask=mask.bool().reshape(-1),
+        sequence_id=sequences(mask).reshape(-1),
+    )
+    if not bool(mask.any()):
+        raise Deviates("nothing that counts is a connected 0; sources give NaN", {"loss": found})
+    return {"loss": found}
+
+
+@adapter("clip_cov")
+def clip_cov(inputs: Inputs, params: Inputs) -> Inputs:
+    both = params.get("clip_ratio", 0.2)
+    settings = (
+        params.get("clip_cov_lb", 1.0),
+        params.get("clip_cov_ub", 5.0),
+        params.get("clip_ratio_low") or both,
+        params.get("clip_ratio_high") or both,
+    )
+    mask = inputs["response_mask"].bool()
+    loss, every = ClipCov(params.get("clip_cov_ratio", 2e-4), *settings), ClipCov(1.0, *settings)
+    # Every advantage of the cases is nonzero, so a loss of 0 is that of an action left out.
+    zero, candidates = (
+        (of_actions(x, inputs, "none").detach().reshape(mask.shape) == 0) & mask
+        for x in (loss, every)
+    )
+    lp, old = inputs["log_prob"].detach(), inputs["old_log_prob"]
+    return {
+        "loss": of_actions(aggregated(loss, params, mask, "loss_agg_mode"), inputs),
+        "n_candidates": candidates.sum(),
+        "clipped_mask": zero,
+        "metrics": {"actor/pg_clipfrac": share(zero, mask), "actor/ppo_kl": share(old - lp, mask)},
+    }
+
+
+@adapter("kl_cov")
+def kl_cov(inputs: Inputs, params: Inputs) -> Inputs:
+    mask = inputs["response_mask"]
+    ratio = params.get("kl_cov_ratio", 2e-4)
+    if "k_percent" in params:
+        # A percentage there, capped by the number of tokens; a fraction, uncapped, here.
+        ratio = min(float(params["k_percent"]), float(mask.sum())) / 100
+    loss = KLCov(ratio, params.get("ppo_kl_coef", 0.1))
+    found = of_actions(aggregated(loss, params, mask, "loss_agg_mode"), inputs)
+    change = (inputs["log_prob"] - inputs["old_log_prob"]).detach().abs()
+    moved = share(change, mask.bool())
+    return {"loss": found, "abs_kl_mean": moved, "metrics": {"actor/ppo_kl": moved}}
+
+
+@adapter("token_covariance")
+def covariance(inputs: Inputs, params: Inputs) -> Inputs:
+    mask = inputs["response_mask"].bool()
+    found = token_covariance(
+        inputs["advantages"].reshape(-1), inputs["log_prob"].reshape(-1), mask.reshape(-1)
+    ).reshape(mask.shape)
+    return {"cov": found, "cov_mean": found.sum() / mask.sum()}
+
+
+@adapter("grpo_advantage")
+def grpo_advantage(inputs: Inputs, params: Inputs) -> Inputs:
+    names = list(inputs["index"])
+    group = torch.tensor([names.index(name) for name in names])
+    rewards, mask = inputs["token_level_rewards"], inputs["response_mask"]
+    found = group_advantage(rewards.sum(1), group, bool(params.get("norm_adv_by_std", True)))
+    return {"advantages": found[:, None] * mask}
+
+
+@adapter("adaptive_entropy_coef")
+def adaptive_entropy_coef(inputs: Inputs, params: Inputs) -> Inputs:
+    controller = Coefficient(
+        params["target"], params["delta"], params["init"], params["min"], params["max"]
+    )
+    after = []
+    for entropy in inputs["entropies"]:
+        controller.update(float(entropy))
+        after.append([controller.value, float(controller.entropy < controller.target)])
+    return {"coef_and_enabled_after": after}
+
+
+@adapter("entropy_performance_law")
+def entropy_performance_law(inputs: Inputs, params: Inputs) -> Inputs:
+    entropy, reward = (series(inputs, letter) for letter in "hr")
+    law = entropy_law(entropy, reward)
+    names = {"a": law.a, "b": law.b, "ceiling": law.ceiling, "r2": law.r2}
+    also = {"slope": -law.a, "intercept": law.b, "R2": law.r2, "r_squared": law.r2, "n": law.points}
+    return names | also
+
+
+def series(inputs: Inputs, letter: str) -> list[float]:
+    """Entropies or rewards of a case, whose name is or begins with H or R, or E."""
+    wanted = {"h": ("h", "e"), "r": ("r",)}[letter]
+    (values,) = (v for name, v in inputs.items() if name.lower().startswith(wanted))
+    return [float(v) for v in values]
