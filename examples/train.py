@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""The main job: train on real data with a composed objective, monitors on, a picture at the end.
+"""The main job: train on real data with a composed objective, monitors on, a report at the end.
 
 python examples/train.py                                       digits, two minutes at most
 python examples/train.py data=library_text                     a byte-level language model
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_losses import build_objective
 from lightning_losses.dashboard.picture import training_picture
+from lightning_losses.dashboard.report import write_report
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -47,9 +48,8 @@ def main(cfg: DictConfig) -> None:
     run = Path(HydraConfig.get().runtime.output_dir)
     metrics = run / "csv" / "metrics.csv"
     if metrics.exists():
-        reliability = metrics.with_name("reliability.csv")
-        picture = training_picture(metrics, run / "training.png", reliability)
-        print(f"picture: {picture}")
+        print(f"picture: {training_picture(metrics, run / 'training.png')}")
+        print(f"report:  {write_report([run], run, pictures=False)}")
 
 
 if __name__ == "__main__":

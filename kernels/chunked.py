@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import twice
 from .gradients import Gradients
-from .problem import LOWEST, STATISTICS, Problem, materialise
+from .problem import LOWEST, STATISTICS, Problem
 from .row_math import (
     Coefficients,
     block_gradient_,
     block_statistics,
     coefficients,
-    gradient,
     target_mass,
 )
 
@@ -107,7 +107,7 @@ class _Statistics(torch.autograd.Function):
                     "A second derivative was asked for through class_range, which has none: give "
                     "the whole head to one rank."
                 )
-            sums = _differentiable_backward(problem, grads, out["prediction"])
+            sums = twice.backward(problem, grads, out["prediction"])
         else:
             stats = {name: value for name, value in out.items() if value is not None}
             k = coefficients(grads, stats, target_mass(problem.target), problem.all_classes)
@@ -149,7 +149,7 @@ def cut(k: Coefficients, start: int, stop: int) -> Coefficients:
 
 
 def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
-    """Statistics of a chunk from its raw logits ``(n, V)``, which are only read."""
+    """Statistics of a chunk from `chunk_logits`, which are only read."""
     parts = [
         block_statistics(block_logits(z, rows), rows.target, want) for z, rows in blocks(raw, chunk)
     ]
@@ -163,7 +163,7 @@ def logits_to_gradient(
     k: Coefficients,
     bias_grad: Tensor | None,
 ) -> Tensor:
-    """Overwrite the raw logits of a chunk with the gradient with respect to them."""
+    """Overwrite `chunk_logits` with the gradient with respect to ``hidden W^T``."""
     if chunk.logits is not None:  # the caller's
         raw = raw.clone(memory_format=torch.contiguous_format)
     start = 0
@@ -171,16 +171,18 @@ def logits_to_gradient(
         stop = start + z.shape[0]
         dz = block_logits(z, rows)
         # tanh' = 1 - tanh^2, from the capped logits, which the next step overwrites.
-        slope = None
+        square = None
         if rows.softcap is not None:
-            capped = dz if rows.temperature is None else dz * rows.temperature[:, None]
-            slope = 1 - (capped / rows.softcap).square()
+            square = dz.square()
+            if rows.temperature is not None:
+                square.mul_(rows.temperature[:, None].square())
         prediction = stats["prediction"][start:stop] if "prediction" in stats else None
         dz = block_gradient_(
             dz, stats["logsumexp"][start:stop], cut(k, start, stop), rows.target, prediction
         )
-        if slope is not None:
-            dz.mul_(slope)
+        if square is not None:
+            assert rows.softcap is not None
+            dz.addcmul_(dz, square, value=-1 / rows.softcap**2)
         if rows.temperature is not None:
             dz.div_(rows.temperature[:, None])
         if rows.logit_scale != 1.0:
@@ -191,31 +193,6 @@ def logits_to_gradient(
             z.copy_(dz)
         start = stop
     return raw
-
-
-def _differentiable_backward(
-    problem: Problem, grads: dict[str, Tensor | None], prediction: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    """The same gradients, themselves differentiable; holds ``(N, V)`` tensors."""
-    z = materialise(problem)
-    dz = gradient(z, grads, problem.target, prediction)
-    if problem.temperature is not None:
-        dz = dz / problem.temperature[:, None]
-        z = z * problem.temperature[:, None]
-    if problem.softcap is not None:
-        dz = dz * (1 - (z / problem.softcap).square())
-    dz = dz * problem.logit_scale
-    if problem.valid is not None:
-        dz = torch.where(problem.valid[:, None], dz, 0.0)
-    bias = problem.head_bias
-    bias_grad = None if bias is None else dz.sum(0).to(bias.dtype)
-    if problem.logits is not None:
-        return dz.to(problem.logits.dtype), None, None, bias_grad
-    assert problem.hidden is not None
-    assert problem.head_weight is not None
-    dz = dz.to(problem.hidden.dtype)
-    head_grad = (dz.t() @ problem.hidden).to(problem.head_weight.dtype)
-    return None, dz @ problem.head(), head_grad, bias_grad
 
 
 def chunk_rows(problem: Problem) -> int:
@@ -250,34 +227,58 @@ def blocks(z: Tensor, chunk: Problem) -> Iterator[tuple[Tensor, Problem]]:
         yield z[start:stop], chunk.rows(start, stop)
 
 
-def raw_logits(chunk: Problem, used: Tensor | None) -> Tensor:
-    """A chunk of ``hidden W^T`` ``(n, V)``, over ``used`` if given; or the given logits."""
+def chunk_logits(chunk: Problem, used: Tensor | None) -> Tensor:
+    """A chunk of logits ``(n, V)``, over ``used`` if given; or the given ones.
+
+    Finished in place where that rounds nothing (see `finished`), so that soft-cap and the like are
+    not paid again by the pass that makes the gradient.
+    """
     if chunk.logits is not None:
         return chunk.logits
     assert chunk.hidden is not None
     if used is None or torch.compiler.is_compiling():
-        return chunk.hidden @ chunk.head().t()
-    return torch.mm(chunk.hidden, chunk.head().t(), out=used[: len(chunk.hidden)])
+        z = chunk.hidden @ chunk.head().t()
+    else:
+        z = torch.mm(chunk.hidden, chunk.head().t(), out=used[: len(chunk.hidden)])
+    if finished(chunk):
+        for block, rows in blocks(z, chunk):
+            _finish(block, rows)
+    return z
+
+
+def finished(chunk: Problem) -> bool:
+    """Whether `chunk_logits` are final: ours to write to, and wide enough to hold them."""
+    ours = chunk.logits is None and chunk.source.dtype == chunk.compute_dtype
+    return ours and not torch.compiler.is_compiling()
 
 
 def block_logits(z: Tensor, rows: Problem) -> Tensor:
     """Finished logits of a block: what `materialise` does, without graph; z itself if unchanged."""
-    out = z.to(rows.compute_dtype)
+    if finished(rows):
+        return z
+    dressed = rows.head_bias is not None or rows.logit_scale != 1.0 or rows.softcap is not None
+    changed = dressed or rows.temperature is not None or rows.valid is not None
+    out = z.to(rows.compute_dtype, copy=changed)
+    # A matrix product of finite numbers holds no -inf.
+    return _finish(out, rows) if rows.logits is None else _finish(out, rows).clamp(min=LOWEST)
+
+
+def _finish(z: Tensor, rows: Problem) -> Tensor:
+    """Bias, scale, soft-cap, temperature and rows that do not count, in place."""
+    scale = rows.logit_scale / (1 if rows.softcap is None else rows.softcap)
     if rows.head_bias is not None:
-        out = out + rows.head_bias
-    if rows.logit_scale != 1.0:
-        out = out * rows.logit_scale
+        bias = rows.head_bias.to(z.dtype).clamp(min=LOWEST)
+        torch.add(bias * scale, z, alpha=scale, out=z)
+    elif scale != 1.0:
+        z.mul_(scale)
     if rows.softcap is not None:
-        out = (out / rows.softcap).tanh_().mul_(rows.softcap)
+        z.tanh_().mul_(rows.softcap)
     if rows.temperature is not None:
-        out = out / rows.temperature[:, None]
+        z.div_(rows.temperature[:, None])
     if rows.valid is not None:
-        out = torch.where(rows.valid[:, None], out, 0.0)
-    # Only given logits or a bias can hold -inf; a matrix product of finite numbers cannot.
-    if rows.logits is not None or rows.head_bias is not None:
-        out = out.clamp(min=LOWEST)
-    return out
+        z.masked_fill_(~rows.valid[:, None], 0.0)
+    return z
 
 
-TORCH = Passes(raw_logits, chunk_statistics, logits_to_gradient, chunk_rows)
+TORCH = Passes(chunk_logits, chunk_statistics, logits_to_gradient, chunk_rows)
 BY_CHUNKS = by_chunks(TORCH)

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
+from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ import torch
 from . import choose, chunked, reference
 from .problem import Problem
 
-#: How statistics may be asked for; see `resolve_kernel`.
-KERNELS = ("auto", "reference", "chunked", "triton")
+#: How statistics may be asked for; see `resolve_kernel`. ``triton`` chooses its mode by itself.
+KERNELS = ("auto", "reference", "chunked", "triton", "triton_keep", "triton_lean")
+#: Of these no pass forms the gradients of a whole objective in its forward.
+TWO_PASSES = ("reference", "triton_keep", "triton_lean")
 
 #: Given logits up to this many entries go to torch's own kernels; measured by
 #: benchmarks/step_overhead.py: below it the chunk loop's fixed cost exceeds the passes it saves.
@@ -37,9 +40,9 @@ def resolve_kernel(kernel: str, problem: Problem) -> str:
     if kernel in ("reference", "chunked"):
         return kernel
     reason = choose.unavailable(problem)
-    if kernel == "triton":
+    if kernel.startswith("triton"):
         if reason is not None:
-            _warn_once(f"kernel='triton' gives way to 'chunked'. {reason}")
+            _warn_once(f"kernel={kernel!r} gives way to 'chunked'. {reason}")
         return "chunked" if reason is not None else "triton"
     small = problem.logits is not None and problem.logits.numel() <= SMALL
     if small and problem.class_range is None:
@@ -53,11 +56,14 @@ def kernel_module(kernel: str, problem: Problem) -> Any:
     if resolved == "triton":
         from . import triton_modes
 
+        if kernel in TWO_PASSES:
+            mode = kernel.removeprefix("triton_")
+            return SimpleNamespace(statistics=partial(triton_modes.statistics, mode=mode))
         return triton_modes
     return reference if resolved == "reference" else chunked
 
 
-@functools.lru_cache
+@cache
 def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=2)
 

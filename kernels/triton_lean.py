@@ -168,9 +168,9 @@ LEAN = chunked.Route(_forward, _backward)
 
 def _supported(problem: Problem) -> None:
     if problem.logits is not None:
-        raise ValueError("Mode lean makes no logits, and logits were given: write mode='fast'.")
+        raise ValueError("Mode lean makes no logits, and logits were given: write kernel='triton'.")
     if problem.target is not None and problem.target.ndim == 2:
         raise ValueError(
             "Mode lean holds no (N, V) tensor, and the soft targets "
-            f"{tuple(problem.target.shape)} are one: write mode='fast' or kernel='chunked'."
+            f"{tuple(problem.target.shape)} are one: write kernel='triton' or kernel='chunked'."
         )

@@ -107,7 +107,7 @@ def chunked_partials(problem: Problem, want: frozenset[str]) -> Partial:
     z: Tensor | None = None
     parts = []
     for chunk in chunked.chunks(problem, chunked.chunk_rows(problem)):
-        z = chunked.raw_logits(chunk, z)
+        z = chunked.chunk_logits(chunk, z)
         for block, rows in chunked.blocks(z, chunk):
             parts.append(merge.partial(chunked.block_logits(block, rows), rows.target, want))
     return merge.cat(parts)

@@ -50,11 +50,13 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "penalties": (LIBRARY | {"penalties"}, TORCH),
     "heads": (LIBRARY, TORCH),
     "providers": (LIBRARY | {"providers"}, TORCH),
+    "reparam": (set(), TORCH),
+    "calibrators": ({"calibrators"}, TORCH),
     "metrics": (LIBRARY | {"metrics"}, TORCH | {"torchmetrics"}),
     "mixin": ({"objective", "record", "schedules"}, TORCH | {"lightning"}),
     "callbacks": (
-        {"batch", "callbacks", "distributed", "metrics", "mixin", "named_tensors", "objective"}
-        | {"record", "softmax"},
+        {"batch", "calibrators", "callbacks", "distributed", "metrics", "mixin", "named_tensors"}
+        | {"objective", "record", "softmax"},
         TORCH | {"lightning", "lightning_utilities", "numpy", "torchmetrics"},  # all Lightning's
     ),
     "searchpath": (set(), {"hydra"}),

@@ -280,7 +280,9 @@ def feed(monitor: Heard, records: list[LossRecord], start: int = 0) -> list[dict
     strategy = SimpleNamespace(all_gather=lambda packed: packed)
     module = SimpleNamespace(loss=build_objective("ce"), loss_record=None)
     for step, shown in enumerate(records, start):
-        fake: Any = SimpleNamespace(global_step=step, world_size=1, strategy=strategy)
+        fake: Any = SimpleNamespace(
+            global_step=step, world_size=1, strategy=strategy, is_global_zero=True, loggers=[]
+        )
         monitor.on_train_batch_start(fake, module, None, step)  # type: ignore[arg-type]
         module.loss_record = shown
         monitor.on_train_batch_end(fake, module, None, None, step)  # type: ignore[arg-type]
@@ -397,11 +399,10 @@ def test_supervised_mode_never_waits_for_the_device() -> None:
 
 def test_on_an_accelerator_nan_is_told_when_waiting_is_free() -> None:
     monitor = EntropyMonitor()
-    monitor._bad = torch.tensor(3.0)
     for moment in (monitor.on_validation_start, monitor.on_train_epoch_end):
-        monitor._bad, monitor._told = torch.tensor(3.0), False
+        monitor.judge.bad, monitor.judge.told = torch.tensor(3.0), False
         with pytest.warns(UserWarning, match="3 rows"):
-            moment(None, None)  # type: ignore[arg-type]
+            moment(SimpleNamespace(is_global_zero=True, loggers=[]), None)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------ quantiles across ranks

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, multiprocessing
 
-from lightning_losses.metrics import StreamingCalibration, calibration, fine, top_label
+from lightning_losses.metrics import StreamingCalibration, fine, smooth, sums, top_label
 from lightning_losses.metrics.binned import brier_decomposition
+from lightning_losses.metrics.classwise import ClasswiseCalibration
+from lightning_losses.metrics.histogram import ConfidenceHistogram
 
 CASES = json.loads((Path(__file__).parent / "golden" / "calibration.json").read_text())["cases"]
 COUNTS = {"count", "mce_count", "nan_rows"}
@@ -87,11 +89,35 @@ def sorted_ks(rows: Rows) -> float:
     return float(np.abs(np.cumsum(ordered(rows))).max() / len(rows[0]))
 
 
+def sorted_groups(rows: Rows, groups: int) -> dict[str, float]:
+    order, n = np.argsort(rows[0], kind="stable"), len(rows[0])
+    parts = [g for g in np.array_split(order, groups) if len(g)]
+    gaps = [(rows[0][g] - rows[1][g]).mean() for g in parts]
+    chance = [rows[1][g].var() / (len(g) - 1) if len(g) > 1 else None for g in parts]
+    kept = [(len(g), d, v) for g, d, v in zip(parts, gaps, chance, strict=True) if v is not None]
+    square = sum(m / n * (d**2 - v) for m, d, v in kept)
+    return {
+        "rmsce_equal_mass": math.sqrt(sum(len(g) / n * d**2 for g, d in zip(parts, gaps))),  # noqa: B905
+        "mce_equal_mass": max(abs(d) for d in gaps),
+        "ece_debiased": math.sqrt(max(0, square)) if kept else math.nan,
+    }
+
+
+def sorted_risks(rows: Rows) -> dict[str, float]:
+    wrong = np.cumsum(~rows[1].astype(bool)[np.argsort(-rows[0], kind="stable")])
+    n, before = len(wrong), np.concatenate([[0], wrong[:-1]])
+    return {
+        "aurc": float(np.mean(wrong / np.arange(1, n + 1))),
+        "augrc": float(((wrong + before) / 2).sum() / n**2),
+    }
+
+
 def smoothed(rows: Rows, sigma: float = 0.05, points: int = 2001) -> float:
     """Reflected Gaussian by adding mirror images, trapezoid rule: no cosine series, no bins."""
     t, total = np.linspace(0, 1, points), np.zeros(points)
     for c, a in zip(*rows, strict=True):
-        for image in (c, -c, 2 - c, 2 + c, c - 2, 4 - c):
+        far = 2 * math.ceil(1 + 4 * sigma)
+        for image in [s * c + shift for s in (1, -1) for shift in range(-far, far + 1, 2)]:
             total += (c - a) * np.exp(-0.5 * ((t - image) / sigma) ** 2)
     total /= len(rows[0]) * sigma * math.sqrt(2 * math.pi)
     return float(np.trapezoid(np.abs(total), t))
@@ -111,14 +137,20 @@ def fine_bounds(rows: Rows, groups: int = 15, fine_bins: int = 1024) -> dict[str
     c, a = rows[0], rows[1].astype(bool)
     total, edges = len(c), fine.arcsine_edges(fine_bins).numpy()
     cuts = np.cumsum([0] + [len(g) for g in np.array_split(np.arange(total), groups)])
-    out = dict.fromkeys(("ece_equal_mass", "ks", "smece_fixed", "auroc_correctness"), 1e-12)
-    passed = 0
+    keys = ("ece_equal_mass", "ks", "smece_fixed", "auroc_correctness", "aurc", "augrc")
+    out = dict.fromkeys(keys, 1e-12)
+    passed, moved = 0, np.zeros(len(cuts))
     for held in fine_groups(rows, fine_bins):
         n, right = len(held), int(a[held].sum())
         b = np.searchsorted(edges[1:-1], c[held[0]], side="right")
         inside = ((cuts > passed) & (cuts < passed + n)).sum()
         split = n * (edges[b + 1] - edges[b]) + right * (n - right) / n
         out["ece_equal_mass"] += 2 * inside * split / total
+        moved += np.where((cuts > passed) & (cuts < passed + n), split, 0.0)
+        above = total - passed - n
+        harmonic = sum(1 / (above + j) for j in range(1, n + 1))
+        out["aurc"] += right * (n - right) / n * harmonic / total
+        out["augrc"] += right * (n - right) / (2 * total**2)
         over, under = (c * ~a)[held].sum(), ((1 - c) * a)[held].sum()
         out["ks"] = max(out["ks"], min(over, under) / total)
         spread = np.abs(c[held] - a[held]) * np.abs(c[held] - c[held].mean())
@@ -128,6 +160,13 @@ def fine_bounds(rows: Rows, groups: int = 15, fine_bins: int = 1024) -> dict[str
         passed += n
     out["smece_fixed"] += 1e-5  # quadrature of 2001 points above and 1024 in fine.py
     out["ks"] += 1e-12
+    d, sizes = moved[:-1] + moved[1:], np.diff(cuts)
+    d, sizes = d[sizes > 0], sizes[sizes > 0]
+    gap = max(1.0, float(np.max(d / sizes)))  # no gap is larger than 1
+    out["rmsce_equal_mass"] = math.sqrt((d**2 / sizes).sum() / total) + 1e-12
+    out["mce_equal_mass"] = float((d / sizes).max()) + 1e-12
+    square = (d * (2 * gap + d / sizes) + d / np.maximum(sizes - 1, 1)).sum() / total
+    out["ece_debiased"] = math.sqrt(square + 1e-14)  # of a difference of squares: |a - b|^(1/2)
     return out
 
 
@@ -138,6 +177,8 @@ def exact_fine(rows: Rows, groups: int = 15) -> dict[str, float]:
         "ks": sorted_ks(rows),
         "smece_fixed": smoothed(rows),
         "auroc_correctness": roc_auc_score(rows[1], rows[0]) if mixed else math.nan,
+        **sorted_groups(rows, groups),
+        **sorted_risks(rows),
     }
 
 
@@ -273,7 +314,7 @@ some_rows = st.lists(st.tuples(confidences, st.booleans()), min_size=1, max_size
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(some_rows, st.integers(1, 20))
 def test_binned_errors_equal_the_loop(rows: Rows, bins: int) -> None:
     found = measured(rows, bins).compute()
@@ -303,6 +344,41 @@ def test_fine_values_stay_within_their_bounds(rows: Rows, groups: int, fine_bins
     assert found["ks"] >= found["gap"].abs() - 1e-12
 
 
+@settings(max_examples=25, deadline=None)
+@given(some_rows)
+def test_automatic_width_is_where_the_error_equals_it(rows: Rows) -> None:
+    found, sigma = (float(x) for x in smooth.smece_auto(measured(rows).fine_bins))
+    assert found == pytest.approx(value(measured(rows), "smece"), abs=1e-12)
+    centre = [rows[0][held].mean() for held in fine_groups(rows) for _ in held]
+    order = np.concatenate(fine_groups(rows))
+    spread = np.abs(rows[0] - rows[1])[order] * np.abs(rows[0][order] - centre)
+    # The bound of `smece`, of the grid, and quadrature of the reference (8001 points).
+    bound = 0.8 / sigma * spread.mean() + 8e-9 / sigma**2 + 1e-3
+    assert found == pytest.approx(smoothed(rows, sigma, 8001), abs=bound)
+    assert found <= sigma
+    narrower = sigma - 1 / 1024
+    if narrower > 0:
+        assert smoothed(rows, narrower, 8001) >= narrower - bound
+
+
+def test_more_rows_close_the_gap_to_sorted_rows() -> None:
+    # 4000 rows of a plausible classifier: what the bounds allow is far from what happens.
+    rng = np.random.default_rng(3)
+    c = rng.beta(4, 1, 4000)
+    rows = c, rng.uniform(size=4000) < c**1.5
+    found, exact, bounds = measured(rows).compute(), exact_fine(rows), fine_bounds(rows)
+    for key, wanted in exact.items():
+        off = abs(found[key].item() - wanted)
+        assert off <= bounds[key], key
+        assert off < 6e-3, key  # a row of 267 in a group is 4e-3
+    assert found["ece_debiased"] < found["rmsce_equal_mass"]
+    honest = c, rng.uniform(size=4000) < c
+    found = measured(honest).compute()
+    # A calibrated model: sqrt(15 * 0.14 / 4000) = 0.02 is all chance, and the debiased error less.
+    assert found["rmsce_equal_mass"] > 0.005
+    assert found["ece_debiased"] < 0.6 * found["rmsce_equal_mass"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(some_rows)
 def test_brier_terms_sum_to_the_score(rows: Rows) -> None:
@@ -311,6 +387,18 @@ def test_brier_terms_sum_to_the_score(rows: Rows) -> None:
     total = total + parts.within_bin_variance - parts.within_bin_covariance
     assert total.item() == pytest.approx(((rows[0] - rows[1]) ** 2).mean(), abs=1e-12)
     assert parts.brier.item() == pytest.approx(total.item(), abs=1e-12)
+    found = measured(rows).compute()
+    for key in ("reliability", "resolution", "uncertainty"):
+        assert found[f"brier_{key}"] == getattr(parts, key)
+    assert found["brier_confidence"] == parts.brier
+
+
+def test_three_brier_terms_are_enough_where_confidence_is_one_value_a_bin() -> None:
+    c = np.repeat([0.1, 0.5, 0.9], 20)
+    rows = c, np.arange(60) % 7 < 4
+    found = measured(rows, 10).compute()
+    three = found["brier_reliability"] - found["brier_resolution"] + found["brier_uncertainty"]
+    assert three.item() == pytest.approx(((c - rows[1]) ** 2).mean(), abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -559,7 +647,7 @@ def test_module_wide_casts_do_not_round_the_sums(change: Any) -> None:
 def test_a_device_without_float64_gets_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.linspace(0, 1, 50), np.arange(50) % 3 == 0
     wanted = measured(rows).compute()
-    monkeypatch.setattr(calibration, "_sum_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(sums, "sum_dtype", lambda device: torch.float32)
     metric = measured(rows).to("cpu")
     floats = (metric.edges, metric.fine_edges, metric.bin_sums, metric.fine_sums, metric.score_sums)
     assert {t.dtype for t in floats} == {torch.float32}
@@ -617,7 +705,7 @@ def test_errors_say_what_to_write() -> None:
     with pytest.raises(ValueError, match="bins=0"):
         StreamingCalibration(bins=0)
     with pytest.raises(ValueError, match="sigma > 0"):
-        fine.smece(fine.FineBins(one.long(), one, one), sigma=0)
+        smooth.smece(fine.FineBins(one.long(), one, one), sigma=0)
 
 
 # --------------------------------------------------------------------------------- two processes
@@ -627,6 +715,16 @@ def shared_rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     c[::50] = torch.nan
     right = torch.rand(301, generator=generator) < c.nan_to_num()
     return c, right, 3 * c, torch.arange(301) % 7 != 0
+
+
+def others(
+    c: Tensor, right: Tensor, valid: Tensor
+) -> tuple[ClasswiseCalibration, ConfidenceHistogram]:
+    classwise, histogram = ClasswiseCalibration(5), ConfidenceHistogram()
+    p = torch.stack([c, 1 - c], 1)
+    classwise.update(p, right.long(), valid)
+    histogram.update(c, valid)
+    return classwise, histogram
 
 
 def worker(rank: int, world: int, folder: str) -> None:
@@ -650,7 +748,11 @@ def worker(rank: int, world: int, folder: str) -> None:
         lonely.update(c, right, nll=nll, valid=torch.zeros_like(valid))
     with lonely.sync_context():
         inside = lonely.reliability()
-    found = (first, curve, again, local, lonely.compute(), inside)
+    classwise, histogram = others(c[mine], right[mine], valid[mine])
+    found = (
+        *(first, curve, again, local, lonely.compute(), inside),
+        *(classwise.compute(), histogram.compute()),
+    )
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -666,7 +768,11 @@ def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     single.update(c, right, nll=nll, valid=valid)
     exact: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": True}
     for rank in range(2):
-        total, curve, again, local, lonely, inside = torch.load(tmp_path / f"{rank}.pt")
+        loaded = torch.load(tmp_path / f"{rank}.pt")
+        total, curve, again, local, lonely, inside, classes, histogram = loaded
+        both = others(c, right, valid)
+        torch.testing.assert_close(classes, both[0].compute(), **exact)
+        assert torch.equal(histogram, both[1].compute())
         torch.testing.assert_close(total, single.compute(), **exact)
         torch.testing.assert_close(lonely, single.compute(), **exact)
         for diagram in (curve, again, inside):

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_losses.metrics import radius
-from lightning_losses.metrics.radius import rho_a, rho_dom, rho_var, secant, spread
+from lightning_losses.metrics import secant as secant_module
+from lightning_losses.metrics.exact_radius import exact_radius
+from lightning_losses.metrics.radius import rho_a, rho_dom, rho_var, spread
+from lightning_losses.metrics.secant import secant
 from lightning_losses.softmax import Problem
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "radius.json").read_text())["cases"]
@@ -40,6 +42,12 @@ def test_golden(case: dict[str, Any], bound: str) -> None:
     found = float(BOUNDS[bound](row(case["z"]), row(case["a"])))
     assert found == pytest.approx(float(case[bound]), rel=1e-12)
     assert found <= float(case["rho_exact"]) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=[case["name"] for case in GOLDEN])
+def test_golden_exact(case: dict[str, Any]) -> None:
+    found = float(exact_radius(row(case["z"]), row(case["a"])))
+    assert found == pytest.approx(float(case["rho_exact"]), rel=1e-13)
 
 
 def zeros_within(z: np.ndarray, a: np.ndarray, size: float) -> int:
@@ -69,6 +77,79 @@ def test_there_is_no_zero_within_the_bounds(zs: tuple[list[float], list[float]])
     bounds = [float(f(row(z), row(a))) for f in BOUNDS.values()]
     assert min(bounds) >= bounds[0] * (1 - 1e-15)
     assert zeros_within(z, a, 0.99 * max(bounds)) == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(ROWS)
+def test_exact_radius_is_where_the_first_zero_is(zs: tuple[list[float], list[float]]) -> None:
+    z, a = np.array(zs[0]), np.array(zs[1])
+    assume(np.ptp(a) > 0.1)
+    exact = float(exact_radius(row(z), row(a)))
+    assert zeros_within(z, a, 0.99 * exact) == 0
+    t = exact * np.exp(2j * np.pi * np.arange(4097) / 4096)
+    terms = np.exp(z[:, None] + a[:, None] * t)
+    cancelled = np.abs(terms.sum(0)) / np.abs(terms).sum(0)
+    assert cancelled.min() < 0.02  # as near to a zero as 4096 points get
+
+
+def test_exact_radius_of_hard_rows() -> None:
+    # A double zero, (1 + e^t)^2, turns the sum by a whole round at once.
+    double = exact_radius(row([0, math.log(2), 0]), row([0, 1, 2]))
+    assert float(double) == pytest.approx(math.pi, rel=1e-5)
+    # Powers of e^t: 1 + e^t + e^2t + e^3t vanishes at the fourth roots of 1 but for 1 itself.
+    assert float(exact_radius(row([0] * 4), row(range(4)))) == pytest.approx(math.pi / 2, rel=1e-13)
+    masked = exact_radius(row([-math.inf, 3, 0]), row([math.nan, 1, 0]))
+    assert float(masked) == pytest.approx(math.hypot(3, math.pi))
+    far = exact_radius(row([800, 0, 1]), row([1, 0, 0]))  # behind it, exp is no float64
+    assert float(far) == pytest.approx(math.hypot(800 - math.log(1 + math.e), math.pi))
+    none = exact_radius(torch.zeros(2, 3), torch.ones(2, 3))
+    assert none.tolist() == [math.inf, math.inf]
+    assert exact_radius(torch.zeros(0, 3), torch.zeros(0, 3)).shape == (0,)
+    assert exact_radius(torch.zeros(1, 0), torch.zeros(1, 0)).tolist() == [math.inf]
+
+
+def test_exact_radius_says_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match=r"must both be \(N, V\)"):
+        exact_radius(torch.zeros(3), torch.zeros(3))
+    with pytest.raises(ValueError, match="Row 1 has logits or slopes that are not finite"):
+        exact_radius(torch.zeros(2, 2), torch.tensor([[0.0, 1.0], [0.0, math.nan]]))
+
+
+def tilt_by_bisection(z: np.ndarray, a: np.ndarray) -> float:
+    """The nearest real t at which the class on top holds half, by looking and halving."""
+    top, nearest = z.argmax(), math.inf
+    for sign in (1.0, -1.0):
+
+        def holds(u: float, sign: float = sign) -> bool:
+            p = np.exp(z + sign * u * a - (z + sign * u * a).max())
+            return bool(p[top] > p.sum() / 2)
+
+        low, high = 0.0, 1e-3
+        while holds(high) and high < 1e6:
+            high *= 1.5
+        for _ in range(100):
+            middle = (low + high) / 2
+            low, high = (middle, high) if holds(middle) else (low, middle)
+        nearest = min(nearest, low if high < 1e6 else math.inf)
+    return nearest
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_rho_dom_is_what_it_says(zs: tuple[list[float], list[float]]) -> None:
+    z, a = np.array(zs[0]), np.array(zs[1])
+    assume(np.ptp(a) > 0.1)
+    expected = math.hypot(tilt_by_bisection(z, a), math.pi / np.ptp(a))
+    assert float(rho_dom(row(z), row(a))) == pytest.approx(expected, rel=1e-9)
+    single = float(rho_dom(row(z).float(), row(a).float()))
+    assert single == pytest.approx(expected, rel=1e-4)
+
+
+def test_rho_dom_counts_classes_that_do_not_rise() -> None:
+    # The second class nearly holds half already; the third tips the scales long before it leads.
+    u = 5 + math.log(1 - math.exp(-0.01))
+    found = float(rho_dom(row([0, -0.01, -5]), row([0, 0, 1])))
+    assert found == pytest.approx(math.hypot(u, math.pi), rel=1e-12)
 
 
 def test_the_count_of_zeros_counts() -> None:
@@ -168,7 +249,7 @@ def logits_by_hand(p: Problem) -> Tensor:
 def test_secant_streams_over_classes(
     entries: int, hidden: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(radius, "ENTRIES", entries)
+    monkeypatch.setattr(secant_module, "ENTRIES", entries)
     old, new = (problem(7, 11, seed, hidden, torch.float64) for seed in (0, 1))
     found = secant(old, new)
     change = logits_by_hand(new) - logits_by_hand(old)
@@ -176,8 +257,73 @@ def test_secant_streams_over_classes(
     torch.testing.assert_close(found.size, logits_by_hand(old).abs().amax(1))
 
 
-def test_secant_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(radius, "ENTRIES", 64)
+# Targets: class indices, distributions, none.
+@pytest.mark.parametrize("target", ["index", "distribution", None])
+@pytest.mark.parametrize("entries", [1, 21, 1000])
+def test_bounds_stream_over_classes(
+    entries: int, target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secant_module, "ENTRIES", entries)
+    old, new = (problem(7, 11, seed, True, torch.float64) for seed in (0, 1))
+    z, a = logits_by_hand(old), logits_by_hand(new) - logits_by_hand(old)
+    share = torch.softmax(torch.randn(7, 11, dtype=torch.float64), 1)
+    if target == "index":
+        share = torch.nn.functional.one_hot(torch.arange(7) + 2, 11).double()
+    given = {"index": torch.arange(7) + 2, "distribution": share, None: None}[target]
+    bounds = secant(old._replace(target=given), new, bounds=True).bounds
+    torch.testing.assert_close(bounds.rho_var, rho_var(z, a), rtol=1e-9, atol=0)
+    assert float(bounds.rho_dom.min()) == pytest.approx(float(rho_dom(z, a).min()), rel=1e-9)
+    slope = ((torch.softmax(z, 1) - share) * a).sum(1)
+    if target is None:
+        assert bounds.slope is None
+    else:
+        torch.testing.assert_close(bounds.slope, slope)
+
+
+def test_the_smallest_rho_dom_is_found_among_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (problem(300, 5, seed, False, torch.float64) for seed in (0, 1))
+    # Confident rows whose rho_dom is far above their rho_a, so that the widest row is not it.
+    old = old._replace(softcap=None, temperature=None, logits=8 * old.logits)
+    new = new._replace(softcap=None, temperature=None, logits=old.logits + 0.1 * new.logits)
+    change = 3 * (new.logits - old.logits)
+    every = rho_dom(3 * old.logits, change)
+    assert int(every.argmin()) != int(spread(change).argmax())
+    bounds = secant(old, new, bounds=True).bounds
+    assert float(bounds.rho_dom.min()) == pytest.approx(float(every.min()), rel=1e-9)
+    assert int((bounds.rho_dom != math.pi / spread(change)).sum()) < 300  # not all were looked at
+    monkeypatch.setattr(secant_module, "SEARCHED", 10)  # two rows
+    short = secant(old, new, bounds=True).bounds
+    assert (short.rho_dom <= every * (1 + 1e-12)).all()
+
+
+def test_bounds_of_rows_without_an_answer() -> None:
+    def of(*z: float) -> Problem:
+        return problem(1, 3, 0, False, torch.float32)._replace(
+            logits=torch.tensor([z]),
+            temperature=None,
+            softcap=None,
+            logit_scale=1.0,
+            target=torch.tensor([1]),
+        )
+
+    inf, nan = math.inf, math.nan
+    for after in ((1, nan, 0), (1, 2, -inf), (inf, 2, 0)):  # no step is safe
+        bounds = secant(of(1, 2, 0), of(*after), bounds=True).bounds
+        assert [float(bounds.rho_dom), float(bounds.rho_var)] == [0.0, 0.0]
+    for same in ((1, 2, 0), (1, 2, -inf), (-inf, -inf, -inf)):  # nothing moved
+        bounds = secant(of(*same), of(*same), bounds=True).bounds
+        assert [float(bounds.rho_dom), float(bounds.rho_var)] == [inf, inf]
+        assert float(bounds.slope) == 0.0
+    none = problem(0, 3, 0, False, torch.float32)
+    assert secant(none, none, bounds=True).bounds.rho_dom.shape == (0,)
+    strange = of(1, 2, 0)._replace(target=torch.tensor([7]))  # no class of these
+    assert float(secant(strange, of(1, 3, 0), bounds=True).bounds.slope) == 0.0
+
+
+@pytest.mark.parametrize("bounds", [False, True])
+def test_secant_never_holds_all_logits(bounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secant_module, "ENTRIES", 64)
+    monkeypatch.setattr(secant_module, "SEARCHED", 200)  # two rows of 100, forth and back
     largest = 0
 
     class Sizes(TorchDispatchMode):
@@ -190,8 +336,8 @@ def test_secant_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     old, new = (problem(16, 100, seed, True, torch.float32) for seed in (0, 1))
     with Sizes():
-        secant(old, new)
-    assert 0 < largest <= 64
+        secant(old, new, bounds)
+    assert 0 < largest <= (400 if bounds else 64) < 16 * 100
 
 
 def test_secant_drops_classes_that_are_masked_on_both_sides() -> None:

@@ -7,16 +7,19 @@ from lightning_losses.build import build_objective
 from lightning_losses.mixin import LossMixin
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
-from lightning_losses.softmax import SoftmaxStats, softmax_stats
+from lightning_losses.reparam import sigma_reparam
+from lightning_losses.softmax import ClassRange, SoftmaxStats, softmax_stats
 from lightning_losses.term import Term
 
 __all__ = [
+    "ClassRange",
     "LossMixin",
     "LossRecord",
     "Objective",
     "SoftmaxStats",
     "Term",
     "build_objective",
+    "sigma_reparam",
     "softmax_stats",
 ]
 

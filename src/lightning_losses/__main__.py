@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`lightning-losses list | show KEY`: what is in the catalogue, and what a key needs."""
+"""`lightning-losses list | show KEY | report RUN`: the catalogue, and reports of runs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import argparse
 import inspect
 import sys
 import textwrap
+from pathlib import Path
 
 from torch import nn
 
 from lightning_losses.build import build_objective
 from lightning_losses.catalogue import GROUPS, find, keys, summary, target_class, yaml_text
+from lightning_losses.dashboard.report import write_report
 from lightning_losses.named_tensors import describe
 from lightning_losses.softmax import STATISTICS, describe_kernel
 from lightning_losses.term import Term
@@ -25,10 +27,23 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("list", help="every key, by group and family, with needs and scope")
     show = commands.add_parser("show", help="one key: needs, scope, paper, defaults, kernel")
     show.add_argument("key", help="a name from `list`, or GROUP/NAME")
+    report = commands.add_parser("report", help="a run, or several compared, as one HTML file")
+    report.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="a run's folder, a Hydra multirun's, an offline W&B run, or entity/project/run_id",
+    )
+    report.add_argument("--out", type=Path, help="folder to write to; report/ in the run's if not")
     options = parser.parse_args(argv)
     try:
-        print(listing() if options.command == "list" else details(options.key))
-    except ValueError as error:
+        if options.command == "list":
+            print(listing())
+        elif options.command == "show":
+            print(details(options.key))
+        else:
+            print(write_report(options.runs, options.out))
+    except (ValueError, ImportError) as error:
         print(f"lightning-losses: {error}", file=sys.stderr)
         return 2
     return 0

@@ -16,7 +16,7 @@ from lightning_losses.evaluation import REDUCTIONS, Evaluation
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.record import LossRecord
 from lightning_losses.routing import missing_tensor
-from lightning_losses.softmax import KERNELS, STATISTICS, in_autocast_dtype
+from lightning_losses.softmax import KERNELS, STATISTICS, TWO_PASSES, in_autocast_dtype
 from lightning_losses.term import Term
 
 
@@ -180,7 +180,7 @@ class Objective(nn.Module):
             and "hidden" in tensors
             and "logits" not in tensors
             and "class_range" not in tensors  # one gather for all rows, not one a chunk
-            and self.kernel != "reference"
+            and self.kernel not in TWO_PASSES
             and self.reduction != "none"
             and torch.is_grad_enabled()
             and not torch.compiler.is_compiling()

@@ -21,6 +21,7 @@ from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
 from lightning_losses.kernels.resolve import (
     KERNELS,
     SMALL,
+    TWO_PASSES,
     describe_kernel,
     kernel_module,
     resolve_kernel,
@@ -33,6 +34,7 @@ __all__ = [
     "KERNELS",
     "SMALL",
     "STATISTICS",
+    "TWO_PASSES",
     "ClassRange",
     "Direction",
     "Problem",
@@ -120,7 +122,7 @@ def softmax_stats(
             all classes on each. The hidden states' gradient is summed over ranks, once: it is the
             whole one on each.
         want: names out of ``STATISTICS``; all (that the arguments allow) if None.
-        kernel: ``auto``, ``reference``, ``chunked`` or ``triton``; the numbers are the same.
+        kernel: one of ``KERNELS``; the numbers are the same.
 
     Returns:
         SoftmaxStats with statistics of shape ``(...)``, float32 or float64. All but ``prediction``

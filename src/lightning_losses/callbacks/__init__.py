@@ -2,9 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Monitors (read records) and controllers (also act), one a file."""
 
+from lightning_losses.callbacks.attention_entropy import AttentionEntropyMonitor
 from lightning_losses.callbacks.calibration import CalibrationMonitor
+from lightning_losses.callbacks.drift import DriftMonitor
 from lightning_losses.callbacks.entropy import EntropyMonitor
 from lightning_losses.callbacks.monitor import Monitor
+from lightning_losses.callbacks.post_hoc_calibration import PostHocCalibration
 from lightning_losses.callbacks.step_radius import StepRadiusMonitor
+from lightning_losses.callbacks.step_radius_controller import StepRadiusController
 
-__all__ = ["CalibrationMonitor", "EntropyMonitor", "Monitor", "StepRadiusMonitor"]
+__all__ = [
+    "AttentionEntropyMonitor",
+    "CalibrationMonitor",
+    "DriftMonitor",
+    "EntropyMonitor",
+    "Monitor",
+    "PostHocCalibration",
+    "StepRadiusController",
+    "StepRadiusMonitor",
+]

@@ -11,32 +11,47 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.monitor import RecordReader
+from lightning_losses.callbacks.epoch_reader import EpochReader
+from lightning_losses.callbacks.plain_logits import PLAIN_LOGITS, plain_logits
 from lightning_losses.callbacks.table import write_table
 from lightning_losses.metrics import StreamingCalibration
+from lightning_losses.metrics.classwise import ClasswiseCalibration
 
 LOGGED = (
     "ece",
     "ece_equal_mass",
-    "smece_fixed",
+    "ece_debiased",
+    "ece_classwise",
+    "mce",
+    "rmsce",
     "over",
     "under",
     "gap",
     "brier",
+    "brier_reliability",
+    "brier_resolution",
+    "brier_uncertainty",
     "nll",
+    "ks",
+    "smece",
+    "smece_fixed",
+    "aurc",
+    "augrc",
     "auroc_correctness",
     "accuracy",
 )
 COLUMNS = ("stage", "epoch", "lower", "upper", "count", "confidence", "accuracy")
 
 
-class CalibrationMonitor(RecordReader):
+class CalibrationMonitor(EpochReader):
     """Logs ``calibration/<stage>/<measure>`` at the end of every validation and test epoch.
 
-    The measures are those of `StreamingCalibration`, over the rows that count of all batches and
-    ranks: ``ece``, ``ece_equal_mass``, ``smece_fixed``, its parts ``over`` and ``under``, ``gap``
-    (confidence minus accuracy), ``accuracy`` and ``auroc_correctness`` (fractions), ``brier`` (in
-    [0, 2]), ``nll`` (nats). The stage is ``val`` or ``test``; from the second dataloader on
+    The measures are those of `StreamingCalibration` and `ClasswiseCalibration`, over the rows that
+    count of all batches and ranks, as listed in `LOGGED`: calibration errors (fractions), ``gap``
+    (confidence minus accuracy), ranking of right above wrong, ``brier`` (in [0, 2]) and the parts
+    of the Brier score of "the prediction is right", ``nll`` (nats), ``accuracy``. ``ece_classwise``
+    needs the step's ``logits`` (not just hidden and head_weight) and at most 100 classes, and is
+    left out elsewhere. The stage is ``val`` or ``test``; from the second dataloader on
     ``val/dataloader_idx_1`` and so on. A measure that is undefined (``auroc_correctness`` when all
     rows are right; everything when no row counts) is not logged that epoch.
 
@@ -56,13 +71,14 @@ class CalibrationMonitor(RecordReader):
             give a second monitor another one.
     """
 
-    watches = ("log_prob", "collision", "confidence", "prediction", "target")
+    watches = ("log_prob", "collision", "confidence", "prediction", "target", *PLAIN_LOGITS)
 
     def __init__(self, bins: int = 15, name: str = "calibration") -> None:
         super().__init__()
         self.bins, self.name = bins, name
         self.table: list[dict[str, Any]] = []
         self._metrics = [StreamingCalibration(bins)]  # one a dataloader
+        self._classwise = [ClasswiseCalibration(bins=bins)]
 
     @property
     def state_key(self) -> str:
@@ -71,12 +87,15 @@ class CalibrationMonitor(RecordReader):
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
-        self._metrics = []
+        self._metrics, self._classwise = [], []
         for _ in range(max(dataloaders, 1)):
             metric = StreamingCalibration(self.bins).to(module.device)
+            classwise = ClasswiseCalibration(bins=self.bins).to(module.device)
             nothing = torch.zeros(0, device=module.device)
             metric.update(nothing, nothing)  # or torchmetrics warns of a rank without batches
+            classwise.update(nothing[:, None], nothing.long())
             self._metrics.append(metric)
+            self._classwise.append(classwise)
         self.watch(module, True)
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
@@ -103,6 +122,9 @@ class CalibrationMonitor(RecordReader):
         self._metrics[dataloader_idx].update(
             stats.confidence, stats.prediction == target, -stats.log_prob, brier, stats.valid
         )
+        classwise, logits = self._classwise[dataloader_idx], plain_logits(record)
+        if logits is not None and logits.shape[1] <= classwise.max_classes:
+            classwise.update(logits.softmax(1), target, stats.valid)
 
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Reduce over ranks, which therefore all come here; log, and write the table."""
@@ -113,6 +135,7 @@ class CalibrationMonitor(RecordReader):
         for index, metric in enumerate(self._metrics):
             label = f"{stage}/dataloader_idx_{index}" if index else stage
             values, bins = metric.compute(), metric.reliability()
+            values["ece_classwise"] = self._classwise[index].compute()["ece_classwise"]
             if not int(values["count"]):
                 continue
             if nan_rows := int(values["nan_rows"]):
@@ -139,54 +162,3 @@ class CalibrationMonitor(RecordReader):
             self.say_once(f"reliability.csv is only written to a local folder, not to {folder}.")
             return
         write_table(Path(folder, file), COLUMNS, self.table, key=2)
-
-    # -- when: confidence on data that is being fitted says little, so training is left out ------
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin, unless this is the sanity check."""
-        if not trainer.sanity_checking:
-            self.start(pl_module, len(trainer.num_val_batches))
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count this batch."""
-        if not trainer.sanity_checking:
-            self.add(pl_module, dataloader_idx)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log this epoch."""
-        if not trainer.sanity_checking:
-            self.report(trainer, pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin."""
-        self.start(pl_module, len(trainer.num_test_batches))
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count this batch."""
-        self.add(pl_module, dataloader_idx)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log this epoch."""
-        self.report(trainer, pl_module, "test")
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave no request with the objective when a run is cut off within an epoch."""
-        self.watch(pl_module, False)

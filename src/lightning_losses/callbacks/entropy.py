@@ -4,40 +4,50 @@
 
 from __future__ import annotations
 
-from math import isnan
-from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_losses.callbacks.alarm import Alarm
-from lightning_losses.callbacks.entropy_sketch import NAMES, SKETCH, merge, sketch
-from lightning_losses.callbacks.monitor import Monitor
+from lightning_losses.callbacks.announce import Action
+from lightning_losses.callbacks.entropy_judge import Judge
+from lightning_losses.callbacks.entropy_pairs import ValidationGap, gathered
+from lightning_losses.callbacks.entropy_rules import EntropyRules, Mode
+from lightning_losses.callbacks.marginal import MARGINAL, is_class_index, marginal, marginal_sums
 from lightning_losses.record import LossRecord
 
 
-class EntropyMonitor(Monitor):
+class EntropyMonitor(ValidationGap):
     """Logs the entropy of the predictions in training steps, and alerts on what is not healthy.
 
-    Logged every ``every_n_steps``, over the rows of all ranks that count: ``entropy/mean``, the
-    quantiles ``entropy/p10``, ``p50``, ``p90`` (nats), ``entropy/effective_classes`` (the mean of
-    e^H), ``entropy/rows`` (how many rows this is about), ``entropy/alert`` (0 none, 1 warning,
-    2 critical), and, once the baseline is frozen, ``entropy/ratio``, the mean over the baseline.
-    The baseline is the median of the first ``baseline_measurements`` means after ``warmup_steps``.
+    Logged every ``every_n_steps``, over the rows of all ranks that count:
+
+    - ``entropy/mean``, the quantiles ``p10``, ``p50``, ``p90`` (nats), ``effective_classes`` (the
+      mean of e^H), ``rows`` (how many this is about), ``alert`` (0 none, 1 warning, 2 critical),
+      and, once the baseline is frozen, ``ratio``, the mean over the baseline: the median of the
+      first ``baseline_measurements`` means after ``warmup_steps``;
+    - ``entropy/marginal`` (nats) and ``marginal_classes``, its exponential: entropy of the mean
+      prediction of up to ``max_rows`` rows of each rank. Not where the vocabulary is sliced;
+    - where targets are class indices, ``entropy/nll_gap``: NLL - H in nats, 0 for a calibrated
+      model, more for one that is too sure; and ``entropy/val_nll_gap``, of a validation epoch;
+    - where the step passes ``advantage``, ``entropy/token_covariance`` of it and log p: while it is
+      positive, a policy's entropy falls (arXiv 2505.22617).
 
     Falling entropy is success in supervised training and collapse in policy training, hence modes:
 
-    - ``supervised`` alerts (2) only on rows whose entropy is NaN (logits of NaN or +inf), which are
-      left out of the numbers. Training waits for the device only once, for the baseline; so on an
-      accelerator the Python warning comes at the next validation or epoch end.
-    - ``policy`` alerts as well when the mean stays below ``warn_ratio`` of its baseline (1) or
-      below ``critical_ratio`` (2), when e^H stays below ``critical_classes`` (2), and when entropy
-      explodes beyond ``explosion_ratio`` times the baseline (1), each for ``patience`` measurements
-      in a row. One warning a tier; it is armed again when the cause has gone back past its
-      threshold by a fifth. Reads the device at due steps.
+    - ``supervised`` warns (1) when NLL - H exceeds ``warn_gap``, and is critical (2) when the mean
+      prediction uses less than ``critical_share`` of the classes of the labels (without labels, of
+      all classes, where rows are enough to tell). Training waits for an accelerator only for the
+      baseline and once in 100 measurements; so there alerts come at the next validation or epoch
+      end.
+    - ``policy`` warns when the mean is below ``warn_ratio`` of its baseline or beyond
+      ``explosion_ratio`` times it, and is critical when it is below ``critical_ratio`` or e^H below
+      ``critical_classes``. Reads the device at due steps.
+
+    Each needs ``patience`` measurements in a row (2 validation epochs), fires once, and is armed
+    again when the cause has gone back past its threshold by a fifth. In both modes rows with an
+    entropy of NaN (logits of NaN or +inf) are critical, and left out of the numbers.
 
     A measurement without a row that counts logs the values of the one before it (zeros if there
     was none) with ``entropy/rows`` 0, because every rank must log the same keys; it moves neither
@@ -49,21 +59,24 @@ class EntropyMonitor(Monitor):
         warmup_steps: steps before baseline and alerts.
         baseline_measurements: measurements with rows in the baseline.
         patience: measurements in a row that an alert needs.
-        warn_ratio: of the baseline. This and the next three are starting points, not proven.
+        warn_ratio: of the baseline. This and the next five are starting points, not proven.
         critical_ratio: of the baseline.
         critical_classes: effective classes; 1 is a model that has no choice left.
         explosion_ratio: of the baseline.
+        warn_gap: of NLL - H, nats.
+        critical_share: of the classes that predictions should use, a fraction.
+        max_rows: rows of a rank in the mean prediction.
+        on_warning: ``log``, ``warn``, ``alert`` (Weights & Biases) or ``stop``.
+        on_critical: likewise.
         name: first part of the logged names; give a second monitor another one.
 
     Raises:
-        ValueError: unknown mode, a count below 1, thresholds out of order.
+        ValueError: unknown mode or action, a count below 1, thresholds out of order.
     """
-
-    watches = ("entropy",)
 
     def __init__(
         self,
-        mode: Literal["supervised", "policy"] = "supervised",
+        mode: Mode = "supervised",
         every_n_steps: int = 10,
         warmup_steps: int = 20,
         baseline_measurements: int = 10,
@@ -72,32 +85,30 @@ class EntropyMonitor(Monitor):
         critical_ratio: float = 0.2,
         critical_classes: float = 1.05,
         explosion_ratio: float = 2.0,
+        warn_gap: float = 0.3,
+        critical_share: float = 0.5,
+        max_rows: int = 256,
+        on_warning: Action = "warn",
+        on_critical: Action = "alert",
         name: str = "entropy",
     ) -> None:
         super().__init__(every_n_steps)
         if mode not in ("supervised", "policy"):
             raise ValueError(f"Unknown mode {mode!r}; write mode=supervised or mode=policy.")
-        for option, value in (
-            ("baseline_measurements", baseline_measurements),
-            ("patience", patience),
-        ):
+        counts = {"baseline_measurements": baseline_measurements, "patience": patience}
+        for option, value in (counts | {"max_rows": max_rows}).items():
             if value < 1:
                 raise ValueError(f"{option} must be at least 1, got {value}.")
-        if not 0 <= critical_ratio <= warn_ratio <= 1 <= explosion_ratio:
-            raise ValueError(
-                "The thresholds must be 0 <= critical_ratio <= warn_ratio <= 1 <= explosion_ratio, "
-                f"got {critical_ratio}, {warn_ratio}, {explosion_ratio}; write 0.2, 0.5, 2."
-            )
-        self.mode, self.name, self.patience = mode, name, patience
-        self.warmup_steps, self.baseline_measurements = warmup_steps, baseline_measurements
-        self.warn_ratio, self.critical_ratio = warn_ratio, critical_ratio
-        self.critical_classes, self.explosion_ratio = critical_classes, explosion_ratio
-        self.baseline: float | None = None
-        self.alarms = {key: Alarm(patience) for key in ("critical", "collapse", "explosion")}
-        self._means: list[Tensor | float] = []  # until the baseline is frozen
-        self._last: Tensor | list[float] | None = None
-        self._bad: Tensor | int = 0  # rows with NaN that nobody was told of yet
-        self._told = False
+        self.mode, self.name, self.supervised = mode, name, mode == "supervised"
+        self.warmup_steps, self.max_rows = warmup_steps, max_rows
+        rules = EntropyRules(
+            mode, patience, warn_ratio, critical_ratio, critical_classes, explosion_ratio,
+            warn_gap, critical_share, name,
+        )  # fmt: skip
+        self.judge = Judge(rules, baseline_measurements, on_warning, on_critical)
+        self._labelled = False  # as of the last step; log p cannot be had without a target
+        self._last: dict[str, Tensor | float] = {}
+        self._marginal: tuple[LossRecord, Tensor | None] | None = None
 
     @property
     def state_key(self) -> str:
@@ -106,125 +117,87 @@ class EntropyMonitor(Monitor):
             mode=self.mode, every_n_steps=self.every_n_steps, name=self.name
         )
 
+    @property
+    def baseline(self) -> float | None:
+        """Nats; None until it is frozen."""
+        return self.judge.baseline.value
+
+    # -- measuring ---------------------------------------------------------------------------------
+
+    def watch(self, module: LightningModule, on: bool) -> None:
+        """Ask for entropies, and for log p once targets are known to be classes."""
+        also = ("log_prob",) if self._labelled else ()
+        self.watches = ("entropy", "advantage", *MARGINAL, *also)  # type: ignore[misc]
+        super().watch(module, on)
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Take the mean prediction while the head is still the one that predicted."""
+        record = getattr(pl_module, "loss_record", None)
+        if self.due and isinstance(record, LossRecord) and record is not self._seen:
+            self._marginal = record, marginal_sums(record, self.max_rows)
+
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Log one record's entropy; on several ranks every rank must come here."""
+        kept, self._marginal = self._marginal, None
+        asked, self._labelled = self._labelled, is_class_index(record.captured.get("target"))
         entropy = record.stats.entropy
         if entropy is None:
-            self.say_once(
-                "this step has no class logits, so there is no entropy to log. Pass logits (N, C), "
-                "or hidden (N, D) and head_weight (C, D), to compute_loss."
-            )
+            if self._labelled or not asked:  # else it was refused with log p, and comes next time
+                self.say_once(
+                    "this step has no class logits, so there is no entropy to log. Pass logits "
+                    "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
+                )
             return
-        packed = sketch(entropy, record.stats.valid, SKETCH if trainer.world_size > 1 else None)
-        gathered = trainer.strategy.all_gather(packed)
-        values, rows, bad = merge(gathered.reshape(-1, len(packed)))
-        if self._last is None:
-            self._last = torch.zeros_like(values)
-        before = values.new_tensor(self._last) if isinstance(self._last, list) else self._last
-        self._last = values = torch.where(rows > 0, values, before)
-        self._collect(torch.where(rows > 0, values[0], torch.nan))
-        logged = dict(zip(NAMES, values.unbind(), strict=True)) | {"rows": rows}
+        found, rows, bad = gathered(trainer, record, entropy, self.supervised)
+        share = torch.full_like(rows, torch.nan)
+        same = kept is not None and kept[0] is record
+        sums = kept[1] if kept and same else marginal_sums(record, self.max_rows)
+        if sums is not None:
+            of = marginal(sums, trainer, self._labelled and self.supervised)
+            found |= {"marginal": of.entropy, "marginal_classes": of.entropy.exp()}
+            share = of.share.to(rows)
+        for key, value in found.items():  # one without a row that counts is the one before it
+            before = torch.as_tensor(self._last.get(key, 0.0)).to(value)
+            found[key] = torch.where((rows > 0) & value.isfinite(), value, before)
+        self._last = dict(found)
+        if self._measured_step >= self.warmup_steps:
+            self.judge.baseline.add(torch.where(rows > 0, found["mean"], torch.nan))
+            gap = found.get("nll_gap", share.new_tensor(torch.nan))
+            classes = found["effective_classes"]
+            self.judge.add(self._measured_step, found["mean"], classes, rows, share, gap)
+        self.judge.bad = self.judge.bad + bad
+        free = entropy.device.type == "cpu"  # asking a CPU costs nothing
+        if self.mode == "policy" or free or self.judge.full:
+            self.judge.read(trainer, self._measured_step)
         if self.baseline is not None:
-            logged["ratio"] = values[0] / self._divisor
-        logged["alert"] = 2.0 * (bad > 0)
-        self._bad = self._bad + bad
-        if self.mode == "policy":
-            mean, classes, count = torch.stack([*values[:2], rows]).tolist()
-            tier = self._judge(mean, classes) if count else self._tier
-            logged["alert"] = logged["alert"].clamp(min=tier)
-        if self.mode == "policy" or entropy.device.type == "cpu":  # asking a CPU is free
-            self._tell_of_nan()
-        self.publish(
-            {f"{self.name}/{key}": value for key, value in logged.items()}, max(record.rows, 1)
-        )
+            found["ratio"] = found["mean"] / self.judge.baseline.divisor
+        found |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
+        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.rows, 1))
+
+    # -- when waiting for the device costs nothing ------------------------------------------------
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A moment when waiting for the device costs nothing."""
-        self._tell_of_nan()
+        """Judge what was measured."""
+        self.judge.read(trainer, self._measured_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Another."""
-        self._tell_of_nan()
+        """Judge what was measured."""
+        self.judge.read(trainer, self._measured_step)
 
-    # -- the baseline and the alerts ---------------------------------------------------------------
-
-    @property
-    def _divisor(self) -> float:
-        """A model that began without any entropy has no ratio to it."""
-        return max(self.baseline or 0.0, 1e-6)
-
-    @property
-    def _tier(self) -> int:
-        return 2 if self.alarms["critical"].on else int(any(a.on for a in self.alarms.values()))
-
-    def _collect(self, mean: Tensor) -> None:
-        """Add to the baseline; NaN, which is no row that counts on any rank, is not added."""
-        if self.baseline is not None or self._measured_step < self.warmup_steps:
-            return
-        self._means.append(mean)
-        if len(self._means) >= self.baseline_measurements:
-            found = [value for value in map(float, self._means) if not isnan(value)]
-            self._means = list(found)
-            if len(found) == self.baseline_measurements:
-                self.baseline, self._means = median(found), []
-
-    def _judge(self, mean: float, classes: float) -> int:
-        """Move the alarms, warn of the gravest that went off, and return the tier."""
-        if self._measured_step < self.warmup_steps:
-            return 0
-        ratio = 1.0 if self.baseline is None else mean / self._divisor
-        floor = 1 + 1.2 * (self.critical_classes - 1)
-        rang = {
-            "critical": self.alarms["critical"].update(
-                bad=ratio < self.critical_ratio or classes < self.critical_classes,
-                good=ratio >= 1.2 * self.critical_ratio and classes >= floor,
-            ),
-            "collapse": self.alarms["collapse"].update(
-                bad=ratio < self.warn_ratio, good=ratio >= min(1.2 * self.warn_ratio, 1.0)
-            ),
-            "explosion": self.alarms["explosion"].update(
-                bad=ratio > self.explosion_ratio,
-                good=ratio <= max(self.explosion_ratio / 1.2, 1.0),
-            ),
-        }
-        if fired := next((key for key, value in rang.items() if value), None):
-            what = "exploded" if fired == "explosion" else "collapsed"
-            if fired == "critical":
-                what += " critically"
-            than = "" if self.baseline is None else f", {ratio:.2f} of its baseline"
-            rank_zero_warn(
-                f"EntropyMonitor: policy entropy has {what} at step {self._measured_step}: mean "
-                f"{mean:.4g} nats{than}, {classes:.3g} effective classes, for {self.patience} "
-                f"measurements in a row. See {self.name}/mean and the rewards before going on."
-            )
-        return self._tier
-
-    def _tell_of_nan(self) -> None:
-        bad = int(self._bad)
-        self._bad = 0
-        if bad and not self._told:
-            rank_zero_warn(
-                f"EntropyMonitor: {bad} rows had an entropy of NaN by step "
-                f"{self._measured_step}; {self.name}/* leaves them out."
-            )
-        self._told = bool(bad)
+    def judge_gap(self, trainer: Trainer, gap: float) -> None:
+        """Speak of a validation epoch."""
+        self.judge.say(trainer, self.judge.rules.judge_validation(trainer.current_epoch, gap))
 
     # -- resuming ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next measurement depends on, as plain numbers."""
-        last = self._last
-        return {
-            "baseline": self.baseline,
-            "means": [float(mean) for mean in self._means],
-            "last": last.tolist() if isinstance(last, Tensor) else last,
-            "alarms": {key: [alarm.on, alarm.count] for key, alarm in self.alarms.items()},
-            "told": self._told,
-        }
+        last = {key: float(value) for key, value in self._last.items()}
+        return self.judge.state_dict() | {"last": last, "labelled": self._labelled}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.baseline, self._last = state_dict["baseline"], state_dict["last"]
-        self._means, self._told = list(state_dict["means"]), state_dict["told"]
-        for key, (on, count) in state_dict["alarms"].items():
-            self.alarms[key].on, self.alarms[key].count = on, count
+        self.judge.load_state_dict(state_dict)
+        self._last, self._labelled = dict(state_dict["last"]), state_dict["labelled"]

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,24 +15,22 @@ from torch.optim import Optimizer
 
 from lightning_losses.callbacks.probe import Named, Probe, ProbeFailed
 from lightning_losses.callbacks.rows import Rows, rows_of
-from lightning_losses.metrics.radius import Secant, secant
+from lightning_losses.metrics.secant import Secant, secant
 
 #: A re-run at unchanged parameters may differ from the real step by this r (or by rounding).
 TOLERANCE = 1e-3
 
+M = TypeVar("M")
+T = TypeVar("T")
 
-class Measured(NamedTuple):
-    """One optimizer's step, over all ranks; 0-dim each."""
-
-    r: Tensor
-    r_p99: Tensor
-    update_norm: Tensor
-    rows: Tensor
-    noise_floor: Tensor | None  # None in float32 and float64
+#: Parameters that an optimizer moves, each with a copy of its value before.
+Kept = list[tuple[Tensor, Tensor]]
 
 
-class MeasuredStep:
+class MeasuredStep(Generic[M]):
     """One training step while it is measured. Never raises: what goes wrong is its ``failure``.
+
+    A subclass says in ``settle`` what is done about an optimizer's step and what is found.
 
     Args:
         trainer: passed on to `Probe`, as ``module``, ``batch``, ``batch_idx`` and ``call`` are.
@@ -39,6 +38,10 @@ class MeasuredStep:
         max_rows: see `rows_of`.
         replay: r between a real step and its re-run, if that is known already.
     """
+
+    repeats: ClassVar[bool] = False
+    """Whether a further step of one optimizer within the training step is settled too; the logits
+    before it take another re-run."""
 
     def __init__(
         self,
@@ -59,9 +62,13 @@ class MeasuredStep:
         self.calls = 0
         self.stepped = False
         self.failure: str | None = None
-        self.measured: dict[int, Measured] = {}
-        self._kept: dict[Optimizer, list[tuple[Tensor, Tensor]]] = {}
+        self.measured: dict[int, M] = {}
+        self._kept: dict[Optimizer, Kept] = {}
         self.probe = Probe(trainer, module, batch, batch_idx, self._read, call)
+
+    def settle(self, before: Rows, kept: Kept, norm: Tensor) -> tuple[M | None, Rows | None]:
+        """What was found, and the rows as they are now; None both if it failed on any rank."""
+        raise NotImplementedError
 
     def observe(self, named: Named) -> None:
         """The real step's tensors, as ``compute_loss`` gets them."""
@@ -75,49 +82,62 @@ class MeasuredStep:
         except Exception as error:
             self.failure = explain(error)
 
-    def before_step(self, optimizer: Optimizer) -> None:
-        """Keep the parameters that this optimizer will move."""
+    def before_step(self, optimizer: Optimizer, number: int) -> None:
+        """Keep the parameters that this optimizer will move; ``number`` is its place."""
         self._kept[optimizer] = []
         try:
-            if self.probe.stands_alone and self.before is None and not self.stepped:
+            alone = self.probe.stands_alone and self.before is None and not self.stepped
+            if alone or (self.repeats and number in self.measured):
                 self.before = self._run()
             trained = (p for group in optimizer.param_groups for p in group["params"])
             self._kept[optimizer] = [(p, p.detach().clone()) for p in trained if p.requires_grad]
         except Exception as error:
             self.failure = explain(error)
 
-    def after_step(self, optimizer: Optimizer, number: int) -> None:
-        """Measure what the optimizer did, if it did anything; ``number`` is its place."""
+    def after_step(self, optimizer: Optimizer, number: int) -> M | None:
+        """Settle what the optimizer did, if it did anything."""
         kept = self._kept.pop(optimizer, None)
         if kept is None:
-            return
+            return None
         norm = update_norm(kept, self.trainer.strategy.root_device)
-        if norm == 0 and self.failure is None:  # a GradScaler skipped, under a fused optimizer
-            return
+        if norm == 0 and (kept or self.failure is None):
+            return None  # a GradScaler skipped, under a fused optimizer
         self.stepped = True
-        if number in self.measured:  # a second step: the logits before it are not known
-            self.before = None
+        if number in self.measured and not self.repeats:
+            self.before = None  # a second step: the logits before it are not known
         before = self.before
         # Ranks agree before a re-run too: it may hold collectives that wait for every rank.
         if (before is None and self.failure is None) or not self._agree():
-            return
+            return None
         assert before is not None
-        after = change = None
-        try:
-            after, change = self._compare(before, kept)
-        except Exception as error:
-            self.failure = explain(error)
-        if self._agree() and change is not None:
-            self.measured[number] = self._share(before, change, norm)
-        self.before = after  # where the next optimizer's step begins
+        found, self.before = self.settle(before, kept, norm)  # where the next step begins
+        if found is not None:
+            self.measured[number] = found
+        return found
 
-    def _compare(self, before: Rows, kept: list[tuple[Tensor, Tensor]]) -> tuple[Rows, Secant]:
-        """The rows after the step, and how they differ; on first use also the replay check."""
+    def compare(self, before: Rows, kept: Kept, bounds: bool = False) -> tuple[Rows, Secant] | None:
+        """The rows now, and how they differ; None if that failed on any rank."""
+        return self._attempt(lambda: self._compare(before, kept, bounds))
+
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest over ranks, entry by entry."""
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="max")
+        return values
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over ranks, entry by entry."""
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return values
+
+    def _compare(self, before: Rows, kept: Kept, bounds: bool) -> tuple[Rows, Secant]:
+        """On first use also the replay check."""
         replay = self.replay
         if replay is None:
             again = secant(before.problem, self.probe.run_checked(kept).problem)
             replay = _largest(again.spread / math.pi)
-            if replay > max(TOLERANCE, _largest(again.size * before.epsilon / math.pi)):
+            if replay > max(TOLERANCE, _largest(rounding(again, before))):
                 raise ProbeFailed(
                     "the step, run again at unchanged parameters, gives other logits (by "
                     f"{replay:.2g} in r): it depends on something that the module does not hold, "
@@ -125,11 +145,20 @@ class MeasuredStep:
                 )
         after = self._run()
         self.replay = replay
-        return after, secant(before.problem, after.problem)
+        return after, secant(before.problem, after.problem, bounds)
 
     def _run(self) -> Rows:
         """The rows now; at first with every parameter watched."""
         return self.probe.run_checked() if self.replay is None else self.probe.run()
+
+    def _attempt(self, work: Callable[[], T]) -> T | None:
+        """What ``work`` returns; None if it failed on any rank."""
+        done = None
+        try:
+            done = work()
+        except Exception as error:
+            self.failure = explain(error)
+        return done if self._agree() else None
 
     def _agree(self) -> bool:
         """Whether no rank has failed; if one has, all ranks now know of its failure."""
@@ -142,30 +171,22 @@ class MeasuredStep:
                 self.failure = strategy.broadcast(self.failure, src=world - first)
         return self.failure is None
 
-    def _share(self, before: Rows, change: Secant, norm: Tensor) -> Measured:
-        """The measurement over all ranks."""
-        strategy = self.trainer.strategy
-        rows, device = len(change.spread), strategy.root_device
-        maxima = torch.zeros(3, device=device)
-        if rows:
-            ordered = change.spread.float().sort().values / math.pi
-            rounding = change.size.float().amax() * before.epsilon / math.pi
-            maxima = torch.stack([ordered[-1], ordered[math.ceil(0.99 * rows) - 1], rounding])
-        count = torch.tensor(float(rows), device=device)
-        if self.trainer.world_size > 1:
-            maxima = strategy.reduce(maxima, reduce_op="max")
-            count = strategy.reduce(count, reduce_op="sum")
-        r, r_p99, rounding = maxima
-        coarse = before.epsilon > torch.finfo(torch.float32).eps
-        floor = rounding.clamp(min=self.replay or 0) if coarse else None
-        return Measured(r, r_p99, norm, count, floor)
-
     def _read(self, named: Named) -> Rows:
         chosen = None if self.before is None else self.before.chosen
         return rows_of(named, self.ignore_index, self.max_rows, chosen, self.dtype)
 
 
-def update_norm(kept: list[tuple[Tensor, Tensor]], device: torch.device) -> Tensor:
+def rounding(change: Secant, before: Rows) -> Tensor:
+    """The r that rounding alone may show, ``(N,)``."""
+    return change.size * before.epsilon / math.pi
+
+
+def is_coarse(before: Rows) -> bool:
+    """Whether the logits were made in bf16 or fp16."""
+    return before.epsilon > torch.finfo(torch.float32).eps
+
+
+def update_norm(kept: Kept, device: torch.device) -> Tensor:
     """Euclidean length of an update from (new, old) pairs, 0-dim, float32 at least."""
     norms = [
         (new.detach().to(torch.promote_types(new.dtype, torch.float32)) - old).norm().to(device)

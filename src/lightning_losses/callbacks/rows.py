@@ -48,8 +48,11 @@ def rows_of(
     logits = batch.tensors.get("logits")
     if logits is None and "hidden" not in batch.tensors:
         raise ValueError("compute_loss gets neither logits nor hidden, so there is no softmax")
+    target = batch.tensors.get("target")
     if logits is not None and logits.ndim == 1:  # binary scores: the other class has logit 0
         both = torch.stack([torch.zeros_like(logits), logits], 1)
+        if target is not None and target.is_floating_point() and target.ndim == 1:
+            target = torch.stack([1 - target, target], 1)
         batch = batch._replace(tensors=batch.tensors | {"logits": both})
     if chosen is None:
         counts = batch.valid if batch.weight is None else batch.weight > 0
@@ -74,10 +77,19 @@ def rows_of(
         hidden=cut(problem.hidden),
         head_weight=copy(problem.head_weight),
         head_bias=copy(problem.head_bias),
-        target=None,
+        target=cut(_class_target(target, problem.classes)),
         valid=None,
         temperature=cut(problem.temperature),
         softcap=problem.softcap,
         logit_scale=problem.logit_scale,
     )
     return Rows(problem, chosen, epsilon)
+
+
+def _class_target(target: Tensor | None, classes: int) -> Tensor | None:
+    """Class indices ``(N,)`` or distributions ``(N, V)``; None if it is anything else."""
+    if target is None:
+        return None
+    if target.is_floating_point():
+        return target if target.ndim == 2 and target.shape[1] == classes else None
+    return target if target.ndim == 1 else None

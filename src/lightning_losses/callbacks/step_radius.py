@@ -4,29 +4,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from lightning_losses.callbacks.measured_step import Measured, MeasuredStep, explain
-from lightning_losses.callbacks.monitor import Monitor
-from lightning_losses.callbacks.probe import Named, has_probe_step, observe, stop_observing
-from lightning_losses.record import LossRecord
-
-PROBE_STEP = """
-    def probe_step(self, batch):  # no logging, no updates
-        x, y = batch
-        return {"logits": self.net(x), "target": y}"""
-
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+from lightning_losses.callbacks.measured_step import Kept, MeasuredStep, is_coarse, rounding
+from lightning_losses.callbacks.rows import Rows
+from lightning_losses.callbacks.step_watcher import StepWatcher
+from lightning_losses.metrics.secant import Secant
 
 
-class StepRadiusMonitor(Monitor):
+class Measured(NamedTuple):
+    """One optimizer's step, over all ranks; 0-dim each."""
+
+    r: Tensor
+    r_p99: Tensor
+    r_dom: Tensor
+    r_var: Tensor
+    update_norm: Tensor
+    rows: Tensor
+    descent: Tensor | None  # None without class targets
+    noise_floor: Tensor | None  # None in float32 and float64
+
+
+class StepRadiusMonitor(StepWatcher[Measured]):
     """Measures ``r = max over rows of spread(logits after - logits before) / pi`` of a step.
 
     "After" is one re-run of ``training_step`` on the same batch right after the optimizer has
@@ -40,6 +43,15 @@ class StepRadiusMonitor(Monitor):
       (on several ranks the largest of the ranks' percentiles)
     - ``step_radius/update_norm``: Euclidean length of the applied update
     - ``step_radius/rho_a``: ``update_norm / r``, the radius as a length in parameter space
+    - ``step_radius/rho_dom``, ``step_radius/rho_var``: in the same units two larger lengths that
+      are as safe, with the logits' change over the whole step as their direction: the smallest
+      over rows of `lightning_losses.metrics.radius.rho_dom` and ``rho_var``. With so many classes
+      that 2^20 logits are few rows, the others count with ``rho_a``, which is smaller
+    - ``step_radius/descent``: for class targets, the certificate ``8 * -slope / mean spread^2``,
+      where slope is the derivative of the measured rows' mean cross-entropy along that direction.
+      It is the certified step in units of this one: above 1, that cross-entropy fell for certain;
+      0 to 1, it falls for that part of the way at least; below 0, it rises at first. It is small
+      as a rule (1e-3 to 4e-2 of r = 1): a number to look at, not to control by
     - ``step_radius/rows``: how many rows were measured, all ranks together
     - ``step_radius/noise_floor``: in bf16 or fp16, the r that rounding alone may show
 
@@ -61,180 +73,71 @@ class StepRadiusMonitor(Monitor):
     """
 
     def __init__(self, every_n_steps: int = 50, max_rows: int = 4096, call: int = 0) -> None:
-        super().__init__(every_n_steps)
-        if max_rows < 1 or call < 0:
-            raise ValueError(
-                f"max_rows must be at least 1 and call at least 0, got {max_rows} and {call}."
-            )
-        self.max_rows, self.call = max_rows, call
-        self.disabled: str | None = None
-        self._replay: float | None = None
-        self._step: MeasuredStep | None = None
-        self._batch: tuple[Any, int] = (None, 0)
-        self._handles: list[RemovableHandle] = []
+        super().__init__(every_n_steps, max_rows, call)
 
     @property
     def state_key(self) -> str:
         """Unique for the arguments."""
         return self._generate_state_key(every_n_steps=self.every_n_steps, call=self.call)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"measured_step": self._measured_step, "disabled": self.disabled}
+    def settles(self, *args: Any, **options: Any) -> RadiusStep:
+        return RadiusStep(*args, **options)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._measured_step = state_dict["measured_step"]
-        self.disabled = state_dict["disabled"]
+    def summary(self, measured: dict[int, Measured], optimizers: int) -> dict[str, Tensor]:
+        steps = list(measured.values())
+        values = {
+            "r": torch.stack([step.r for step in steps]).amax(),
+            "r_p99": torch.stack([step.r_p99 for step in steps]).amax(),
+            "rows": steps[0].rows,
+        }
+        for number, step in measured.items():
+            own = {
+                "r": step.r,
+                "update_norm": step.update_norm,
+                "rho_a": step.update_norm / step.r,
+                "rho_dom": step.update_norm / step.r_dom,
+                "rho_var": step.update_norm / step.r_var,
+                "descent": step.descent,
+                "noise_floor": step.noise_floor,
+            }
+            end = f"/{number}" if optimizers > 1 else ""
+            values |= {f"{name}{end}": v for name, v in own.items() if v is not None}
+        return {f"step_radius/{name}": value for name, value in values.items()}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Hook into the optimizers: only they know when parameters change."""
-        self._replay = None
-        if trainer.global_step == 0:  # not resumed: whatever an earlier training left is stale
-            self.disabled, self._measured_step = None, -1
-        if has_probe_step(pl_module):
-            self.disabled = None  # the remedy may have come after the checkpoint
-        if isinstance(trainer.strategy, SHARDED):
-            self._disable(f"{type(trainer.strategy).__name__} shards the parameters", remedy="")
-        if self.disabled is not None or self.objective(pl_module) is None:
-            return
-        for number, optimizer in enumerate(trainer.optimizers):
 
-            def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-                self._before_step(trainer, pl_module, optimizer)
+class RadiusStep(MeasuredStep[Measured]):
+    """Measures each optimizer's step and leaves it as it is."""
 
-            def after(optimizer: Optimizer, args: Any, kwargs: Any, number: int = number) -> None:
-                self._after_step(optimizer, number)
+    def settle(self, before: Rows, kept: Kept, norm: Tensor) -> tuple[Measured | None, Rows | None]:
+        compared = self.compare(before, kept, bounds=True)
+        if compared is None:
+            return None, None
+        after, change = compared
+        return self._share(before, change, norm), after
 
-            self._handles.append(optimizer.register_step_pre_hook(before))
-            self._handles.append(optimizer.register_step_post_hook(after))
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Decide whether the coming step is measured; under accumulation, its last batch is."""
-        step = trainer.global_step
-        self.due = (
-            bool(self._handles)
-            and self.disabled is None
-            and step % self.every_n_steps == 0
-            and step != self._measured_step
-        )
-        if not self.due:
-            return
-        self._due_step, self._batch = step, (batch, batch_idx)
-        observe(pl_module, self._observe)
-        if not pl_module.automatic_optimization:
-            self._begin(trainer, pl_module)
-
-    def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
-        """Log what the optimizer hooks have measured: in there logging is not allowed."""
-        step = self._step
-        if step is None or not step.stepped or self.disabled is not None:
-            return
-        self._measured_step = self._due_step
-        if step.measured:
-            self.publish(summary(step.measured, len(trainer.optimizers)), record.rows)
-        else:
-            self.say_once(
-                f"no compute_loss number {self.call} (the first is 0) came before the optimizer's "
-                "step, so that it was not measured."
+    def _share(self, before: Rows, change: Secant, norm: Tensor) -> Measured:
+        """The measurement over all ranks."""
+        rows, device, bounds = len(change.spread), norm.device, change.bounds
+        assert bounds is not None
+        maxima, sums = torch.zeros(5, device=device), torch.zeros(3, device=device)
+        if rows:
+            widths = change.spread.float()
+            ordered = widths.sort().values / math.pi
+            maxima = torch.stack(
+                [
+                    ordered[-1],
+                    ordered[math.ceil(0.99 * rows) - 1],
+                    1 / bounds.rho_dom.float().amin(),
+                    1 / bounds.rho_var.float().amin(),
+                    rounding(change, before).float().amax(),
+                ]
             )
-        # LBFGS runs the step several times for one update; that is one call each.
-        if step.calls > self.call + 1 and not isinstance(trainer.optimizers[0], LBFGS):
-            self.say_once(
-                f"training_step calls compute_loss {step.calls} times; measured is number "
-                f"{self.call} (the first is 0), see the argument call."
-            )
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Log, and let go of everything held."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self._release(pl_module)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave the optimizers and the module as they were found."""
-        self.teardown(trainer, pl_module, "fit")
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the optimizers and the module as they were found."""
-        self._release(pl_module)
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    # -- within a step ---------------------------------------------------------------------------
-
-    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        objective, (batch, batch_idx) = self.objective(module), self._batch
-        try:
-            self._step = MeasuredStep(
-                trainer,
-                module,
-                batch,
-                batch_idx,
-                call=self.call,
-                ignore_index=-100 if objective is None else objective.ignore_index,
-                max_rows=self.max_rows,
-                replay=self._replay,
-            )
-        except Exception as error:
-            self._disable(explain(error))
-
-    def _before_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> None:
-        if not self.due or self.disabled is not None:
-            return
-        if self._step is None:
-            # In automatic optimisation training_step runs inside the step, that is from here on:
-            # later than the batch's hooks, so that what they did to the module is in the state.
-            self._begin(trainer, module)
-        if self._step is not None:
-            self._step.before_step(optimizer)
-
-    def _observe(self, named: Named) -> None:
-        if self._step is not None:
-            self._step.observe(named)
-
-    def _after_step(self, optimizer: Optimizer, number: int) -> None:
-        step = self._step
-        if step is None or self.disabled is not None:
-            return
-        step.after_step(optimizer, number)
-        self._replay = step.replay
-        if step.failure is not None:
-            self._disable(step.failure)
-
-    def _release(self, module: LightningModule) -> None:
-        stop_observing(module, self._observe)
-        self.due, self._step, self._batch = False, None, (None, 0)
-
-    def _disable(
-        self, reason: str, remedy: str = f" To measure it, add to your module:{PROBE_STEP}"
-    ) -> None:
-        self.disabled = reason
-        self.say_once(f"off for the rest of training, which goes on: {reason}.{remedy}")
-
-
-def summary(measured: dict[int, Measured], optimizers: int) -> dict[str, Tensor]:
-    """What is logged of a step, by name."""
-    steps = list(measured.values())
-    values = {
-        "r": torch.stack([step.r for step in steps]).amax(),
-        "r_p99": torch.stack([step.r_p99 for step in steps]).amax(),
-        "rows": steps[0].rows,
-    }
-    for number, step in measured.items():
-        end = f"/{number}" if optimizers > 1 else ""
-        values[f"r{end}"] = step.r
-        values[f"update_norm{end}"] = step.update_norm
-        values[f"rho_a{end}"] = step.update_norm / step.r
-        if step.noise_floor is not None:
-            values[f"noise_floor{end}"] = step.noise_floor
-    return {f"step_radius/{name}": value for name, value in values.items()}
+            slope = sums[0] if bounds.slope is None else bounds.slope.float().sum()
+            sums = torch.stack([sums[0] + rows, slope, widths.square().sum()])
+        r, r_p99, r_dom, r_var, noise = self.largest(maxima)
+        count, slope, squares = self.total(sums)
+        descent = None
+        if bounds.slope is not None:  # 0, nothing certified, where nothing moved or a NaN came out
+            descent = torch.where(squares > 0, -8 * slope / squares, 0).nan_to_num(0, 0, 0)
+        floor = noise.clamp(min=self.replay or 0) if is_coarse(before) else None
+        return Measured(r, r_p99, r_dom, r_var, norm, count, descent, floor)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Heads: modules that own class weights and turn features into logits."""
 
+from lightning_losses.heads.concept_bottleneck import ConceptBottleneckHead
 from lightning_losses.heads.fourier import FourierHead
 from lightning_losses.heads.harmonic import HarmonicHead
 from lightning_losses.heads.harmonic_distance import HarmonicDistanceHead
@@ -10,6 +11,7 @@ from lightning_losses.heads.normalized import ArcFaceHead, CosFaceHead, Normaliz
 
 __all__ = [
     "ArcFaceHead",
+    "ConceptBottleneckHead",
     "CosFaceHead",
     "FourierHead",
     "HarmonicDistanceHead",

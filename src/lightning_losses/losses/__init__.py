@@ -11,6 +11,7 @@ from lightning_losses.losses.classification.ensloss import EnsLoss
 from lightning_losses.losses.classification.entropy_bonus import EntropyBonus
 from lightning_losses.losses.classification.focal import Focal
 from lightning_losses.losses.classification.logsumexp_penalty import LogsumexpPenalty
+from lightning_losses.losses.classification.margin_control import MarginControl
 from lightning_losses.losses.classification.multiclass_hinge import MulticlassHinge
 from lightning_losses.losses.classification.opl import OrthogonalProjection
 from lightning_losses.losses.classification.smooth_adversarial import SmoothAdversarial
@@ -29,6 +30,10 @@ from lightning_losses.losses.ordinal.corn import Corn
 from lightning_losses.losses.ordinal.ordinal_nll import OrdinalNLL
 from lightning_losses.losses.ordinal.pinball import Pinball
 from lightning_losses.losses.ordinal.pseudo_huber import PseudoHuber
+from lightning_losses.losses.ordinal.squared_error import SquaredError
+from lightning_losses.losses.policy.clip_cov import ClipCov
+from lightning_losses.losses.policy.kl_cov import KLCov
+from lightning_losses.losses.policy.ppo_clip import PPOClip
 from lightning_losses.losses.robust.aldr_kl import AdaptiveLDRKL
 from lightning_losses.losses.robust.asymmetric import AsymmetricGCE, AsymmetricUnhinged
 from lightning_losses.losses.robust.bootstrapping import Bootstrapping
@@ -41,8 +46,11 @@ from lightning_losses.losses.robust.symmetric_ce import SymmetricCrossEntropy
 from lightning_losses.losses.robust.trades import Trades
 from lightning_losses.losses.robust.truncated_gce import TruncatedGCE
 from lightning_losses.losses.robust.weat import Weat
+from lightning_losses.losses.segmentation.background_aware_ce import BackgroundAwareCE
 from lightning_losses.losses.segmentation.dice_ce import DiceCE
+from lightning_losses.losses.segmentation.energy_distance import EnergyDistance
 from lightning_losses.losses.segmentation.region_wise import RegionWise
+from lightning_losses.losses.segmentation.sinkhorn import SinkhornDivergence
 from lightning_losses.losses.segmentation.skeleton_recall import SkeletonRecall
 from lightning_losses.losses.segmentation.soft_cldice import SoftClDice
 from lightning_losses.losses.segmentation.tversky import Tversky
@@ -52,8 +60,16 @@ from lightning_losses.losses.structured.cauchy_schwarz import (
     CSMutualInformation,
     KdeKL,
 )
+from lightning_losses.losses.structured.compositional_nll import CompositionalNLL
+from lightning_losses.losses.structured.concept_bottleneck import ConceptBottleneckGumbel
 from lightning_losses.losses.structured.distance_covariance import DistanceCovariance
+from lightning_losses.losses.structured.f_divergence import FDivergence
+from lightning_losses.losses.structured.inter_variable_contrastive import InterVariableContrastive
+from lightning_losses.losses.structured.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.structured.llp_proportion import LabelProportion
+from lightning_losses.losses.structured.marginalization import MarginalizationConsistency
+from lightning_losses.losses.structured.noise_contrastive import NoiseContrastive
+from lightning_losses.losses.structured.personal_loss import PersonalLoss
 from lightning_losses.losses.structured.profit_aware_bce import ProfitAwareBCE
 from lightning_losses.losses.structured.tri_bce import TriBCE
 
@@ -64,6 +80,7 @@ __all__ = [
     "AnyLoss",
     "AsymmetricGCE",
     "AsymmetricUnhinged",
+    "BackgroundAwareCE",
     "BinaryCrossEntropy",
     "BinaryFocal",
     "Bootstrapping",
@@ -72,38 +89,53 @@ __all__ = [
     "CSMutualInformation",
     "CategoricalTD",
     "ClassBalanced",
+    "ClipCov",
     "CompSum",
+    "CompositionalNLL",
+    "ConceptBottleneckGumbel",
     "Coral",
     "Corn",
     "CrossEntropy",
     "Dice",
     "DiceCE",
     "DistanceCovariance",
+    "EnergyDistance",
     "EnsLoss",
     "EntropyBonus",
+    "FDivergence",
     "Focal",
+    "IPSBinaryCrossEntropy",
+    "InterVariableContrastive",
     "JensenShannon",
+    "KLCov",
     "KdeKL",
     "KnowledgeDistillation",
     "LabelProportion",
     "LogitAdjustment",
     "LogsumexpPenalty",
+    "MarginControl",
+    "MarginalizationConsistency",
     "Mart",
     "MultiSimilarity",
     "MulticlassHinge",
+    "NoiseContrastive",
     "NormalizedCompSum",
     "OrdinalNLL",
     "OrthogonalProjection",
+    "PPOClip",
+    "PersonalLoss",
     "Pinball",
     "ProfitAwareBCE",
     "PseudoHuber",
     "RegionWise",
     "RobustLogLoss",
+    "SinkhornDivergence",
     "SkeletonRecall",
     "SmoothAdversarial",
     "SoftClDice",
     "SphericalSoftmax",
     "SphericalZ",
+    "SquaredError",
     "StableMax",
     "SymmetricCrossEntropy",
     "TaylorSoftmax",

@@ -2,6 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics that stream: torchmetrics classes whose memory does not grow with the data."""
 
+from lightning_losses.metrics.attention import attention_entropy
+from lightning_losses.metrics.attention_bound import entropy_lower_bound
 from lightning_losses.metrics.calibration import StreamingCalibration, TopLabel, top_label
+from lightning_losses.metrics.classwise import ClasswiseCalibration
+from lightning_losses.metrics.exact_radius import exact_radius
+from lightning_losses.metrics.histogram import ConfidenceHistogram
+from lightning_losses.metrics.onset import onset_step
+from lightning_losses.metrics.psi import psi
 
-__all__ = ["StreamingCalibration", "TopLabel", "top_label"]
+__all__ = [
+    "ClasswiseCalibration",
+    "ConfidenceHistogram",
+    "StreamingCalibration",
+    "TopLabel",
+    "attention_entropy",
+    "entropy_lower_bound",
+    "exact_radius",
+    "onset_step",
+    "psi",
+    "top_label",
+]

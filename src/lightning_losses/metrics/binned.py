@@ -10,10 +10,26 @@ an error of nothing is unknown, not zero.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Sums(Protocol):
+    """Sums over the rows of each bin, `(B,)` each: what the errors below read."""
+
+    @property
+    def rows(self) -> Tensor:
+        """How many, int64."""
+
+    @property
+    def confidence(self) -> Tensor:
+        """Sum of confidences."""
+
+    @property
+    def correct(self) -> Tensor:
+        """How many were correct."""
 
 
 class Bins(NamedTuple):
@@ -46,7 +62,7 @@ def equal_width_edges(bins: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.arange(bins + 1, dtype=dtype) / bins
 
 
-def ece(bins: Bins) -> Tensor:
+def ece(bins: Sums) -> Tensor:
     """Expected calibration error `sum_b n_b / N |conf_b - acc_b|`, a fraction (arXiv 1706.04599).
 
     Biased upwards when bins hold few rows: read it beside the count.
@@ -54,7 +70,7 @@ def ece(bins: Bins) -> Tensor:
     return _excess(bins).abs().sum() / bins.rows.sum()
 
 
-def mce(bins: Bins) -> tuple[Tensor, Tensor]:
+def mce(bins: Sums) -> tuple[Tensor, Tensor]:
     """Largest `|conf_b - acc_b|` over the non-empty bins, and the int64 count of that bin.
 
     The count is returned because the largest gap usually sits in the emptiest bin.
@@ -65,13 +81,28 @@ def mce(bins: Bins) -> tuple[Tensor, Tensor]:
     return torch.where(count > 0, gap.gather(0, worst).squeeze(0), torch.nan), count
 
 
-def rmsce(bins: Bins) -> Tensor:
+def rmsce(bins: Sums) -> Tensor:
     """Root of the mean squared calibration error, `sqrt(sum_b n_b / N (conf_b - acc_b)^2)`."""
     squares = _excess(bins).square() / bins.rows.clamp(min=1)
     return (squares.sum() / bins.rows.sum()).sqrt()
 
 
-def over_under(bins: Bins) -> tuple[Tensor, Tensor]:
+def debiased(bins: Sums) -> Tensor:
+    """`rmsce` less what chance adds to it, `sqrt(max(0, sum_b n_b / N (gap_b^2 - chance_b)))`.
+
+    `chance_b = acc_b (1 - acc_b) / (n_b - 1)` estimates the variance of `acc_b` (arXiv 1909.10155).
+    Meant for groups of equal mass. A group of one row contributes nothing, and if there are no
+    others the value is NaN.
+    """
+    n = bins.rows.clamp(min=2)
+    accuracy = (bins.correct / n).clamp(0, 1)
+    chance = accuracy * (1 - accuracy) / (n - 1)
+    enough = bins.rows > 1
+    square = torch.where(enough, _excess(bins).square() / n - n * chance, 0).sum()
+    return torch.where(enough.any(), (square / bins.rows.sum()).clamp(min=0).sqrt(), torch.nan)
+
+
+def over_under(bins: Sums) -> tuple[Tensor, Tensor]:
     """The over-confident and the under-confident part of `ece`.
 
     `over + under` is `ece`; `over - under` is mean confidence minus accuracy.
@@ -105,6 +136,6 @@ def brier_decomposition(bins: Bins) -> BrierDecomposition:
     )
 
 
-def _excess(bins: Bins) -> Tensor:
+def _excess(bins: Sums) -> Tensor:
     """`n_b (conf_b - acc_b)` without dividing, so that an empty bin is a plain zero."""
     return bins.confidence - bins.correct

@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from lightning_losses.metrics import binned, fine
+from lightning_losses.metrics import binned, fine, sums
 from lightning_losses.metrics.confidence import TopLabel, top_label
+from lightning_losses.metrics.measures import measures
 
 __all__ = ["StreamingCalibration", "TopLabel", "top_label"]
 
@@ -20,17 +19,22 @@ __all__ = ["StreamingCalibration", "TopLabel", "top_label"]
 _SLACK = 2.0**-7
 
 
-class StreamingCalibration(Metric):
+class StreamingCalibration(sums.SumMetric):
     """Calibration of confidences against correctness, from sums a bin instead of stored rows.
 
     The state is about 25 kB however many rows pass, and reducing it over processes is a sum.
     `update` never waits for the device. Bins are `[lo, hi)`, the last one closed.
 
+    For classes, feed it `top_label(logits, target)`; for binary events, `binary_event(logits,
+    target)`; for several labels a row either all in one (`binary_event` flattens them: micro) or
+    label by label in `ClasswiseCalibration`.
+
     Args:
-        bins: number of equal-width bins of `ece`, `mce`, `rmsce` and the reliability diagram, and
-            number of groups of `ece_equal_mass`.
-        fine_bins: size of the histogram behind `ece_equal_mass`, `ks`, `smece_fixed` and
-            `auroc_correctness`, whose errors `metrics/fine.py` bounds. All else is exact.
+        bins: number of equal-width bins of `ece`, `mce`, `rmsce`, the Brier parts and the
+            reliability diagram, and number of groups of the equal-mass errors.
+        fine_bins: size of the histogram behind what needs sorted rows: the equal-mass errors, `ks`,
+            `smece`, `auroc_correctness`, `aurc`, `augrc`, each within a bound that its function in
+            `metrics/fine.py`, `smooth.py` and `ranking.py` states. All else is exact.
         **kwargs: passed to `torchmetrics.Metric`.
 
     Raises:
@@ -42,10 +46,6 @@ class StreamingCalibration(Metric):
         >>> round(metric.compute()["gap"].item(), 3)
         0.306
     """
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
 
     edges: Tensor
     fine_edges: Tensor
@@ -64,20 +64,18 @@ class StreamingCalibration(Metric):
                 f"StreamingCalibration needs at least one bin, found bins={bins}, "
                 f"fine_bins={fine_bins}; write bins=15, fine_bins=1024"
             )
-        real = _sum_dtype(self.device)
+        real = sums.sum_dtype(self.device)
         self.register_buffer("edges", binned.equal_width_edges(bins, real), persistent=False)
         self.register_buffer("fine_edges", fine.arcsine_edges(fine_bins, real), persistent=False)
-        states: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "bin_count": ((bins,), torch.int64),
-            "bin_sums": ((4, bins), real),  # confidence, correct, confidence^2, confidence correct
-            "fine_count": ((fine_bins,), torch.int64),
-            "fine_sums": ((2, fine_bins), real),  # confidence, correct
-            "score_count": ((2,), torch.int64),  # nll, Brier: counted apart, both are optional
-            "score_sums": ((2,), real),
-            "nan_rows": ((), torch.int64),
-        }
-        for name, (shape, dtype) in states.items():
-            self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
+        self.add_sums(
+            bin_count=((bins,), torch.int64),
+            bin_sums=((4, bins), real),  # confidence, correct, confidence^2, confidence correct
+            fine_count=((fine_bins,), torch.int64),
+            fine_sums=((2, fine_bins), real),  # confidence, correct
+            score_count=((2,), torch.int64),  # nll, Brier: counted apart, both are optional
+            score_sums=((2,), real),
+            nan_rows=((), torch.int64),
+        )
 
     def update(
         self,
@@ -127,11 +125,11 @@ class StreamingCalibration(Metric):
         weight = keep.long()
         coarse_bin = torch.bucketize(c, self.edges[1:-1], right=True)
         fine_bin = torch.bucketize(c, self.fine_edges[1:-1], right=True)
-        sums = torch.stack([c, a, c * c, c * a])
+        products = torch.stack([c, a, c * c, c * a])
         self.bin_count = self.bin_count.index_add(0, coarse_bin, weight)
-        self.bin_sums = self.bin_sums.index_add(1, coarse_bin, sums)
+        self.bin_sums = self.bin_sums.index_add(1, coarse_bin, products)
         self.fine_count = self.fine_count.index_add(0, fine_bin, weight)
-        self.fine_sums = self.fine_sums.index_add(1, fine_bin, sums[:2])
+        self.fine_sums = self.fine_sums.index_add(1, fine_bin, products[:2])
         nothing = torch.zeros_like(c)
         self.score_sums = self.score_sums + torch.stack(
             [nothing.sum() if s is None else torch.where(keep, s, nothing).sum() for s in scores]
@@ -144,38 +142,17 @@ class StreamingCalibration(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Every measure as a 0-dim tensor; the same keys always, all-reduced over processes.
 
-        Fractions in [0, 1]: `ece`, `mce`, `rmsce`, `over`, `under`, `ece_equal_mass`, `ks`,
-        `smece_fixed` (sigma 0.05), `auroc_correctness`, `accuracy`, `confidence`. Confidence minus
-        accuracy, in [-1, 1]: `gap`. Nats: `nll`. In [0, 2]: `brier`. Counts (int64): `count` rows
-        used, `mce_count` rows in the bin of `mce`, `nan_rows` rows left out.
+        Those of `metrics/measures.py`, and: `nll` in nats, `brier` (multiclass) in [0, 2],
+        `nan_rows` (int64), how many rows were left out.
 
         What nothing is known about is NaN: all of them (beside counts) without rows, `nll` and
-        `brier` when none were given, `auroc_correctness` when accuracy is 0 or 1. Never raises.
+        `brier` when none were given, `auroc_correctness` when accuracy is 0 or 1, `ece_debiased`
+        without a group of two rows. Never raises.
         """
-        bins = self.bins
-        fine_bins = fine.FineBins(self.fine_count, *self.fine_sums)
-        rows = bins.rows.sum()
-        worst, worst_count = binned.mce(bins)
-        over, under = binned.over_under(bins)
-        confidence, accuracy = bins.confidence.sum() / rows, bins.correct.sum() / rows
         nll, brier = self.score_sums / self.score_count
-        return {
-            "ece": binned.ece(bins),
-            "mce": worst,
-            "mce_count": worst_count,
-            "rmsce": binned.rmsce(bins),
-            "over": over,
-            "under": under,
-            "gap": confidence - accuracy,
-            "ece_equal_mass": fine.ece_equal_mass(fine_bins, groups=len(bins.rows)),
-            "ks": fine.ks(fine_bins),
-            "smece_fixed": fine.smece(fine_bins),
-            "auroc_correctness": fine.auroc(fine_bins),
-            "accuracy": accuracy,
-            "confidence": confidence,
+        return measures(self.bins, self.fine_bins) | {
             "nll": nll,
             "brier": brier,
-            "count": rows,
             "nan_rows": self.nan_rows,
         }
 
@@ -205,27 +182,7 @@ class StreamingCalibration(Metric):
         """This process's bin sums, for the functions of `metrics/binned.py`."""
         return binned.Bins(self.bin_count, *self.bin_sums)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        """Follow the module to another device, never to another dtype.
-
-        `module.to(torch.bfloat16)`, which bf16-true training does, would round the sums and edges.
-        """
-        device = fn(torch.empty(0, device=self.device)).device
-
-        def move(tensor: Tensor) -> Tensor:
-            if not tensor.is_floating_point():
-                return tensor.to(device)
-            # Narrow before a move to MPS and widen after one from it: it cannot hold float64.
-            if _sum_dtype(device) == torch.float32:
-                return tensor.float().to(device)
-            return tensor.to(device).double()
-
-        return super()._apply(move, exclude_state)
-
-
-def _sum_dtype(device: torch.device) -> torch.dtype:
-    """Dtype for sums: float64, but float32 on MPS, which has no float64.
-
-    float32 sums lose single rows past 2**24 of them in a bin; counts stay int64 and exact.
-    """
-    return torch.float32 if device.type == "mps" else torch.float64
+    @property
+    def fine_bins(self) -> fine.FineBins:
+        """This process's fine histogram, for the functions of `metrics/fine.py` and others."""
+        return fine.FineBins(self.fine_count, *self.fine_sums)

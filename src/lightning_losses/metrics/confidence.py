@@ -57,3 +57,39 @@ def top_label(logits: Tensor, target: Tensor, ignore_index: int = -100) -> TopLa
         brier=(collision - 2 * log_p_target.exp() + 1).clamp(min=0),
         valid=valid,
     )
+
+
+def binary_event(logits: Tensor, target: Tensor, ignore_index: int = -100) -> TopLabel:
+    """Confidence that an event happens, whether it did, and proper scores; for labels, all of them.
+
+    The confidence is the probability of the event itself, `sigmoid(logits)`, not of the likelier of
+    event and no event.
+
+    Args:
+        logits: `(...)`, any floating dtype: `(N,)` for one event a row, `(N, L)` for L labels.
+        target: the same shape, 0 or 1; `ignore_index` marks entries that do not count.
+        ignore_index: the target value of entries to leave out.
+
+    Returns:
+        Detached `(N,)` tensors, `(N L)` for labels: as `top_label`; the Brier score is that of the
+        event, in [0, 1], half of what the two classes together have.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if target.shape != logits.shape:
+        raise ValueError(
+            f"binary_event needs one target for each logit, found logits {tuple(logits.shape)} and "
+            f"target {tuple(target.shape)}; for classes (..., C) use top_label"
+        )
+    z = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).flatten()
+    target = target.flatten()
+    happened = target == 1
+    p = z.sigmoid()
+    return TopLabel(
+        confidence=p,
+        correct=happened,
+        nll=torch.nn.functional.softplus(torch.where(happened, -z, z)),
+        brier=(p - happened.to(p)).square(),
+        valid=target != ignore_index,
+    )

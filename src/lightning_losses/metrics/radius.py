@@ -19,11 +19,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_losses.softmax import Problem
-
-#: Largest number of logits held at once by `secant`, in each of its two matrices.
-ENTRIES = 2**23
-
 _PI_SQUARED = math.pi**2
 
 
@@ -36,7 +31,7 @@ def spread(delta: Tensor, keep: Tensor | None = None) -> Tensor:
         delta: ``(N, V)``; a NaN in a class that counts makes the row's spread inf.
         keep: ``(N, V)`` bool, the classes that count; all if None. A row without any gives 0.
     """
-    return _width(*_extremes(_at_least_float32(delta), keep))
+    return width_of(*extremes(_at_least_float32(delta), keep))
 
 
 def rho_a(slopes: Tensor, z: Tensor | None = None) -> Tensor:
@@ -56,7 +51,7 @@ def rho_dom(z: Tensor, slopes: Tensor) -> Tensor:
 
     ``u`` is the nearest real t at which no class holds more than half of the probability: as long
     as one does, the others together cannot cancel it, and there is no zero. Ours. Passes over the
-    classes 80 times in float64: for diagnostics, not for every step.
+    classes 12 times (float64: 20): for diagnostics, not for every step.
 
     Args:
         z: ``(N, V)`` logits, -inf for masked classes.
@@ -67,7 +62,8 @@ def rho_dom(z: Tensor, slopes: Tensor) -> Tensor:
     slope = unit - unit.gather(1, top)  # against the class on top
     margin = z.gather(1, top) - z
     margin = margin.scatter(1, top, math.inf)  # the class on top does not overtake itself
-    nearest = torch.minimum(_even_odds(margin, slope), _even_odds(margin, -slope))
+    both = _even_odds(margin.repeat(2, 1), torch.cat([slope, -slope]))
+    nearest = both.reshape(2, -1).amin(0)
     return _per_width(torch.hypot(nearest, nearest.new_tensor(math.pi)), width)
 
 
@@ -82,12 +78,68 @@ def rho_var(z: Tensor, slopes: Tensor) -> Tensor:
         z: ``(N, V)`` logits, -inf for masked classes.
         slopes: ``(N, V)``.
     """
-    z, unit, width = _unit_slopes(z, slopes)
-    log_p = torch.log_softmax(z, 1)
-    unit = unit - unit.gather(1, z.argmax(1, keepdim=True))
-    mean = (log_p.exp() * unit).sum(1, keepdim=True)
-    # In logs: behind a margin of 800 nats the variance is no float64, the radius is.
-    log_s = torch.logsumexp(log_p + 2 * (unit - mean).abs().log(), 1)
+    z, slopes = _checked(z, slopes)
+    keep = ~z.isneginf()
+    return rho_from_moments(moments(z, slopes, keep), spread(slopes, keep))
+
+
+class Moments(NamedTuple):
+    """Slopes under the softmax of some classes, ``(N,)`` each; `merge` joins two sets of classes.
+
+    Logarithms of sums of ``exp(z)``, and slopes against that of the class on top: behind a margin
+    of 800 nats the variance is no float64, the radius is.
+    """
+
+    top: Tensor
+    """The largest logit."""
+    reference: Tensor
+    """The slope of that class."""
+    log_mass: Tensor
+    """log sum exp(z); -inf where no class counts."""
+    mean: Tensor
+    """Mean slope, minus the reference."""
+    log_square: Tensor
+    """log sum exp(z) (slope - mean)^2."""
+
+
+def moments(z: Tensor, slopes: Tensor, keep: Tensor) -> Moments:
+    """The moments of classes given as ``(N, V)``: float logits, slopes, and which ones count."""
+    if z.shape[1] == 0:
+        empty = z.new_full(z.shape[:1], -math.inf)
+        return Moments(empty, empty.exp(), empty, empty.exp(), empty)
+    z, slopes = torch.where(keep, z, -math.inf), torch.where(keep, slopes, 0)
+    top, where = z.max(1, keepdim=True)
+    reference = slopes.gather(1, where)
+    slopes = slopes - reference
+    log_mass = torch.logsumexp(z, 1, keepdim=True)
+    p = (z - torch.where(log_mass.isneginf(), 0, log_mass)).exp()
+    # A class that does not count has slope 0, which is -reference here: 0 times it may be NaN.
+    mean = (p * torch.where(keep, slopes, 0)).sum(1, keepdim=True)
+    log_square = torch.logsumexp(z + 2 * (slopes - mean).abs().log(), 1)
+    return Moments(top[:, 0], reference[:, 0], log_mass[:, 0], mean[:, 0], log_square)
+
+
+def merge(one: Moments, other: Moments) -> Moments:
+    """The moments of both sets of classes together."""
+    swap = other.top > one.top
+    heavy = Moments(*(torch.where(swap, b, a) for a, b in zip(one, other, strict=True)))
+    light = Moments(*(torch.where(swap, a, b) for a, b in zip(one, other, strict=True)))
+    log_mass = torch.logaddexp(heavy.log_mass, light.log_mass)
+    nothing = light.log_mass.isneginf()  # there, what is left of the slopes says nothing
+    apart = (light.reference - heavy.reference) + (light.mean - heavy.mean)
+    apart = torch.where(nothing, 0, apart)
+    share = torch.where(nothing, 0, (light.log_mass - log_mass).exp())
+    between = 2 * apart.abs().log() + heavy.log_mass + light.log_mass - log_mass
+    between = torch.where(nothing, -math.inf, between)
+    log_square = torch.logsumexp(torch.stack([heavy.log_square, light.log_square, between]), 0)
+    return Moments(heavy.top, heavy.reference, log_mass, heavy.mean + apart * share, log_square)
+
+
+def rho_from_moments(m: Moments, width: Tensor) -> Tensor:
+    """`rho_var` from the moments of all classes and the spread of their slopes, ``(N,)``."""
+    # A row without any class has no variance; without slopes the bound is inf whatever log_s is.
+    log_mass = torch.where(m.log_mass.isneginf(), 0, m.log_mass)
+    log_s = m.log_square - log_mass - 2 * torch.where(width > 0, width, 1).log()
     corner = (math.log(2 / _PI_SQUARED) - log_s).clamp(min=0)
     w = _lambert_of_exp(-log_s)
     inner = torch.where(
@@ -98,60 +150,7 @@ def rho_var(z: Tensor, slopes: Tensor) -> Tensor:
     return _per_width(inner, width)
 
 
-class Secant(NamedTuple):
-    """What `secant` measures, ``(N,)`` each."""
-
-    spread: Tensor
-    """Spread of the change of the row's logits."""
-    size: Tensor
-    """Largest absolute logit before; times the precision's epsilon, what rounding may do to it."""
-
-
-def secant(before: Problem, after: Problem) -> Secant:
-    """How the logits of the same rows changed from one source to the other.
-
-    Streams over the classes, so that logits from hidden states and a head are never held whole.
-    A class that is -inf in both is masked out.
-
-    Raises:
-        ValueError: if the two have different numbers of rows or classes.
-    """
-    rows, classes = len(before.source), before.classes
-    if (len(after.source), after.classes) != (rows, classes):
-        raise ValueError(
-            f"The logits were ({rows}, {classes}) before and ({len(after.source)}, "
-            f"{after.classes}) after; the rows must be the same."
-        )
-    step = max(1, ENTRIES // max(1, rows))
-    high = torch.full((rows,), -math.inf, device=before.source.device, dtype=before.compute_dtype)
-    low, size = -high, torch.zeros_like(high)
-    for start in range(0, classes, step):
-        old, new = _logits(before, start, start + step), _logits(after, start, start + step)
-        masked = old.isneginf() & new.isneginf()
-        top, bottom = _extremes(new - old, ~masked)
-        high, low = torch.maximum(high, top), torch.minimum(low, bottom)
-        size = torch.maximum(size, torch.where(masked, 0, old).abs().amax(1))
-    return Secant(_width(high, low), size)
-
-
-def _logits(problem: Problem, start: int, stop: int) -> Tensor:
-    """Logits ``(N, stop - start)`` of some classes as `Problem` defines them, -inf left as is."""
-    if problem.logits is not None:
-        z: Tensor = problem.logits[:, start:stop].to(problem.compute_dtype)
-    else:
-        assert problem.hidden is not None
-        z = (problem.hidden @ problem.head()[start:stop].t()).to(problem.compute_dtype)
-    if problem.head_bias is not None:
-        z = z + problem.head_bias[start:stop]
-    z = z * problem.logit_scale
-    if problem.softcap is not None:
-        z = problem.softcap * torch.tanh(z / problem.softcap)
-    if problem.temperature is not None:
-        z = z / problem.temperature[:, None]
-    return z
-
-
-def _extremes(delta: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+def extremes(delta: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     """Largest and smallest kept entry of each row; -inf and inf where none is kept."""
     if keep is None:
         keep = torch.ones_like(delta, dtype=torch.bool)
@@ -164,7 +163,7 @@ def _extremes(delta: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     )
 
 
-def _width(high: Tensor, low: Tensor) -> Tensor:
+def width_of(high: Tensor, low: Tensor) -> Tensor:
     """high - low; 0 where nothing was kept; inf where a NaN hid the answer."""
     width = torch.where(high < low, 0, high - low)
     return torch.where(width.isnan(), math.inf, width)
@@ -176,19 +175,22 @@ def _per_width(bound: Tensor, width: Tensor) -> Tensor:
     return torch.where(radius.isnan(), 0, radius)
 
 
-def _unit_slopes(z: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, slopes scaled to a spread of 1, and their spread; masked classes made harmless."""
+def _checked(z: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
     if z.shape != slopes.shape or z.ndim != 2 or not z.shape[1]:
         raise ValueError(
             f"Logits and slopes must both be (N, V) with V of at least 1, got {tuple(z.shape)} and "
             f"{tuple(slopes.shape)}."
         )
-    z, slopes = _at_least_float32(z), _at_least_float32(slopes)
+    return _at_least_float32(z), _at_least_float32(slopes)
+
+
+def _unit_slopes(z: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, slopes scaled to a spread of 1, and their spread; masked classes made harmless."""
+    z, slopes = _checked(z, slopes)
     keep = ~z.isneginf()
     width = spread(slopes, keep)
     top = slopes.gather(1, z.argmax(1, keepdim=True))
     slopes = torch.where(keep, slopes, top)
-    # Scaled before anything is squared: slopes of 1e-200 or 1e200 are as good as any.
     unit = (slopes - top) / torch.where(width > 0, width, 1)[:, None]
     return torch.where(keep.any(1, keepdim=True), z, 0), unit, width
 
@@ -196,23 +198,33 @@ def _unit_slopes(z: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _even_odds(margin: Tensor, slope: Tensor) -> Tensor:
     """Smallest u >= 0, ``(N,)``, at which ``sum_j exp(u slope_j - margin_j) >= 1``, from below.
 
-    Convex in u, so below 1 on one interval; inf if it never gets there.
+    The logarithm f of the sum is convex: a tangent from above the root stays above it, a chord
+    across it ends below, and together they close in quadratically. inf if there is no root.
     """
     rising = (slope > 0) & margin.isfinite()
-    # Overtaken by one class alone at the latest; by V - 1 equal ones at the earliest.
+    # At the latest where one class alone overtakes; up to there no exponent is above 0.
     crossing = torch.where(rising, margin / torch.where(rising, slope, 1), math.inf)
     high = crossing.amin(1)
-    behind = margin - math.log(max(1, margin.shape[1] - 1))
-    earliest = torch.where(rising, behind / torch.where(rising, slope, 1), math.inf)
-    low = earliest.amin(1).clamp(min=0)
-    exponents = torch.where(margin.isfinite(), -margin, -math.inf)
-    already = torch.logsumexp(exponents, 1) >= 0
     reachable = high.isfinite()
-    low, high = torch.where(reachable, low, 0), torch.where(reachable, high, 0)
-    for _ in range(80 if margin.dtype == torch.float64 else 40):
-        middle = (low + high) / 2
-        below = torch.logsumexp(exponents + middle[:, None] * slope, 1) < 0
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    high = torch.where(reachable, high, 0)
+    low = torch.zeros_like(high)
+    exponents = torch.where(margin.isfinite(), -margin, -math.inf)
+    f_low = torch.logsumexp(exponents, 1)
+    already = f_low >= 0
+    # A little short of where the chord ends: at the root itself rounding decides the sign.
+    slack = 8 * torch.finfo(margin.dtype).eps
+    for _ in range(10 if margin.dtype == torch.float64 else 6):
+        at_high = exponents + high[:, None] * slope
+        f_high = torch.logsumexp(at_high, 1)
+        steep = ((at_high - f_high[:, None]).exp() * slope).sum(1)
+        chord = low + (high - low) * f_low / (f_low - f_high.clamp(min=0)) - slack * high
+        tangent = high - f_high / steep
+        high = torch.where((tangent >= low) & (tangent <= high), tangent, high)
+        chord = torch.where((chord >= low) & (chord <= high), chord, low)
+        f_chord = torch.logsumexp(exponents + chord[:, None] * slope, 1)
+        below = f_chord < 0
+        low, high = torch.where(below, chord, low), torch.where(below, high, chord)
+        f_low = torch.where(below, f_chord, f_low)
     return torch.where(already, 0, torch.where(reachable, low, math.inf))
 
 

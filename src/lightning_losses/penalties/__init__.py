@@ -3,9 +3,11 @@
 """Penalties: losses on parameters."""
 
 from lightning_losses.penalties.adjacent_lasso import AdjacentLasso
+from lightning_losses.penalties.entropy_guided_attention import EntropyGuidedAttention
 from lightning_losses.penalties.weight_distribution import WeightDistribution
 
 __all__ = [
     "AdjacentLasso",
+    "EntropyGuidedAttention",
     "WeightDistribution",
 ]

@@ -3,6 +3,7 @@
 """Row weightings: weights ``(N,)`` from the row losses, applied without graph."""
 
 from lightning_losses.weighting.energy import EnergyWeight
+from lightning_losses.weighting.gibbs import Gibbs
 from lightning_losses.weighting.kl_dro import KLDRO
 from lightning_losses.weighting.loss_reweighting import LossReweighting
 from lightning_losses.weighting.wad import SimilarityGap
@@ -10,6 +11,7 @@ from lightning_losses.weighting.wad import SimilarityGap
 __all__ = [
     "KLDRO",
     "EnergyWeight",
+    "Gibbs",
     "LossReweighting",
     "SimilarityGap",
 ]

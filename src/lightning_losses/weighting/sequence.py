@@ -21,8 +21,8 @@ class SequenceWeight(nn.Module):
 
     - ``sequence_mean``: the mean over sequences of their means over rows (GRPO, arXiv 2402.03300);
       short responses then weigh more a row;
-    - ``sequence_sum``: the mean over sequences of their sums, divided by ``length`` (Dr. GRPO, arXiv
-      2503.20783, with the largest length of a response);
+    - ``sequence_sum``: the mean over sequences of their sums, divided by ``length`` (Dr. GRPO,
+      arXiv 2503.20783, with the largest length of a response);
     - ``sum``: the sum over all rows, divided by ``length``.
 
     Sequences without a row that counts are left out. A sequence must be whole on one rank;
@@ -36,9 +36,7 @@ class SequenceWeight(nn.Module):
         ValueError: another word, or a length that is not positive.
     """
 
-    def __init__(
-        self, aggregation: Aggregation = "sequence_mean", length: float = 1.0
-    ) -> None:
+    def __init__(self, aggregation: Aggregation = "sequence_mean", length: float = 1.0) -> None:
         super().__init__()
         if aggregation not in get_args(Aggregation):
             raise ValueError(
@@ -60,7 +58,8 @@ class SequenceWeight(nn.Module):
             weights = rows / sequences.clamp(min=1) / self.length
         else:
             weights = rows / self.length
-        return counts * weights
+        weighed: Tensor = counts * weights
+        return weighed
 
 
 def sizes(sequence_id: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

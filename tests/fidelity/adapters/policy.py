@@ -96,7 +96,7 @@ def ppo_clip(inputs: Inputs, params: Inputs) -> Inputs:
 
 def share(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens that count, in the counting of verl."""
-    return (values * mask).sum() / (mask.sum() + 1e-8)
+    return (values.double() * mask).sum() / (mask.double().sum() + 1e-8)
 
 
 @adapter("grpo_trl")

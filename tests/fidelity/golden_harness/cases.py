@@ -103,7 +103,9 @@ def _expected(
     """Expected values, and expected gradients by input."""
     if not isinstance(raw, dict):
         return {"value": raw}, {}
-    values = {k: v for k, v in raw.items() if k not in ("grad", "extra", "grad_of")}
+    values = {
+        k: v for k, v in raw.items() if k not in ("grad", "extra", "grad_of", "loss_used_for_grads")
+    }
     values |= raw.get("extra", {})
     gradients: dict[str, Any] = {}
     if flat:

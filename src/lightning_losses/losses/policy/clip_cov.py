@@ -74,7 +74,5 @@ class ClipCov(nn.Module):
         covariance = token_covariance(advantage, log_prob, valid)
         inside = (covariance > self.cov_low) & (covariance < self.cov_high)
         candidates = valid & inside & ~(clipped > plain)
-        left_out = first(
-            shuffled(candidates, self.seed + 1_000_003 * self.step), self.ratio, valid
-        )
+        left_out = first(shuffled(candidates, self.seed + 1_000_003 * self.step), self.ratio, valid)
         return torch.where(left_out, 0.0, torch.maximum(plain, clipped))

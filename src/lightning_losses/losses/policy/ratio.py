@@ -31,5 +31,3 @@ def check_clip(low: float, high: float) -> None:
             f"clip_low must be in [0, 1] and clip_high at least 0, got {low} and {high}; write "
             "clip_low: 0.2, clip_high: 0.2."
         )
-
-
