@@ -31,7 +31,15 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_losses import LossMixin, LossRecord, SoftmaxStats, build_objective
 from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor
+from lightning_losses.callbacks.calibration import LOGGED
+from lightning_losses.callbacks import marginal as marginal_file
 from lightning_losses.callbacks.entropy_sketch import merge, sketch
+from lightning_losses.callbacks.marginal import marginal_sums, spread
+from lightning_losses.metrics.token_covariance import (
+    moments,
+    pooled_covariance,
+    pooled_difference,
+)
 
 IGNORED = -100
 BATCH, CLASSES, WIDTH = 16, 5, 6
@@ -405,6 +413,234 @@ def test_on_an_accelerator_nan_is_told_when_waiting_is_free() -> None:
             moment(SimpleNamespace(is_global_zero=True, loggers=[]), None)  # type: ignore[arg-type]
 
 
+# ------------------------------------------------------------------ the mean prediction and NLL - H
+def nll_gap(logits: Tensor, target: Tensor) -> float:
+    rows = [(z, y) for z, y in zip(logits.tolist(), target.tolist(), strict=True) if y != IGNORED]
+    nll = [math.log(sum(math.exp(v) for v in z)) - z[y] for z, y in rows]
+    return statistics.fmean(nll) - statistics.fmean(row_entropy(z) for z, _ in rows)
+
+
+def mean_prediction(logits: Tensor) -> tuple[list[float], float]:
+    p = logits.double().softmax(1).mean(0).tolist()
+    return p, -sum(v * math.log(v) for v in p if v)
+
+
+@pytest.mark.parametrize("route", ["logits", "hidden"])
+def test_marginal_and_gap_by_hand(route: str) -> None:
+    """The head of hidden states is the one before the update, and every row is looked at."""
+    monitor, module = Heard(every_n_steps=2), Classifier(route)
+    trainer(monitor).fit(module, loader())
+    for step, numbers in monitor.heard:
+        z, y = module.steps[step]
+        _, entropy = mean_prediction(z[y != IGNORED])
+        assert numbers["entropy/marginal"] == pytest.approx(entropy, rel=1e-5)
+        assert numbers["entropy/marginal_classes"] == pytest.approx(math.exp(entropy), rel=1e-5)
+        if step:  # at the first, nobody knows yet whether targets are classes
+            expected = nll_gap(z.double(), y)
+            assert numbers["entropy/nll_gap"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert "entropy/token_covariance" not in monitor.heard[-1][1]
+
+
+@pytest.mark.filterwarnings("ignore:EntropyMonitor. at validation")
+def test_gap_of_validation_epochs_by_hand() -> None:
+    """Over all batches (of unequal size) together, and no sanity check."""
+    validation = data(2 * BATCH + 5, seed=3)
+    monitor, module = EntropyMonitor(every_n_steps=1), Classifier()
+    run = trainer(monitor, max_epochs=1)
+    run.fit(module, loader(), loader(validation))
+    x, y = validation.tensors
+    z = module.head(module.body(x)).detach().double()
+    assert float(run.callback_metrics["entropy/val_nll_gap"]) == pytest.approx(nll_gap(z, y))
+
+
+def labelled(p: list[float], target: list[int], hold: bool = True) -> LossRecord:
+    """Rows that all predict p, with labels."""
+    z = torch.tensor(p).log().expand(len(target), -1)
+    y = torch.tensor(target)
+    h = torch.distributions.Categorical(logits=z).entropy()
+    captured = {"logits": z, "target": y} if hold else {"logits": z}
+    zero = torch.zeros(())
+    stats = SoftmaxStats(entropy=h, log_prob=z.gather(1, y[:, None])[:, 0])
+    return LossRecord(zero, {}, {}, zero, len(y), stats, captured)
+
+
+def supervised(**options: Any) -> Heard:
+    defaults = {"every_n_steps": 1, "warmup_steps": 0, "patience": 2}
+    return Heard(**(defaults | options))
+
+
+def tiers(monitor: Heard, records: list[LossRecord]) -> tuple[list[int], list[str]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        heard = feed(monitor, records)
+    said = [str(w.message) for w in caught if "EntropyMonitor" in str(w.message)]
+    return [int(numbers["entropy/alert"]) for numbers in heard], said
+
+
+BALANCED = [0, 1, 2, 3] * 4
+ONE, EVEN = [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]
+
+
+def test_one_class_for_every_input_is_critical() -> None:
+    """e^M of ONE is 1.18 of the 4 classes that labels have; patience 2, back at 0.6 of them."""
+    shown = [ONE, ONE, ONE, EVEN, ONE]
+    found, said = tiers(supervised(warn_gap=9.0), [labelled(p, BALANCED) for p in shown])
+    assert found == [0, 2, 2, 0, 0]
+    assert len(said) == 1
+    assert "0.30 of the classes that it should" in said[0]
+
+
+def test_one_class_is_right_where_labels_have_one() -> None:
+    found, said = tiers(supervised(), [labelled(ONE, [0] * 16)] * 1 + [labelled(ONE, [0] * 16)] * 3)
+    assert (found, said) == ([0] * 4, [])
+
+
+def test_without_labels_it_takes_rows_enough() -> None:
+    """5 rows a class; 16 rows of 4 classes are too few to tell, 20 are not."""
+    few, many = ([labelled(ONE, [0] * n, hold=False) for _ in range(3)] for n in (16, 20))
+    assert tiers(supervised(), few)[0] == [0, 0, 0]
+    assert tiers(supervised(), many)[0] == [0, 2, 2]
+
+
+def test_overconfidence_warns() -> None:
+    """Sure of class 0 (EVEN labels): NLL is 3.46, H 0.17. A calibrated 0.25 each has no gap."""
+    shown = [labelled(p, BALANCED) for p in (EVEN, ONE, ONE, ONE, EVEN)]
+    found, said = tiers(supervised(critical_share=0.0), shown)
+    assert found == [0, 0, 1, 1, 0]
+    assert len(said) == 1
+    assert "above 0.3 for 2" in said[0]
+
+
+def test_validation_epochs_alert_after_two() -> None:
+    monitor = supervised()
+    run: Any = SimpleNamespace(current_epoch=3, is_global_zero=True, loggers=[])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for gap in (0.4, 0.2, 0.4, 0.4, 0.4):
+            monitor.judge_gap(run, gap)
+    assert len(caught) == 1
+    assert monitor.judge.rules.tier == 1
+    policy().judge_gap(run, 9.0)  # says nothing of a policy
+
+
+@pytest.mark.parametrize(
+    ("action", "stops", "warned"), [("log", 0, 0), ("warn", 0, 1), ("stop", 1, 1)]
+)
+def test_a_tier_does_what_it_is_told(action: Any, stops: int, warned: int) -> None:
+    monitor = policy(on_warning="log", on_critical=action)
+    strategy = SimpleNamespace(all_gather=lambda packed: packed)
+    run: Any = SimpleNamespace(
+        world_size=1, strategy=strategy, is_global_zero=True, loggers=[], should_stop=False
+    )
+    module: Any = SimpleNamespace(loss=build_objective("ce"), loss_record=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step, mean in enumerate([2.0, 0.9, 0.9, 0.1, 0.1]):
+            run.global_step = step
+            monitor.on_train_batch_start(run, module, None, step)
+            module.loss_record = record([mean])
+            monitor.on_train_batch_end(run, module, None, None, step)
+    assert len([w for w in caught if "EntropyMonitor" in str(w.message)]) == warned
+    assert run.should_stop == bool(stops)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 12))
+def test_rows_are_evenly_spread_over_those_that_count(valid: list[bool], size: int) -> None:
+    size = min(size, len(valid))
+    index, use = spread(
+        torch.tensor(valid, dtype=torch.bool), len(valid), size, torch.device("cpu")
+    )
+    kept = [i for i, u in zip(index.tolist(), use.tolist(), strict=True) if u]
+    counted = [i for i, v in enumerate(valid) if v]
+    assert len(kept) == len(set(kept)) == min(size, len(counted))
+    places = [counted.index(i) for i in kept]
+    gaps = np.diff([*places, len(counted)]) if places else [0]
+    assert max(gaps) <= math.ceil(len(counted) / max(len(kept), 1))
+
+
+def test_hidden_states_become_logits_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    hidden, head, bias = (torch.randn(*s, generator=g) for s in ((30, 4), (7, 4), (7,)))
+    temperature, target = torch.rand(30, generator=g) + 0.5, torch.arange(30) % 7
+    captured = {
+        "hidden": hidden, "head_weight": head, "head_bias": bias, "temperature": temperature,
+        "softcap": 3.0, "logit_scale": 2.0, "target": target,
+    }  # fmt: skip
+    shown = replace(record([0.0] * 30), captured=captured)
+    whole = marginal_sums(shown, 30)
+    z = 3 * torch.tanh((hidden @ head.T + bias) * 2 / 3) / temperature[:, None]
+    assert whole is not None
+    torch.testing.assert_close(whole[0, :-1], z.softmax(1).sum(0))
+    assert whole[:, -1].tolist() == [30, 30]
+    assert whole[1, :-1].tolist() == torch.bincount(target).tolist()
+    monkeypatch.setattr(marginal_file, "BLOCK", 7 * 4)
+    blocks = marginal_sums(shown, 30)
+    assert blocks is not None
+    torch.testing.assert_close(blocks, whole)
+    assert marginal_sums(replace(shown, captured=captured | {"class_range": object()}), 30) is None
+
+
+# ------------------------------------------------------------------ advantage and log p
+class Actor(Classifier):
+    """Advantages of actions, which are the labels."""
+
+    def __init__(self, route: str = "logits") -> None:
+        super().__init__(route)
+        self.loss = build_objective("ppo_clip")
+
+    def compute(self, batch: Any) -> Tensor:
+        x, y = batch
+        hidden = self.body(x)
+        z = self.head(hidden)
+        self.steps.append((z.detach(), y))
+        lp = z.detach().log_softmax(1).gather(1, y.clamp(min=0)[:, None])[:, 0]
+        return self.compute_loss(logits=z, target=y, old_log_prob=lp, advantage=x[:, 0])
+
+
+def test_token_covariance_by_hand() -> None:
+    monitor, module = Heard(mode="policy", every_n_steps=3), Actor()
+    trainer(monitor).fit(module, loader())
+    x = data().tensors[0][:, 0].reshape(-1, BATCH)
+    for step, numbers in monitor.heard:
+        z, y = module.steps[step]
+        rows = [
+            (a, float(v.log_softmax(0)[k]))
+            for a, v, k in zip(x[step % 4].tolist(), z, y.tolist(), strict=True)
+            if k != IGNORED
+        ]
+        a, lp = (statistics.fmean(side) for side in zip(*rows, strict=True))
+        expected = statistics.fmean((u - a) * (v - lp) for u, v in rows)
+        assert numbers["entropy/token_covariance"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert "entropy/nll_gap" not in numbers
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.booleans()), max_size=8),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([0.0, 1e4]),
+)
+def test_moments_of_ranks_are_those_of_all_rows(ranks: list[Any], far: float) -> None:
+    """Also where means are far larger than spreads."""
+    parts = []
+    for rank in ranks:
+        a, b = (torch.tensor([row[i] + far for row in rank], dtype=torch.float64) for i in (0, 1))
+        parts.append(moments(a, b, torch.tensor([row[2] for row in rank], dtype=torch.bool)))
+    kept = [(a + far, b + far) for rank in ranks for a, b, use in rank if use]
+    covariance = difference = 0.0
+    if kept:
+        mean_a, mean_b = (statistics.fmean(side) for side in zip(*kept, strict=True))
+        covariance = statistics.fmean((a - mean_a) * (b - mean_b) for a, b in kept)
+        difference = mean_a - mean_b
+    together = torch.stack(parts)
+    assert float(pooled_covariance(together)) == pytest.approx(covariance, abs=1e-7)
+    assert float(pooled_difference(together)) == pytest.approx(difference, abs=1e-7)
+
+
 # ------------------------------------------------------------------ quantiles across ranks
 finite = st.floats(0, 12, width=32)
 
@@ -506,6 +742,11 @@ def test_two_ranks_log_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"baseline_measurements": 0}, "baseline_measurements"),
         ({"warn_ratio": 0.1}, "critical_ratio <= warn_ratio"),
         ({"explosion_ratio": 0.9}, "explosion_ratio"),
+        ({"warn_gap": 0.0}, "warn_gap > 0"),
+        ({"critical_share": 2.0}, r"critical_share in \[0, 1\]"),
+        ({"max_rows": 0}, "max_rows"),
+        ({"on_warning": "shout"}, "on_warning is 'shout'"),
+        ({"on_critical": "shout"}, "on_critical is 'shout'"),
     ],
 )
 def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:

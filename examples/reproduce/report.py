@@ -71,8 +71,13 @@ def claims(claimed: Sequence[Claim], scores: Scores) -> str:
     """A table of claims: the two means, their paired difference over seeds, and the verdict."""
     rows = []
     for claim in claimed:
-        ours, base = scores[claim.method][claim.column], scores[claim.baseline][claim.column]
-        words, _ = verdict([claim.sign * (a - b) for a, b in zip(ours, base, strict=True)])
+        ours = scores[claim.method][claim.column]
+        if isinstance(claim.baseline, str):
+            base = scores[claim.baseline][claim.baseline_column or claim.column]
+        else:
+            base = [claim.baseline] * len(ours)
+        pairs = zip(ours, base, strict=True)
+        words, _ = verdict([claim.sign * (a - b) + claim.margin for a, b in pairs])
         _, interval = verdict([a - b for a, b in zip(ours, base, strict=True)])
         means = f"{number(fmean(ours))} against {number(fmean(base))}"
         rows.append([claim.words, f"{claim.column}: {means}", interval, f"**{words}**"])

@@ -40,13 +40,19 @@ class Options(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """`method` has more (sign 1) or less (sign -1) of `column` than `baseline`."""
+    """`method` has more (sign 1) or less (sign -1) of `column` than `baseline`, or than a number.
+
+    With a `margin` it has more than the baseline less the margin: "at most so much worse".
+    """
 
     words: str
     method: str
-    baseline: str
+    baseline: str | float
     column: str
     sign: int = 1
+    margin: float = 0.0
+    baseline_column: str | None = None
+    """Another column of the baseline, if it is not to be compared in `column`."""
 
 
 class Digits(NamedTuple):
@@ -58,12 +64,14 @@ class Digits(NamedTuple):
     y_test: Tensor
 
 
-def options(study: str, seeds: int, epochs: int, argv: Sequence[str] | None = None) -> Options:
+def options(
+    study: str, seeds: int, epochs: int, argv: Sequence[str] | None = None, lr: float = 1e-3
+) -> Options:
     """The command line of a study, with its own default numbers of seeds and epochs."""
     parser = argparse.ArgumentParser(prog=f"python examples/reproduce/{study}.py")
     parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--epochs", type=int, default=epochs)
-    parser.add_argument("--lr", type=float, default=1e-3, help="Adam's, the same for every method")
+    parser.add_argument("--lr", type=float, default=lr, help="the same for every method")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args(argv)
     # Nets this small gain nothing from threads, and sums in one order repeat on any machine.
@@ -178,8 +186,15 @@ def table(scores: Scores) -> str:
     return markdown(["", *columns], rows)
 
 
-def write(name: str, scores: Scores, claimed: Sequence[Claim], chart: Any, ran: Options) -> None:
-    """Write results/<name>.md and .png, and print the former."""
+def write(
+    name: str,
+    scores: Scores,
+    claimed: Sequence[Claim],
+    chart: Any,
+    ran: Options,
+    setting: str = "Adam at {lr:g}, batches of 128",
+) -> None:
+    """Write results/<name>.md and .png, and print the former; `setting` may use {lr:g}."""
     from report import claims, figure
 
     ran.out.mkdir(parents=True, exist_ok=True)
@@ -187,8 +202,8 @@ def write(name: str, scores: Scores, claimed: Sequence[Claim], chart: Any, ran: 
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     # No time of day and no duration: the same command writes the same file again.
     how = (
-        f"Mean ± standard deviation over seeds 0 to {ran.seeds - 1}, {ran.epochs} epochs, Adam at "
-        f"{ran.lr:g}, batches of 128. Printed by `{ran.command}` (Python "
+        f"Mean ± standard deviation over seeds 0 to {ran.seeds - 1}, {ran.epochs} epochs, "
+        f"{setting.format(lr=ran.lr)}. Printed by `{ran.command}` (Python "
         f"{platform.python_version()}, {versions}, one CPU thread)."
     )
     text = f"{table(scores)}\n\n{how}\n\n{claims(claimed, scores)}\n"

@@ -159,12 +159,14 @@ class EntropyMonitor(ValidationGap):
             found |= {"marginal": of.entropy, "marginal_classes": of.entropy.exp()}
             share = of.share.to(rows)
         for key, value in found.items():  # one without a row that counts is the one before it
-            before = torch.as_tensor(self._last.get(key, 0.0)).to(value)
+            before = self._last.get(key, 0.0)
+            if isinstance(before, float):  # filled, not copied: a copy waits for the device
+                before = value.new_full((), before)
             found[key] = torch.where((rows > 0) & value.isfinite(), value, before)
         self._last = dict(found)
         if self._measured_step >= self.warmup_steps:
             self.judge.baseline.add(torch.where(rows > 0, found["mean"], torch.nan))
-            gap = found.get("nll_gap", share.new_tensor(torch.nan))
+            gap = found.get("nll_gap", torch.full_like(share, torch.nan))
             classes = found["effective_classes"]
             self.judge.add(self._measured_step, found["mean"], classes, rows, share, gap)
         self.judge.bad = self.judge.bad + bad

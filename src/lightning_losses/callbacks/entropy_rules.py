@@ -56,7 +56,7 @@ class Baseline:
         return max(self.value or 0.0, 1e-6)
 
     def add(self, mean: Tensor) -> None:
-        """Add to it until it is full; NaN, which is no row that counts on any rank, adds nothing."""
+        """Add to it until it is full; NaN, which is no row on any rank, adds nothing."""
         if self.value is not None:
             return
         self.means.append(mean)

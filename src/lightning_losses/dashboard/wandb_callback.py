@@ -54,7 +54,7 @@ class WandbDashboard(Callback):
         self._mode = os.environ.get("WANDB_MODE")
         self._said: set[str] = set()
         self._defined: set[str] = set()  # ids of runs
-        self._logged: dict[int, list[dict[str, Any]]] = {}  # place of a callback -> its last table
+        self._logged: dict[Callback, list[dict[str, Any]]] = {}  # its last table
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Define axes and summaries, before anything is logged."""
@@ -89,6 +89,15 @@ class WandbDashboard(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put back the WANDB_MODE that `WandbLogger(offline=True)` has changed."""
+        self._restore_mode(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """The same."""
+        self._restore_mode(trainer)
+
+    def _restore_mode(self, trainer: Trainer) -> None:
         offline = any(isinstance(one, WandbLogger) and one._offline for one in trainer.loggers)
         if offline and os.environ.get("WANDB_MODE") == "dryrun":
             if self._mode is None:
@@ -101,10 +110,10 @@ class WandbDashboard(Callback):
         if not loggers or not trainer.is_global_zero:
             return
         found: list[tuple[str, list[dict[str, Any]]]] = []
-        for place, callback in enumerate(trainer.callbacks):  # type: ignore[attr-defined]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             table = getattr(callback, "table", None)
-            if is_table(table) and table is not self._logged.get(place):
-                self._logged[place] = table
+            if is_table(table) and table is not self._logged.get(callback):
+                self._logged[callback] = table
                 found.append((str(getattr(callback, "name", type(callback).__name__)), table))
         if not found:
             return
