@@ -42,6 +42,8 @@ MMA = {
     "sm_100": r"tcgen05\.mma",
     "gfx942": r"v_mfma",
 }
+#: Tensor loads by descriptor, on sm_90 and sm_100.
+TMA = r"cp\.async\.bulk\.tensor"
 
 
 def compile_config(config: Config, arch: str) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def compile_config(config: Config, arch: str) -> dict[str, Any]:
     constants: dict[str, Any] = {}
     for name in names:
         value = config.arguments[name]
-        if isinstance(value, str) and (value[0] == "*" or value in ("i32", "fp32")):
+        if isinstance(value, str) and value.startswith(("*", "tensordesc", "i32", "fp32")):
             signature[name] = value
         else:
             signature[name] = "constexpr"
@@ -71,6 +73,7 @@ def compile_config(config: Config, arch: str) -> dict[str, Any]:
     row |= _amd(built.asm["amdgcn"]) if arch == "gfx942" else _nvidia(built.asm["cubin"])
     text = built.asm["amdgcn"] if arch == "gfx942" else built.asm["ptx"]
     row["mma"] = len(re.findall(MMA[arch], text))
+    row["tma"] = len(re.findall(TMA, text))
     row["atomics"] = len(re.findall(r"\batom\.|\bred\.|global_atomic", text))
     row["faults"] = [
         fault

@@ -33,7 +33,7 @@ def slab_gradient(
     temperature_ptr, target_ptr, valid_ptr, live_ptr, logsumexp_ptr, prediction_ptr,
     a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, f_ptr, N, V, D, first, width, scale, softcap,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr = False,
 ):  # fmt: skip
     """dlogits of classes ``first .. first + width`` into ``out (N, width)``.
 
@@ -48,7 +48,7 @@ def slab_gradient(
         depth = tl.where(row0 < tl.load(live_ptr), D, 0)
     z = tile_logits(
         h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, first + col_block * BV,
-        N, first + width, depth, BM, BV, BD, EVEN, PRECISION,
+        N, first + width, depth, BM, BV, BD, EVEN, PRECISION, None, DESCRIBED,
     )  # fmt: skip
     if bias_ptr is not None:
         z += tl.load(bias_ptr + first + local, mask=local < width, other=0.0)[None, :]

@@ -26,7 +26,7 @@ def span_statistics(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, bias_ptr, temperature_ptr, live_ptr,
     m_ptr, s_ptr, t_ptr, q_ptr, total_ptr, best_ptr, N, V, D, span, spans, scale, softcap,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    GROUP: tl.constexpr, PRECISION: tl.constexpr,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr = False,
 ):  # fmt: skip
     """Partial statistics ``(spans, N)``; `span` classes a span, a multiple of BV.
 
@@ -52,7 +52,7 @@ def span_statistics(
     for col0 in range(part * span, col_end, BV):
         x = tile_logits(
             h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
-            BM, BV, BD, EVEN, PRECISION,
+            BM, BV, BD, EVEN, PRECISION, None, DESCRIBED,
         )  # fmt: skip
         cols = col0 + tl.arange(0, BV)
         inside = (cols < V)[None, :]

@@ -32,33 +32,41 @@ def place(pid, row_blocks, column_blocks, GROUP: tl.constexpr):
 def tile_logits(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    PRECISION: tl.constexpr, acc=None,
+    PRECISION: tl.constexpr, acc=None, DESCRIBED: tl.constexpr = False,
 ):  # fmt: skip
     """``hidden[row0:row0+BM] @ head[col0:col0+BV].T``, plus `acc` if given.
 
-    Rows and classes past the end repeat the last one instead of being masked: the caller drops
-    them, and unmasked loads are wide and asynchronous. Only D is masked, unless BD divides it.
+    DESCRIBED: `h_ptr` and `w_ptr` are tensor descriptors, and strides, N, V and EVEN are not read.
+    Rows and classes past the end are then 0; else they repeat the last one instead of being masked,
+    because unmasked loads are wide and asynchronous, and only D is masked, unless BD divides it.
+    Either way the caller drops them.
     """
-    ks = tl.arange(0, BD)
-    # 64-bit to the tile's corner (V D passes 2^31), 32-bit inside it.
-    h_ptr += tl.cast(row0, tl.int64) * h_stride
-    w_ptr += tl.cast(col0, tl.int64) * w_stride
-    rows = tl.minimum(tl.arange(0, BM), N - 1 - row0)
-    cols = tl.minimum(tl.arange(0, BV), V - 1 - col0)
-    h_ptrs = h_ptr + rows[:, None] * h_stride + ks[None, :] * h_step
-    w_ptrs = w_ptr + cols[:, None] * w_stride + ks[None, :] * w_step
     if acc is None:
         acc = tl.zeros((BM, BV), tl.float32)
-    for k in range(0, D, BD):
-        if EVEN:
-            h = tl.load(h_ptrs)
-            w = tl.load(w_ptrs)
-        else:
-            h = tl.load(h_ptrs, mask=ks[None, :] < D - k, other=0.0)
-            w = tl.load(w_ptrs, mask=ks[None, :] < D - k, other=0.0)
-        acc = tl.dot(h, tl.trans(w), acc, input_precision=PRECISION)
-        h_ptrs += BD * h_step
-        w_ptrs += BD * w_step
+    if DESCRIBED:
+        for k in range(0, D, BD):
+            h = h_ptr.load([row0, k])
+            w = w_ptr.load([col0, k])
+            acc = tl.dot(h, tl.trans(w), acc, input_precision=PRECISION)
+    else:
+        ks = tl.arange(0, BD)
+        # 64-bit to the tile's corner (V D passes 2^31), 32-bit inside it.
+        h_ptr += tl.cast(row0, tl.int64) * h_stride
+        w_ptr += tl.cast(col0, tl.int64) * w_stride
+        rows = tl.minimum(tl.arange(0, BM), N - 1 - row0)
+        cols = tl.minimum(tl.arange(0, BV), V - 1 - col0)
+        h_ptrs = h_ptr + rows[:, None] * h_stride + ks[None, :] * h_step
+        w_ptrs = w_ptr + cols[:, None] * w_stride + ks[None, :] * w_step
+        for k in range(0, D, BD):
+            if EVEN:
+                h = tl.load(h_ptrs)
+                w = tl.load(w_ptrs)
+            else:
+                h = tl.load(h_ptrs, mask=ks[None, :] < D - k, other=0.0)
+                w = tl.load(w_ptrs, mask=ks[None, :] < D - k, other=0.0)
+            acc = tl.dot(h, tl.trans(w), acc, input_precision=PRECISION)
+            h_ptrs += BD * h_step
+            w_ptrs += BD * w_step
     return acc
 
 

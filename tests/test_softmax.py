@@ -602,3 +602,28 @@ def test_a_row_with_every_class_masked_sends_no_gradient(name: str) -> None:
     (gradient,) = torch.autograd.grad(value[0] + 3 * value[1].clamp(min=-9), z)
     assert gradient[0].abs().sum() > 0
     assert gradient[1].tolist() == [0.0, 0.0, 0.0]
+
+
+# 90 % and 100 % of rows ignored are left out of the pass; 5 % go through it.
+@pytest.mark.parametrize("ignored", [1, 18, 20])
+def test_rows_left_out_change_no_number(ignored: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    hidden, head = torch.randn(20, 4, generator=g), torch.randn(7, 4, generator=g)
+    target = torch.randint(7, (20,), generator=g)
+    target[torch.randperm(20, generator=g)[:ignored]] = -100
+    temperature = torch.linspace(0.5, 2, 20)
+    found = []
+    for kernel in ("chunked", "reference"):
+        leaves = [x.clone().requires_grad_() for x in (hidden, head)]
+        stats = softmax_stats(
+            hidden=leaves[0],
+            head_weight=leaves[1],
+            target=target,
+            temperature=temperature,
+            kernel=kernel,
+        )
+        values = [getattr(stats, name) for name in STATISTICS]
+        total = sum((x.float() * x.float()).sum() for x in values[:-1])
+        found.append([*values, *torch.autograd.grad(total, leaves)])
+    for ours, right in zip(*found, strict=True):
+        assert torch.allclose(ours.double(), right.double(), atol=1e-5)

@@ -17,6 +17,7 @@ from lightning_losses.kernels import row_fused as _row_fused
 from lightning_losses.kernels import spread as _spread
 from lightning_losses.kernels import vocab_parallel
 from lightning_losses.kernels.class_range import ClassRange
+from lightning_losses.kernels.compact import compact, restore
 from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
 from lightning_losses.kernels.resolve import (
     KERNELS,
@@ -28,7 +29,12 @@ from lightning_losses.kernels.resolve import (
 )
 from lightning_losses.kernels.row_fused import RowFunction
 from lightning_losses.kernels.spread import Direction, Spread
-from lightning_losses.softmax_arguments import check, nothing_left, shift_left
+from lightning_losses.softmax_arguments import (
+    check,
+    in_autocast_dtype,
+    nothing_left,
+    shift_left,
+)
 
 __all__ = [
     "KERNELS",
@@ -42,6 +48,7 @@ __all__ = [
     "SoftmaxStats",
     "Spread",
     "describe_kernel",
+    "in_autocast_dtype",
     "logit_spread",
     "resolve_kernel",
     "shift_left",
@@ -220,18 +227,6 @@ def make_problem(
     )
 
 
-def in_autocast_dtype(hidden: Tensor) -> Tensor:
-    """Hidden states as a plain head under autocast would take them; else as they are.
-
-    The kernels run with autocast off. This keeps their matrix products in the precision that the
-    user chose, while the head's gradient stays unrounded.
-    """
-    device = hidden.device.type
-    if not torch.is_autocast_enabled(device):
-        return hidden
-    return hidden.to(torch.get_autocast_dtype(device))
-
-
 def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") -> dict[str, Tensor]:
     """The wanted statistics ``(N,)`` with graph, by the named kernel."""
     unknown = [name for name in want if name not in STATISTICS]
@@ -245,8 +240,10 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         if problem.class_range is not None:
             found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
             return finish(found, problem.valid)
+        counted, rows = compact(problem)
         module = kernel_module(kernel, problem)
-        return finish(module.statistics(problem, want), problem.valid)
+        found = finish(module.statistics(counted, want), counted.valid)
+        return {name: restore(x, rows, problem.source.shape[0]) for name, x in found.items()}
 
 
 def row_fused(
@@ -265,8 +262,13 @@ def row_fused(
         return row_function(finish(stats, None), rows)
 
     with torch.autocast(problem.source.device.type, enabled=False):
-        total, stats, values = module.row_fused(problem, want, finished, rows)
-    return total, finish(stats, problem.valid), values
+        counted, kept = compact(problem)
+        if kept is not None:
+            rows = {name: row.index_select(0, kept) for name, row in rows.items()}
+        total, stats, values = module.row_fused(counted, want, finished, rows)
+    n = problem.source.shape[0]
+    found = finish(stats, counted.valid)
+    return total, {k: restore(x, kept, n) for k, x in found.items()}, restore(values, kept, n)
 
 
 def logit_spread(problem: Problem, direction: Direction, kernel: str = "auto") -> Spread:

@@ -96,3 +96,15 @@ def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
         f"shift={shift} leaves nothing of positions {shape}; write 0 for targets that are aligned "
         "already, 1 for next-token prediction."
     )
+
+
+def in_autocast_dtype(hidden: Tensor) -> Tensor:
+    """Hidden states as a plain head under autocast would take them; else as they are.
+
+    The kernels run with autocast off. This keeps their matrix products in the precision that the
+    user chose, while the head's gradient stays unrounded.
+    """
+    device = hidden.device.type
+    if not torch.is_autocast_enabled(device):
+        return hidden
+    return hidden.to(torch.get_autocast_dtype(device))
