@@ -16,6 +16,7 @@ import os
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from .problem import Problem
 
@@ -28,6 +29,8 @@ MIN_CHUNK_ROWS, MAX_CHUNK_ROWS = 1024, 8192
 SLAB_BYTES = 256 * 2**20
 #: Mode keep may hold logits up to this share of the device's memory.
 KEEP_SHARE = 1 / 16
+#: Where a copy engine (TMA) brings a whole tile into shared memory on one thread's word.
+COPY_ENGINE = ("sm_90", "sm_100")
 #: Row blocks that go through the classes together; 16 of 128 rows at D = 4096 are 16 MiB.
 GROUP = 16
 
@@ -66,6 +69,25 @@ def backward_tile(arch: str, dressed: bool, itemsize: int) -> Tile:
     if arch == "sm_80" and (dressed or itemsize > 2):
         tile = tile._replace(classes=64)
     return tile
+
+
+def descriptors(arch: str, *matrices: Tensor) -> bool:
+    """Whether the kernels of mode lean read matrices ``(n, D)`` by tensor descriptor.
+
+    It saves the registers and instructions of the addresses, and the mask over D. The copy engine
+    wants numbers of 2 or 4 bytes side by side, rows that start on 16 bytes and do not overlap, and
+    32-bit indices; all else, and other devices, read by pointer. Like all choices here this is one
+    of device, dtype and layout, never of the moment; the products are the same.
+    """
+    if arch not in COPY_ENGINE:
+        return False
+    for x in matrices:
+        (n, depth), size = x.shape, x.element_size()
+        stands = x.data_ptr() % 16 == 0 and x.stride(0) * size % 16 == 0
+        apart = x.stride(1) == 1 and x.stride(0) >= depth
+        if not (stands and apart and size in (2, 4) and 0 < n < 2**31 and 0 < depth < 2**31):
+            return False
+    return True
 
 
 def spread_tile(arch: str, itemsize: int) -> Tile:

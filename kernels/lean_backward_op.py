@@ -11,7 +11,7 @@ from torch import Tensor
 from . import choose
 from .gradients import add_product
 from .lean_backward import slab_gradient
-from .lean_tile import aligned, precision
+from .lean_tile import aligned, operands
 from .triton_math import as_bytes, flat, launch, options
 
 
@@ -42,7 +42,7 @@ def lean_gradient(
     out = _empty_gradients(hidden, weight, bias, need_hidden, need_weight, need_bias)
     n, classes = hidden.shape[0], weight.shape[0]
     head = weight.to(hidden.dtype)
-    operands = aligned(hidden), aligned(head)
+    factors = aligned(hidden), aligned(head)
     size = min(choose.slab_classes(n, classes, hidden.element_size()), classes)
     slab = hidden.new_empty(n, -(-size // 16) * 16)  # rows on 32 bytes
     total: Tensor | None = None
@@ -52,7 +52,7 @@ def lean_gradient(
             dz = slab[:, : stop - first]
             _slab_gradient(
                 dz,
-                *operands,
+                *factors,
                 bias,
                 temperature,
                 target,
@@ -139,7 +139,7 @@ def _slab_gradient(
     scale: float,
     softcap: float | None,
 ) -> None:
-    (n, width), depth = out.shape, hidden.shape[1]
+    n, width = out.shape
     if n == 0:
         return
     dressed = bias is not None or softcap is not None or temperature is not None or scale != 1.0
@@ -148,12 +148,7 @@ def _slab_gradient(
         slab_gradient,
         (triton.cdiv(n, tile.rows) * triton.cdiv(width, tile.classes),),
         hidden.device,
-        h_ptr=hidden,
-        h_stride=hidden.stride(0),
-        h_step=hidden.stride(1),
-        w_ptr=head,
-        w_stride=head.stride(0),
-        w_step=head.stride(1),
+        **operands(hidden, head, tile),
         out_ptr=out,
         out_stride=out.stride(0),
         bias_ptr=flat(bias),
@@ -171,16 +166,10 @@ def _slab_gradient(
         f_ptr=flat(f),
         N=n,
         V=head.shape[0],
-        D=depth,
         first=first,
         width=width,
         **options(scale, softcap),
-        BM=tile.rows,
-        BV=tile.classes,
-        BD=tile.depth,
-        EVEN=depth % tile.depth == 0,
         GROUP=choose.GROUP,
-        PRECISION=precision(hidden),
         num_warps=tile.warps,
         num_stages=tile.stages,
     )

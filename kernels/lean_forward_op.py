@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import choose
 from .lean_forward import merge_spans, span_statistics, target_logits
-from .lean_tile import aligned, precision
+from .lean_tile import aligned, operands, pointers
 from .triton_math import as_bytes, flat, launch, options
 
 #: Rows a program of the two small kernels.
@@ -77,7 +77,7 @@ def spans(
 ) -> tuple[dict[str, Tensor | None], Tensor | None]:
     """What `span_statistics` says, ``(spans, N)`` in base 2, and the target's logit ``(N,)``."""
     hidden, head = aligned(hidden), aligned(head)
-    (n, depth), classes = hidden.shape, head.shape[0]
+    n, classes = hidden.shape[0], head.shape[0]
     heavy = bias is not None or softcap is not None or temperature is not None
     heavy |= bool(want & {"mean_logit", "collision", "prediction"})
     tile = choose.forward_tile(choose.architecture(hidden.device), heavy, hidden.element_size())
@@ -96,35 +96,20 @@ def spans(
         "total_ptr": partial("mean_logit" in want),
         "best_ptr": partial("prediction" in want, torch.int32),
     }
-    operands = {
-        "h_ptr": hidden,
-        "h_stride": hidden.stride(0),
-        "h_step": hidden.stride(1),
-        "w_ptr": head,
-        "w_stride": head.stride(0),
-        "w_step": head.stride(1),
-        "bias_ptr": bias,
-        "temperature_ptr": temperature,
-        **options(scale, softcap),
-    }
+    finish = {"bias_ptr": bias, "temperature_ptr": temperature, **options(scale, softcap)}
     launch(
         span_statistics,
         (triton.cdiv(n, tile.rows) * count,),
         hidden.device,
-        **operands,
+        **operands(hidden, head, tile),
+        **finish,
         **parts,
         live_ptr=live,
         N=n,
         V=classes,
-        D=depth,
         span=span,
         spans=count,
-        BM=tile.rows,
-        BV=tile.classes,
-        BD=tile.depth,
-        EVEN=depth % tile.depth == 0,
         GROUP=choose.GROUP,
-        PRECISION=precision(hidden),
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -135,12 +120,13 @@ def spans(
             target_logits,
             (triton.cdiv(n, TARGET_ROWS),),
             hidden.device,
-            **operands,
+            **pointers(hidden, head),
+            **finish,
             target_ptr=target,
             valid_ptr=mask,
             out_ptr=z_target,
             N=n,
-            D=depth,
+            D=hidden.shape[1],
             ROWS=TARGET_ROWS,
             BD=TARGET_DEPTH,
         )

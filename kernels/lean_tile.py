@@ -8,7 +8,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
+from . import choose
 from .triton_math import interpreted
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -68,6 +70,40 @@ def tile_logits(
             h_ptrs += BD * h_step
             w_ptrs += BD * w_step
     return acc
+
+
+def pointers(hidden: Tensor, head: Tensor) -> dict[str, object]:
+    """Arguments of a kernel that reads both operands by pointer."""
+    return {
+        "h_ptr": hidden,
+        "h_stride": hidden.stride(0),
+        "h_step": hidden.stride(1),
+        "w_ptr": head,
+        "w_stride": head.stride(0),
+        "w_step": head.stride(1),
+    }
+
+
+def operands(hidden: Tensor, head: Tensor, tile: choose.Tile) -> dict[str, object]:
+    """Arguments of a kernel that calls `tile_logits`: by descriptor where `choose` says so.
+
+    Descriptors are made on the host. One made in the kernel needs memory from an allocator that is
+    the caller's to set (`triton.set_allocator`), and that the thread of autograd does not see.
+    """
+    arguments = pointers(hidden, head)
+    described = choose.descriptors(choose.architecture(hidden.device), hidden, head)
+    if described:
+        arguments["h_ptr"] = TensorDescriptor.from_tensor(hidden, [tile.rows, tile.depth])
+        arguments["w_ptr"] = TensorDescriptor.from_tensor(head, [tile.classes, tile.depth])
+    return arguments | {
+        "D": hidden.shape[1],
+        "BM": tile.rows,
+        "BV": tile.classes,
+        "BD": tile.depth,
+        "EVEN": described or hidden.shape[1] % tile.depth == 0,
+        "DESCRIBED": described,
+        "PRECISION": precision(hidden),
+    }
 
 
 def precision(x: Tensor) -> str:

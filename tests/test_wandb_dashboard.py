@@ -25,10 +25,12 @@ from lightning_losses.callbacks.announce import announce
 from lightning_losses.callbacks.attention_entropy import AttentionEntropyMonitor
 from lightning_losses.callbacks.calibration import CalibrationMonitor
 from lightning_losses.callbacks.drift import DriftMonitor
+from lightning_losses.dashboard.diagrams import BINS
 from lightning_losses.dashboard.wandb_callback import WandbDashboard
 from lightning_losses.dashboard.wandb_file import WandbFile, read_payloads, read_wandb_file
 from lightning_losses.dashboard.wandb_names import metrics
 from lightning_losses.dashboard.wandb_run import read_offline_run
+from tests.harness import require_equal, train
 
 wandb = pytest.importorskip("wandb")
 pytest.importorskip("vl_convert")
@@ -58,7 +60,7 @@ class Attentive(LossMixin, L.LightningModule):
     def validation_step(self, batch: Any, _: int) -> None:
         self.step(batch)
 
-    def test_step(self, batch: Any, _: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         self.step(batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -212,7 +214,7 @@ def test_tables(run: WandbFile, path: Path) -> None:
         {("test", 2)},
     ]
     for table, rows in zip(tables, (48, 48, 32), strict=True):
-        assert table["columns"] == "stage epoch lower upper count confidence accuracy".split()
+        assert table["columns"] == list(BINS)
         assert len(table["data"]) == 10
         assert sum(row[4] for row in table["data"]) == rows
     # A second monitor of the class does not overwrite the first.
@@ -282,11 +284,28 @@ def test_the_local_report_finds_the_tables(path: Path) -> None:
 
 def test_without_a_wandb_logger_it_says_so_once(tmp_path: Path) -> None:
     callback = WandbDashboard()
-    one = trainer(CSVLogger(tmp_path), callback, CalibrationMonitor(), max_epochs=1)
-    with pytest.warns(UserWarning, match="WandbDashboard: the trainer has no WandbLogger") as seen:
-        one.fit(Attentive())
-        one.test(one.lightning_module, verbose=False)
-    assert sum("WandbDashboard" in str(warning.message) for warning in seen) == 1
+    one, module = trainer(CSVLogger(tmp_path), callback, CalibrationMonitor()), Attentive()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        one.fit(module)
+        one.test(module, verbose=False)
+    said = [str(warning.message) for warning in seen if "WandbDashboard" in str(warning.message)]
+    assert len(said) == 1
+    assert "the trainer has no WandbLogger" in said[0]
+
+
+def test_it_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit; pictures included, as they and W&B draw random names."""
+    stand_in_for_pillow(monkeypatch)
+    loggers = [CSVLogger(tmp_path), wandb_logger(tmp_path, mode="offline")]
+    monitors = CalibrationMonitor(), AttentionEntropyMonitor(every_n_steps=4)
+    plain = train(Attentive, monitors, logger=loggers[0], max_epochs=EPOCHS)
+    monitors = CalibrationMonitor(), AttentionEntropyMonitor(every_n_steps=4)
+    watched = train(Attentive, [WandbDashboard(), *monitors], logger=loggers[1], max_epochs=EPOCHS)
+    loggers[1].experiment.finish()
+    require_equal("module", plain.module.state_dict(), watched.module.state_dict())
+    require_equal("logged", plain.logged, watched.logged)
+    require_equal("random", plain.random, watched.random)
 
 
 def test_without_pillow_everything_else_is_logged(

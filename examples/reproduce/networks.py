@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 import lightning.pytorch as L
@@ -46,18 +47,14 @@ def last(width: int) -> nn.Linear:
 
 
 class Transformer(nn.Module):
-    """Blocks on 16 patches of 2 x 2 pixels, norm first; the head reads all patches.
+    """Two blocks on 16 patches of 2 x 2 pixels, norm first; the head reads all patches."""
 
-    Args:
-        norm: whether blocks have layer norms.
-    """
-
-    def __init__(self, width: int = 32, heads: int = 2, depth: int = 2, norm: bool = True) -> None:
+    def __init__(self, width: int = 32, heads: int = 2) -> None:
         super().__init__()
         self.patch, self.head = nn.Linear(4, width), nn.Linear(16 * width, 10)
         self.place = nn.Parameter(0.3 * torch.randn(16, width))
-        self.blocks = nn.Sequential(*(Block(width, heads, norm) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(2)))
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         patches = x.unflatten(1, (4, 2, 4, 2)).transpose(2, 3).reshape(-1, 16, 4)
@@ -69,13 +66,12 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Self-attention, then two linear layers, each added to what came in."""
 
-    def __init__(self, width: int, heads: int, norm: bool) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        made = (nn.LayerNorm(width) if norm else nn.Identity() for _ in range(2))
-        self.before_attention, self.before_mlp = made
+        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, h: Tensor) -> Tensor:
         qkv = self.qkv(self.before_attention(h)).unflatten(2, (3, self.heads, -1))
@@ -107,14 +103,20 @@ def composed() -> Any:
     return loss_config("ce")
 
 
-class Losses(Callback):
-    """The training loss of every step, in ``values``."""
+class Logged(Callback):
+    """What was logged under some names, as (step, value)."""
 
-    def __init__(self) -> None:
-        self.values: list[float] = []
+    def __init__(self, *names: str) -> None:
+        self.values: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.values.append(float(trainer.callback_metrics["train/loss"]))
+        for name, values in self.values.items():
+            if name in trainer.callback_metrics:
+                values.append((trainer.global_step, float(trainer.callback_metrics[name])))
+
+    def end(self, name: str, steps: int = 20) -> float:
+        """Mean over the last steps."""
+        return fmean(value for _, value in self.values[name][-steps:])
 
 
 def train(
@@ -129,7 +131,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     clip: float | None = None,
 ) -> None:
-    """Train under Lightning, batches in an order of the seed; afterwards the net is in eval mode."""
+    """Train under Lightning, batches in an order of the seed; leaves the net in eval mode."""
     L.seed_everything(seed, verbose=False)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     order = torch.Generator().manual_seed(seed)

@@ -126,10 +126,11 @@ def lines(
     low: float | None = None,
     width: int = 520,
     height: int = 300,
+    log: str = "",
 ) -> Any:
     """Mean over seeds of `y` by `x`, one line a method; rows hold method, x, y, one a seed.
 
-    What is below `low` is not drawn.
+    What is below `low` is not drawn; axes named in `log` ("x", "y", "xy") are logarithmic.
     """
     import altair as alt
 
@@ -141,13 +142,17 @@ def lines(
     methods = list(dict.fromkeys(row["method"] for row in rows))
     top = max(means.values())
     domain = None if low is None else [low, top + 0.03 * (top - low)]
-    scale = alt.Scale(zero=False) if domain is None else alt.Scale(domain=domain, nice=False)
+    kind = "log" if "y" in log else "linear"
+    y_scale: dict[str, Any] = {"type": kind, "zero": False}
+    if domain is not None:
+        y_scale = {"type": kind, "domain": domain, "nice": False}
+    x_scale = {"type": "log", "nice": False} if "x" in log else {}
     return (
         alt.Chart(alt.InlineData(values=data))
         .mark_line(strokeWidth=1.8, strokeJoin="round", clip=True)
         .encode(
-            x=alt.X("x:Q", title=x, axis=alt.Axis(grid=False)),
-            y=alt.Y("y:Q", title=y, scale=scale),
+            x=alt.X("x:Q", title=x, axis=alt.Axis(grid=False), scale=alt.Scale(**x_scale)),
+            y=alt.Y("y:Q", title=y, scale=alt.Scale(**y_scale)),
             color=alt.Color("method:N", title=None, scale=colours(methods), sort=methods),
         )
         .properties(title=title, width=width, height=height)

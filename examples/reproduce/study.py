@@ -193,8 +193,12 @@ def write(
     chart: Any,
     ran: Options,
     setting: str = "Adam at {lr:g}, batches of 128",
+    more: Scores | None = None,
 ) -> None:
-    """Write results/<name>.md and .png, and print the former; `setting` may use {lr:g}."""
+    """Write results/<name>.md and .png, and print the former; `setting` may use {lr:g}.
+
+    `more` is a second table, of which claims may tell as well.
+    """
     from report import claims, figure
 
     ran.out.mkdir(parents=True, exist_ok=True)
@@ -206,6 +210,7 @@ def write(
         f"{setting.format(lr=ran.lr)}. Printed by `{ran.command}` (Python "
         f"{platform.python_version()}, {versions}, one CPU thread)."
     )
-    text = f"{table(scores)}\n\n{how}\n\n{claims(claimed, scores)}\n"
+    tables = "\n\n".join(table(each) for each in (scores, more) if each)
+    text = f"{tables}\n\n{how}\n\n{claims(claimed, scores | (more or {}))}\n"
     (ran.out / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`lightning-losses list | show KEY | report RUN`: the catalogue, and reports of runs."""
+"""`lightning-losses list | show KEY | report RUN | push ENTITY/PROJECT`: catalogue, dashboards."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_losses.build import build_objective
 from lightning_losses.catalogue import GROUPS, find, keys, summary, target_class, yaml_text
+from lightning_losses.dashboard.push import push
 from lightning_losses.dashboard.report import write_report
 from lightning_losses.named_tensors import describe
 from lightning_losses.softmax import STATISTICS, describe_kernel
@@ -35,12 +36,17 @@ def main(argv: list[str] | None = None) -> int:
         help="a run's folder, a Hydra multirun's, an offline W&B run, or entity/project/run_id",
     )
     report.add_argument("--out", type=Path, help="folder to write to; report/ in the run's if not")
+    view = commands.add_parser("push", help="a W&B workspace view and report, new or updated")
+    view.add_argument("project", metavar="ENTITY/PROJECT", help="of Weights & Biases")
+    view.add_argument("--charts", action="store_true", help="also make custom chart presets")
     options = parser.parse_args(argv)
     try:
         if options.command == "list":
             print(listing())
         elif options.command == "show":
             print(details(options.key))
+        elif options.command == "push":
+            print("\n".join(push(options.project, options.charts)))
         else:
             print(write_report(options.runs, options.out))
     except (ValueError, ImportError) as error:

@@ -65,8 +65,8 @@ class Evaluation:
                 if term.target_transform is not None:
                     tensors["target"] = self._transformed[term.target_transform]
                 self._add_term(name, term, tensors)
-        missing = tuple(n for n in STATISTICS if n in self.watched and n not in self.stats)
-        if missing and self._has_classes(missing):
+        watched = [n for n in STATISTICS if n in self.watched and n not in self.stats]
+        if missing := tuple(n for n in watched if self._has_classes((n,))):
             with torch.no_grad():
                 problem = self.batch.problem(self._index_target())
                 self.stats |= statistics(problem, missing, self.kernel)

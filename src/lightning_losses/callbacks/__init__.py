@@ -6,6 +6,8 @@ from lightning_losses.callbacks.attention_entropy import AttentionEntropyMonitor
 from lightning_losses.callbacks.calibration import CalibrationMonitor
 from lightning_losses.callbacks.drift import DriftMonitor
 from lightning_losses.callbacks.entropy import EntropyMonitor
+from lightning_losses.callbacks.entropy_law import EntropyLaw
+from lightning_losses.callbacks.entropy_target import EntropyTarget
 from lightning_losses.callbacks.monitor import Monitor
 from lightning_losses.callbacks.post_hoc_calibration import PostHocCalibration
 from lightning_losses.callbacks.step_radius import StepRadiusMonitor
@@ -15,7 +17,9 @@ __all__ = [
     "AttentionEntropyMonitor",
     "CalibrationMonitor",
     "DriftMonitor",
+    "EntropyLaw",
     "EntropyMonitor",
+    "EntropyTarget",
     "Monitor",
     "PostHocCalibration",
     "StepRadiusController",

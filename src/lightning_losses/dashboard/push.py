@@ -46,7 +46,7 @@ def push(path: str, charts: bool = False) -> list[str]:
     api = connect()
     try:
         ids = make_charts(api, entity) if charts else {}
-        # The report first: saving it makes the project.
+        # The report first: it makes the project if there is none.
         report = save_report(api, entity, project, ids)
         view = save_view(entity, project, ids)
     except Exception as error:  # wandb raises its own, pydantic's and plain ones alike
@@ -102,6 +102,11 @@ def save_report(api: Any, entity: str, project: str, charts: dict[str, str]) -> 
     """Save the report, new or over the last one of ours."""
     import wandb_workspaces.reports.v2 as wr
 
+    try:
+        known = [one.id for one in api.reports(path=f"{entity}/{project}") if is_ours(one)]
+    except ValueError:  # there is no such project
+        api.create_project(project, entity)
+        known = []
     report = wr.Report(
         entity=entity,
         project=project,
@@ -110,10 +115,6 @@ def save_report(api: Any, entity: str, project: str, charts: dict[str, str]) -> 
         blocks=blocks(entity, project, charts),
         width="fluid",
     )
-    try:
-        known = [one.id for one in api.reports(path=f"{entity}/{project}") if is_ours(one)]
-    except ValueError:  # no such project: then there is no report either
-        known = []
     if known:
         report.id = known[0]
     return report.save()

@@ -69,8 +69,8 @@ def blocks(entity: str, project: str, charts: Mapping[str, str]) -> list[Any]:
 
     found: list[Any] = [
         wr.P(
-            text="Written by `lightning-losses push`, and by the next one again: to change it, copy "
-            "it first. A panel stays empty if what logs it was not among the callbacks."
+            text="Written by `lightning-losses push`, and by the next one again: copy it to change "
+            "it. A panel stays empty if what logs it was not among the callbacks."
         ),
         wr.TableOfContents(),
     ]
@@ -82,9 +82,9 @@ def blocks(entity: str, project: str, charts: Mapping[str, str]) -> list[Any]:
             width = GRID // COLUMNS
             one.layout = wr.Layout(x=column * width, y=row * HEIGHT, w=width, h=HEIGHT)
         runs = wr.Runset(entity=entity, project=project)
-        words = [wr.UnorderedListItem(text=f"{panel.title}: {reading(panel)}") for panel in panels]
+        items = [f"{panel.title}: {reading(panel)}" for panel in panels]
         grid = wr.PanelGrid(runsets=[runs], panels=shown)
-        found += [wr.H2(text=name), wr.P(text=about), grid, wr.UnorderedList(items=words)]
+        found += [wr.H2(text=name), wr.P(text=about), grid, wr.UnorderedList(items=items)]
     return found
 
 

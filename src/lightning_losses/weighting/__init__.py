@@ -6,6 +6,7 @@ from lightning_losses.weighting.energy import EnergyWeight
 from lightning_losses.weighting.gibbs import Gibbs
 from lightning_losses.weighting.kl_dro import KLDRO
 from lightning_losses.weighting.loss_reweighting import LossReweighting
+from lightning_losses.weighting.sequence import SequenceWeight
 from lightning_losses.weighting.wad import SimilarityGap
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "EnergyWeight",
     "Gibbs",
     "LossReweighting",
+    "SequenceWeight",
     "SimilarityGap",
 ]
