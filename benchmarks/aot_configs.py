@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lightning_losses.kernels.choose import (
+    COPY_ENGINE,
     GROUP,
     Tile,
     backward_tile,
@@ -37,6 +38,7 @@ class Config(NamedTuple):
     warps: int
     stages: int
     matrix: bool  # must hold matrix instructions
+    described: bool = False  # must load tiles by tensor descriptor
 
 
 def row_configs() -> Iterator[Config]:

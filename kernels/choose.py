@@ -47,28 +47,8 @@ class Tile(NamedTuple):
 
 _AMPERE = Tile(128, 128, 32, 8, 4)  # 48 KiB of shared memory
 _SQUARE = Tile(128, 128, 64, 8, 3)  # 96 KiB: two programs a processor where 128 registers do
-_WIDE = Tile(128, 256, 64, 8, 3)  # 144 KiB and 255 registers: nothing may be added to it
+_WIDE = Tile(128, 256, 64, 8, 3)  # 144 KiB, up to 255 registers: nothing may be added to it
 _AMD = Tile(128, 128, 32, 8, 2)  # 16 KiB of the 64 there are
-
-
-def forward_tile(arch: str, heavy: bool, itemsize: int) -> Tile:
-    """Tile of `span_statistics`; `heavy`: with bias, soft-cap or temperature, or with more
-    statistics than log-sum-exp and entropy, which spill in the wide tile.
-    """
-    if arch == "sm_90" and not heavy and itemsize <= 2:
-        return _WIDE
-    return backward_tile(arch, False, itemsize)
-
-
-def backward_tile(arch: str, dressed: bool, itemsize: int) -> Tile:
-    """Tile of `slab_gradient`; `dressed`: with bias, soft-cap, temperature or scale."""
-    tile = {"sm_80": _AMPERE, "gfx942": _AMD}.get(arch, _SQUARE)
-    if itemsize > 2:
-        # Operands take twice the shared memory, and split into three TF32 products.
-        tile = tile._replace(depth=16 if arch == "gfx942" else 32, stages=min(tile.stages, 3))
-    if arch == "sm_80" and (dressed or itemsize > 2):
-        tile = tile._replace(classes=64)
-    return tile
 
 
 def descriptors(arch: str, *matrices: Tensor) -> bool:
@@ -90,9 +70,42 @@ def descriptors(arch: str, *matrices: Tensor) -> bool:
     return True
 
 
+def forward_tile(arch: str, heavy: bool, itemsize: int, described: bool) -> Tile:
+    """Tile of `span_statistics`; `heavy`: with bias, soft-cap or temperature, or with more
+    statistics than log-sum-exp and entropy, which spill in the wide tile; `described`: what
+    `descriptors` says.
+    """
+    if (described or arch == "sm_90") and not heavy and itemsize <= 2:
+        return _WIDE
+    return _square(arch, itemsize, described)
+
+
+def backward_tile(arch: str, dressed: bool, itemsize: int, described: bool) -> Tile:
+    """Tile of `slab_gradient`; `dressed`: with bias, soft-cap, temperature or scale, which spill
+    in the wide tile, as do the addresses that descriptors save.
+    """
+    if described and not dressed and itemsize <= 2:
+        return _WIDE
+    tile = _square(arch, itemsize, described)
+    if arch == "sm_80" and (dressed or itemsize > 2):
+        tile = tile._replace(classes=64)
+    return tile
+
+
+def _square(arch: str, itemsize: int, described: bool) -> Tile:
+    tile = {"sm_80": _AMPERE, "gfx942": _AMD}.get(arch, _SQUARE)
+    if itemsize > 2:
+        # Operands take twice the shared memory, and split into three TF32 products.
+        tile = tile._replace(depth=16 if arch == "gfx942" else 32, stages=min(tile.stages, 3))
+    if described:
+        # 128 KiB: what does not fit the wide tile has too many registers to share a processor.
+        tile = tile._replace(stages=4)
+    return tile
+
+
 def spread_tile(arch: str, itemsize: int) -> Tile:
     """Tile of `span_spread`, which holds two tiles of float32 at once: half as many classes."""
-    return backward_tile(arch, True, itemsize)._replace(classes=64)
+    return backward_tile(arch, True, itemsize, False)._replace(classes=64)
 
 
 @functools.lru_cache

@@ -33,7 +33,7 @@ def slab_gradient(
     temperature_ptr, target_ptr, valid_ptr, live_ptr, logsumexp_ptr, prediction_ptr,
     a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, f_ptr, N, V, D, first, width, scale, softcap,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr = False,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """dlogits of classes ``first .. first + width`` into ``out (N, width)``.
 

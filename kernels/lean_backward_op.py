@@ -143,12 +143,14 @@ def _slab_gradient(
     if n == 0:
         return
     dressed = bias is not None or softcap is not None or temperature is not None or scale != 1.0
-    tile = choose.backward_tile(choose.architecture(hidden.device), dressed, hidden.element_size())
+    arch = choose.architecture(hidden.device)
+    described = choose.descriptors(arch, hidden, head)
+    tile = choose.backward_tile(arch, dressed, hidden.element_size(), described)
     launch(
         slab_gradient,
         (triton.cdiv(n, tile.rows) * triton.cdiv(width, tile.classes),),
         hidden.device,
-        **operands(hidden, head, tile),
+        **operands(hidden, head, tile, described),
         out_ptr=out,
         out_stride=out.stride(0),
         bias_ptr=flat(bias),

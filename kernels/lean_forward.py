@@ -26,7 +26,7 @@ def span_statistics(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, bias_ptr, temperature_ptr, live_ptr,
     m_ptr, s_ptr, t_ptr, q_ptr, total_ptr, best_ptr, N, V, D, span, spans, scale, softcap,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr = False,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
 ):  # fmt: skip
     """Partial statistics ``(spans, N)``; `span` classes a span, a multiple of BV.
 

@@ -80,7 +80,9 @@ def spans(
     n, classes = hidden.shape[0], head.shape[0]
     heavy = bias is not None or softcap is not None or temperature is not None
     heavy |= bool(want & {"mean_logit", "collision", "prediction"})
-    tile = choose.forward_tile(choose.architecture(hidden.device), heavy, hidden.element_size())
+    arch = choose.architecture(hidden.device)
+    described = choose.descriptors(arch, hidden, head)
+    tile = choose.forward_tile(arch, heavy, hidden.element_size(), described)
     span = choose.span_classes(n, classes, tile, hidden.device)
     count = -(-classes // span)
     bias, temperature, target, mask = flat(bias), flat(temperature), flat(target), as_bytes(valid)
@@ -101,7 +103,7 @@ def spans(
         span_statistics,
         (triton.cdiv(n, tile.rows) * count,),
         hidden.device,
-        **operands(hidden, head, tile),
+        **operands(hidden, head, tile, described),
         **finish,
         **parts,
         live_ptr=live,

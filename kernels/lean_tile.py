@@ -84,14 +84,15 @@ def pointers(hidden: Tensor, head: Tensor) -> dict[str, object]:
     }
 
 
-def operands(hidden: Tensor, head: Tensor, tile: choose.Tile) -> dict[str, object]:
-    """Arguments of a kernel that calls `tile_logits`: by descriptor where `choose` says so.
+def operands(
+    hidden: Tensor, head: Tensor, tile: choose.Tile, described: bool
+) -> dict[str, object]:
+    """Arguments of a kernel that calls `tile_logits`; `described`: what `choose.descriptors` says.
 
     Descriptors are made on the host. One made in the kernel needs memory from an allocator that is
     the caller's to set (`triton.set_allocator`), and that the thread of autograd does not see.
     """
     arguments = pointers(hidden, head)
-    described = choose.descriptors(choose.architecture(hidden.device), hidden, head)
     if described:
         arguments["h_ptr"] = TensorDescriptor.from_tensor(hidden, [tile.rows, tile.depth])
         arguments["w_ptr"] = TensorDescriptor.from_tensor(head, [tile.classes, tile.depth])

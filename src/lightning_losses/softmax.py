@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from lightning_losses.kernels import reference, vocab_parallel
 from lightning_losses.kernels import row_fused as _row_fused
 from lightning_losses.kernels import spread as _spread
-from lightning_losses.kernels import vocab_parallel
 from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.compact import compact, restore
 from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
@@ -240,8 +240,8 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         if problem.class_range is not None:
             found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
             return finish(found, problem.valid)
-        counted, rows = compact(problem)
         module = kernel_module(kernel, problem)
+        counted, rows = (problem, None) if module is reference else compact(problem)
         found = finish(module.statistics(counted, want), counted.valid)
         return {name: restore(x, rows, problem.source.shape[0]) for name, x in found.items()}
 
