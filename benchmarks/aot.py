@@ -5,7 +5,7 @@
     python benchmarks/aot.py [--only sm_90] [--kernel lean] [--json PATH]
 
 Ends with status 1 if any build spills to the stack, needs more shared memory than the device has,
-or lacks the matrix instruction it was written for. The compiler checks none of these.
+or lacks the instructions it was written for. The compiler checks none of these.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MMA = {
     "sm_100": r"tcgen05\.mma",
     "gfx942": r"v_mfma",
 }
-#: Tensor loads by descriptor, on sm_90 and sm_100.
+#: Tiles loaded by descriptor, on sm_90 and sm_100.
 TMA = r"cp\.async\.bulk\.tensor"
 
 
@@ -73,7 +73,8 @@ def compile_config(config: Config, arch: str) -> dict[str, Any]:
     row |= _amd(built.asm["amdgcn"]) if arch == "gfx942" else _nvidia(built.asm["cubin"])
     text = built.asm["amdgcn"] if arch == "gfx942" else built.asm["ptx"]
     row["mma"] = len(re.findall(MMA[arch], text))
-    row["tma"] = len(re.findall(TMA, text))
+    if config.described:
+        row["tma"] = len(re.findall(TMA, text))
     row["atomics"] = len(re.findall(r"\batom\.|\bred\.|global_atomic", text))
     row["faults"] = [
         fault
@@ -81,6 +82,9 @@ def compile_config(config: Config, arch: str) -> dict[str, Any]:
             (f"{row['stack']} B of stack", row["stack"] > 0),
             (f"shared memory over {SHARED_LIMIT[arch]}", row["shared"] > SHARED_LIMIT[arch]),
             (f"no {MMA[arch]}", config.matrix and not row["mma"]),
+            (f"no {TMA}", config.described and not row["tma"]),
+            # Made on the host, descriptors need no memory from `triton.set_allocator`.
+            ("global scratch", getattr(built.metadata, "global_scratch_size", 0) > 0),
             ("atomics: not deterministic", row["atomics"] > 0),
         )
         if found
@@ -125,7 +129,8 @@ def main() -> int:
     arguments = parser.parse_args()
     rows = []
     print(f"triton {triton.__version__}")
-    print(f"{'arch':7}{'regs':>5}{'stack':>6}{'shared':>8}{'instr':>7}{'mma':>5}  configuration")
+    titles = f"{'arch':7}{'regs':>5}{'stack':>6}{'shared':>8}{'instr':>7}{'mma':>5}{'tma':>5}"
+    print(f"{titles}  configuration")
     for arch in [arguments.only] if arguments.only else TARGETS:
         for config in configs(arch):
             if not config.name.startswith(tuple(arguments.kernel.split(";"))):
@@ -134,7 +139,8 @@ def main() -> int:
             rows.append(row)
             print(
                 f"{arch:7}{row['regs']:5}{row['stack']:6}{row['shared']:8}"
-                f"{row['instructions']:7}{row['mma']:5}  {row['name']}  {'; '.join(row['faults'])}",
+                f"{row['instructions']:7}{row['mma']:5}{row.get('tma', 0):5}"
+                f"  {row['name']}  {'; '.join(row['faults'])}",
                 flush=True,
             )
     if arguments.json:

@@ -87,51 +87,67 @@ def row_configs() -> Iterator[Config]:
 
 
 def lean_configs(arch: str) -> Iterator[Config]:
-    for kind, itemsize in (("bf16", 2), ("fp32", 4)):
-        exact = "ieee" if kind == "bf16" or arch == "gfx942" else "tf32x3"
+    for kind in ("bf16", "fp32"):
         for dressed in (False, True):
-            bare = {k: v for k, v in _common(kind, dressed).items() if k[0] != "z"}
-            operands = bare | {
-                **{f"{x}_ptr": f"*{kind}" for x in "hw"},
-                **{f"{x}_stride": "i32" for x in "hw"},
-                **{f"{x}_step": 1 for x in "hw"},
-                "live_ptr": "*i32",
-                "N": "i32",
-                "D": "i32",
-                "GROUP": GROUP,
-                "EVEN": True,
-                "PRECISION": exact,
-            }
-            tail = f"{kind}{' dressed' if dressed else ''}"
-            for want, names in WANTS.items():
-                tile = forward_tile(arch, dressed or want == "all", itemsize)
-                if want != "ce":  # the target's logit has its own kernel
-                    partial = _partials(names)
-                    forward = operands | partial | {"span": "i32", "spans": "i32"}
-                    yield from _lean(f"lean forward {tail} {want}", span_statistics, forward, tile)
-            tile = backward_tile(arch, dressed, itemsize)
-            for want in COEFFICIENTS:
-                gradient = (
-                    operands
-                    | _coefficients(want)
-                    | {
-                        "out_ptr": f"*{kind}",
-                        "out_stride": "i32",
-                        "target_ptr": "*i64",
-                        "logsumexp_ptr": "*fp32",
-                        "prediction_ptr": "*i64" if want == "all" else None,
-                        "first": "i32",
-                        "width": "i32",
-                    }
-                )
-                yield from _lean(f"lean backward {tail} {want}", slab_gradient, gradient, tile)
+            operands = _operands(arch, kind, dressed)
+            for described in (False, True) if arch in COPY_ENGINE else (False,):
+                yield from _products(arch, kind, dressed, described, operands)
             target = operands | {"target_ptr": "*i64", "out_ptr": "*fp32"}
             sizes = {"ROWS": TARGET_ROWS, "BD": TARGET_DEPTH}
+            tail = f"{kind}{' dressed' if dressed else ''}"
             yield Config(f"lean target {tail}", target_logits, target | sizes, 4, 3, False)
     merge = {**_partials(STATISTICS), **_outputs(STATISTICS), "z_target_ptr": "*fp32",
              "valid_ptr": "*u8", "logsumexp_ptr": "*fp32", "N": "i32", "V": "i32",
              "spans": "i32", "ROWS": MERGE_ROWS}  # fmt: skip
     yield Config("lean merge all", merge_spans, merge, 4, 3, False)
+
+
+def _operands(arch: str, kind: str, dressed: bool) -> dict[str, Any]:
+    bare = {k: v for k, v in _common(kind, dressed).items() if k[0] != "z"}
+    return bare | {
+        **{f"{x}_ptr": f"*{kind}" for x in "hw"},
+        **{f"{x}_stride": "i32" for x in "hw"},
+        **{f"{x}_step": 1 for x in "hw"},
+        "live_ptr": "*i32",
+        "N": "i32",
+        "D": "i32",
+        "GROUP": GROUP,
+        "EVEN": True,
+        "DESCRIBED": False,
+        "PRECISION": "ieee" if kind == "bf16" or arch == "gfx942" else "tf32x3",
+    }
+
+
+def _products(
+    arch: str, kind: str, dressed: bool, described: bool, operands: dict[str, Any]
+) -> Iterator[Config]:
+    """Both matrix products of mode lean, with every set of statistics and coefficients."""
+    itemsize = 2 if kind == "bf16" else 4
+    tail = f"{kind}{' dressed' if dressed else ''}"
+    for want, names in WANTS.items():
+        if want == "ce":  # the target's logit has its own kernel
+            continue
+        tile = forward_tile(arch, dressed or want == "all", itemsize, described)
+        forward = operands | _partials(names) | {"span": "i32", "spans": "i32"}
+        name = f"lean forward {tail} {want}"
+        yield from _lean(name, span_statistics, forward, tile, described)
+    tile = backward_tile(arch, dressed, itemsize, described)
+    for want in COEFFICIENTS:
+        gradient = (
+            operands
+            | _coefficients(want)
+            | {
+                "out_ptr": f"*{kind}",
+                "out_stride": "i32",
+                "target_ptr": "*i64",
+                "logsumexp_ptr": "*fp32",
+                "prediction_ptr": "*i64" if want == "all" else None,
+                "first": "i32",
+                "width": "i32",
+            }
+        )
+        name = f"lean backward {tail} {want}"
+        yield from _lean(name, slab_gradient, gradient, tile, described)
 
 
 def spread_configs(arch: str) -> Iterator[Config]:
@@ -166,13 +182,21 @@ def softmax_configs() -> Iterator[Config]:
         yield Config(f"softmax online {kind}", online_rows, arguments, 8, 2, False)
 
 
-def _lean(name: str, kernel: Any, arguments: dict[str, Any], tile: Tile) -> Iterator[Config]:
-    sizes = {"BM": tile.rows, "BV": tile.classes, "BD": tile.depth}
+def _lean(
+    name: str, kernel: Any, arguments: dict[str, Any], tile: Tile, described: bool = False
+) -> Iterator[Config]:
+    arguments = arguments | {"BM": tile.rows, "BV": tile.classes, "BD": tile.depth}
     size = f"{tile.rows}x{tile.classes}x{tile.depth}/{tile.warps}/{tile.stages}"
-    config = Config(f"{name} {size}", kernel, arguments | sizes, tile.warps, tile.stages, True)
+    if described:
+        kind = arguments["h_ptr"][1:]
+        arguments["h_ptr"] = f"tensordesc<{kind}[{tile.rows}, {tile.depth}]>"
+        arguments["w_ptr"] = f"tensordesc<{kind}[{tile.classes}, {tile.depth}]>"
+        arguments["DESCRIBED"] = True
+        name += " TMA"
+    config = Config(f"{name} {size}", kernel, arguments, tile.warps, tile.stages, True, described)
     yield config
     if name.endswith("bf16 all"):
-        odd = config.arguments | {"EVEN": False}
+        odd = arguments | {"EVEN": False}
         yield config._replace(name=f"{name} ragged D {size}", arguments=odd)
 
 

@@ -56,16 +56,16 @@ def descriptors(arch: str, *matrices: Tensor) -> bool:
 
     It saves the registers and instructions of the addresses, and the mask over D. The copy engine
     wants numbers of 2 or 4 bytes side by side, rows that start on 16 bytes and do not overlap, and
-    32-bit indices; all else, and other devices, read by pointer. Like all choices here this is one
-    of device, dtype and layout, never of the moment; the products are the same.
+    32-bit indices; all else, and other devices, read by pointer. Like every choice here it is one
+    of device, dtype and layout, never of the moment.
     """
     if arch not in COPY_ENGINE:
         return False
     for x in matrices:
-        (n, depth), size = x.shape, x.element_size()
-        stands = x.data_ptr() % 16 == 0 and x.stride(0) * size % 16 == 0
-        apart = x.stride(1) == 1 and x.stride(0) >= depth
-        if not (stands and apart and size in (2, 4) and 0 < n < 2**31 and 0 < depth < 2**31):
+        (n, depth), (stride, step), size = x.shape, x.stride(), x.element_size()
+        on_16_bytes = x.data_ptr() % 16 == 0 and stride * size % 16 == 0
+        rows = step == 1 and stride >= depth
+        if not (on_16_bytes and rows and size in (2, 4) and 0 < n < 2**31 and 0 < depth < 2**31):
             return False
     return True
 
@@ -82,14 +82,12 @@ def forward_tile(arch: str, heavy: bool, itemsize: int, described: bool) -> Tile
 
 def backward_tile(arch: str, dressed: bool, itemsize: int, described: bool) -> Tile:
     """Tile of `slab_gradient`; `dressed`: with bias, soft-cap, temperature or scale, which spill
-    in the wide tile, as do the addresses that descriptors save.
+    in the wide tile, as do the addresses that descriptors save, and all six coefficients on sm_100.
     """
-    if described and not dressed and itemsize <= 2:
+    if arch == "sm_90" and described and not dressed and itemsize <= 2:
         return _WIDE
     tile = _square(arch, itemsize, described)
-    if arch == "sm_80" and (dressed or itemsize > 2):
-        tile = tile._replace(classes=64)
-    return tile
+    return tile._replace(classes=64) if arch == "sm_80" and dressed else tile
 
 
 def _square(arch: str, itemsize: int, described: bool) -> Tile:
@@ -97,6 +95,8 @@ def _square(arch: str, itemsize: int, described: bool) -> Tile:
     if itemsize > 2:
         # Operands take twice the shared memory, and split into three TF32 products.
         tile = tile._replace(depth=16 if arch == "gfx942" else 32, stages=min(tile.stages, 3))
+        if arch == "sm_80":
+            tile = tile._replace(classes=64)
     if described:
         # 128 KiB: what does not fit the wide tile has too many registers to share a processor.
         tile = tile._replace(stages=4)

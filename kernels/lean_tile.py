@@ -84,9 +84,7 @@ def pointers(hidden: Tensor, head: Tensor) -> dict[str, object]:
     }
 
 
-def operands(
-    hidden: Tensor, head: Tensor, tile: choose.Tile, described: bool
-) -> dict[str, object]:
+def operands(hidden: Tensor, head: Tensor, tile: choose.Tile, described: bool) -> dict[str, object]:
     """Arguments of a kernel that calls `tile_logits`; `described`: what `choose.descriptors` says.
 
     Descriptors are made on the host. One made in the kernel needs memory from an allocator that is

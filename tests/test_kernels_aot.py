@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Representative Triton kernels compile for four GPUs without spilling, and use their instructions.
 
-`benchmarks/aot.py` builds every configuration; these are the ones that failed on the way: the tile
-with the most registers, the heaviest epilogue of each kind, float32 split into TF32, an odd D.
+`benchmarks/aot.py` builds every configuration; these are the ones that failed on the way: the tiles
+with the most registers (by pointer and by descriptor), the heaviest epilogue of each kind, float32
+split into TF32, an odd D.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning_losses.kernels.choose import COPY_ENGINE
 
 pytest.importorskip("triton")
 
@@ -47,6 +49,8 @@ def test_builds_without_spilling(arch: str, kernels: str, tmp_path: Path) -> Non
         assert 16 <= row["regs"] <= 256
         assert row["instructions"] > 100
         assert row["name"].startswith("row") or row["mma"] > 0
+        assert row.get("tma", 0) > 0 or "TMA" not in row["name"]
+    assert any("tma" in row for row in rows) == (arch in COPY_ENGINE)
 
 
 @pytest.mark.slow

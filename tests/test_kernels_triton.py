@@ -25,7 +25,12 @@ from torch import Tensor
 from lightning_losses.softmax import finish, make_problem
 
 modes = pytest.importorskip("lightning_losses.kernels.triton_modes")
-from lightning_losses.kernels import lean_forward_op, triton_fused, triton_rows_op  # noqa: E402
+from lightning_losses.kernels import (  # noqa: E402
+    lean_backward_op,
+    lean_forward_op,
+    triton_fused,
+    triton_rows_op,
+)
 
 # The interpreter computes lanes that are then masked away: 0 times inf among them.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
@@ -46,6 +51,32 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "forward_tile", lambda *_: tile)
     monkeypatch.setattr(choose, "backward_tile", lambda *_: tile)
     monkeypatch.setattr(choose, "slab_classes", lambda *_: 32)
+
+
+def read_by(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "pointers" or "descriptors", where the layout allows either."""
+    arch = choose.architecture(torch.device(DEVICE))
+    if how == "pointers":
+        monkeypatch.setattr(choose, "COPY_ENGINE", ())
+    elif DEVICE == "cpu":  # the interpreter asserts what the copy engine asks for
+        monkeypatch.setattr(choose, "COPY_ENGINE", (arch,))
+    elif arch not in choose.COPY_ENGINE:
+        pytest.skip("no copy engine")
+
+
+@pytest.fixture
+def described(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each matrix product that was launched read by descriptor."""
+    seen: list[bool] = []
+    for op in (lean_forward_op, lean_backward_op):
+
+        def launch(*where: Any, inner: Any = op.launch, **arguments: Any) -> None:
+            if "DESCRIBED" in arguments:
+                seen.append(arguments["DESCRIBED"])
+            inner(*where, **arguments)
+
+        monkeypatch.setattr(op, "launch", launch)
+    return seen
 
 
 def inputs(n: int, d: int, v: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -136,6 +167,86 @@ def test_one_statistic_alone(mode: str, name: str) -> None:
     leaves = inputs(3, 8, 35)
     target = torch.tensor([0, 34, 5], device=DEVICE)
     check(both(mode, leaves[:2], target, (name,)), 2e-6, 5e-6)
+
+
+# D = 40 is padded to 48, 1.5 blocks; 64 is two whole blocks; 13 is odd, and padded to 16, half a
+# block. The last block of classes holds 3 of 16, the only block of rows 11, the last slab 3 of 32:
+# lanes past the end are 0 by descriptor, and the last row or class again by pointer.
+@pytest.mark.parametrize("reading", ["pointers", "descriptors"])
+@pytest.mark.parametrize(
+    ("case", "d"),
+    [
+        ("plain", 13),
+        ("plain", 64),
+        ("float16", 40),
+        ("soft-cap", 40),
+        ("-inf bias", 40),
+        ("nothing counts", 13),
+    ],
+)
+def test_tiles_by_pointer_and_by_descriptor(
+    case: str, d: int, reading: str, described: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by(reading, monkeypatch)
+    leaves = inputs(11, d, 67, torch.float16 if case == "float16" else torch.float32)
+    target = torch.arange(11, device=DEVICE) * 3
+    target[[0, 7]] = -100
+    options: dict[str, Any] = {}
+    want, skip = STATISTICS, ()
+    if case == "soft-cap":
+        temperature = torch.linspace(0.5, 2, 11, device=DEVICE)
+        options = {"softcap": 1.0, "logit_scale": 1.3, "temperature": temperature}
+        skip = ("prediction",)  # logits tie in float32 that do not in float64
+    elif case == "-inf bias":
+        with torch.no_grad():
+            leaves[2][[4, 66]] = -torch.inf
+        want = tuple(n for n in STATISTICS if n != "mean_logit")
+    elif case == "nothing counts":
+        target = torch.full_like(target, -100)
+    else:
+        leaves = leaves[:2]
+    found = both("lean", leaves, target, want, **options)
+    check(found, 2e-6, 1e-3 if case == "float16" else 5e-6, skip)
+    if case == "nothing counts":
+        assert not any(x.any() for x in (*found[0].values(), *found[1]))
+    assert described == [reading == "descriptors"] * 4  # forward, and three slabs
+
+
+# Rows 17 numbers apart, a transposed head, a first number off 16 bytes. The copy
+# engine refuses each. A D of 17 itself is padded, by a copy, before any kernel sees it.
+@pytest.mark.parametrize("layout", ["odd rows", "transposed", "offset"])
+def test_what_no_descriptor_can_read_is_read_by_pointer(
+    layout: str, described: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_by("descriptors", monkeypatch)
+    hidden, head, _ = (x.detach() for x in inputs(5, 16, 35))
+    if layout == "odd rows":
+        hidden = torch.zeros(5, 17, device=DEVICE)[:, :16].copy_(hidden)
+    elif layout == "offset":
+        hidden = torch.zeros(5, 32, device=DEVICE)[:, 1:17].copy_(hidden)
+    else:
+        head = head.t().contiguous().t()
+    check(both("lean", [hidden, head], torch.arange(5, device=DEVICE)), 2e-6, 5e-6)
+    assert described == [False] * 3
+
+
+def test_descriptors_are_a_matter_of_device_dtype_and_layout() -> None:
+    x = torch.zeros(4, 32, dtype=torch.bfloat16)
+    assert [choose.descriptors(a, x, x) for a in choose.TARGETS] == [False, True, True, False]
+    assert choose.descriptors("sm_90", x.float(), x[:, 8:24])
+    odd = torch.zeros(4, 33, dtype=torch.bfloat16)
+    for y in (
+        odd,
+        odd[:, :32],
+        x.double(),
+        x[:, 1:17],
+        x[:, ::2],
+        x.t(),
+        x[:1].expand(4, 32),
+        x[:0],
+    ):
+        assert not choose.descriptors("sm_90", x, y)
+        assert not choose.descriptors("sm_90", y, x)
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
@@ -403,9 +514,11 @@ def test_soft_targets_in_chunks_and_a_clear_refusal_in_lean() -> None:
         modes.statistics(problem([hidden, head], soft), ("log_prob",), "lean")
 
 
-@pytest.mark.parametrize("mode", ["fast", "lean"])
-def test_compiles_as_one_graph(mode: str) -> None:
+@pytest.mark.parametrize("mode", ["fast", "lean", "lean by descriptor"])
+def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lean, which `auto` takes under compile, once for every N; fast once a number of chunks."""
+    mode, _, by = mode.partition(" by ")
+    read_by(f"{by or 'pointer'}s", monkeypatch)
     _, head, _ = inputs(5, 8, 35)
 
     def step(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:

@@ -93,8 +93,10 @@ class Speaker(L.Callback):
 
 
 def wandb_logger(folder: Path, **options: Any) -> WandbLogger:
+    """Offline, whatever the process has seen: Lightning's offline=True only sets WANDB_MODE, and
+    W&B reads that once in a process."""
     settings = wandb.Settings(silent=True, console="off", x_disable_meta=True, x_disable_stats=True)
-    return WandbLogger(save_dir=folder, project="p", settings=settings, **options)
+    return WandbLogger(save_dir=folder, project="p", mode="offline", settings=settings, **options)
 
 
 def trainer(logger: Any, *callbacks: L.Callback, **options: Any) -> L.Trainer:
@@ -297,7 +299,7 @@ def test_without_a_wandb_logger_it_says_so_once(tmp_path: Path) -> None:
 def test_it_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit; pictures included, as they and W&B draw random names."""
     stand_in_for_pillow(monkeypatch)
-    loggers = [CSVLogger(tmp_path), wandb_logger(tmp_path, mode="offline")]
+    loggers = [CSVLogger(tmp_path), wandb_logger(tmp_path)]
     monitors = CalibrationMonitor(), AttentionEntropyMonitor(every_n_steps=4)
     plain = train(Attentive, monitors, logger=loggers[0], max_epochs=EPOCHS)
     monitors = CalibrationMonitor(), AttentionEntropyMonitor(every_n_steps=4)
@@ -312,7 +314,7 @@ def test_without_pillow_everything_else_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL.Image", None)  # which makes importing it fail
-    logger = wandb_logger(tmp_path, mode="offline")
+    logger = wandb_logger(tmp_path)
     with pytest.warns(UserWarning, match=r"lightning-losses\[wandb\]") as seen:
         trainer(logger, WandbDashboard(), CalibrationMonitor()).fit(Attentive())
     assert sum("pictures are left out" in str(warning.message) for warning in seen) == 1

@@ -147,11 +147,16 @@ def lines(
     if domain is not None:
         y_scale = {"type": kind, "domain": domain, "nice": False}
     x_scale = {"type": "log", "nice": False} if "x" in log else {}
+    x_axis: dict[str, Any] = {"grid": False}
+    if "x" in log:  # what was tried, or whole decades: vega's own labels overlap
+        tried = sorted({float(at) for _, at in means})
+        decades = [10.0**k for k in range(-9, 10) if tried[0] <= 10.0**k <= tried[-1]]
+        x_axis |= {"values": tried if len(tried) < 7 else decades, "format": "~g"}
     return (
         alt.Chart(alt.InlineData(values=data))
         .mark_line(strokeWidth=1.8, strokeJoin="round", clip=True)
         .encode(
-            x=alt.X("x:Q", title=x, axis=alt.Axis(grid=False), scale=alt.Scale(**x_scale)),
+            x=alt.X("x:Q", title=x, axis=alt.Axis(**x_axis), scale=alt.Scale(**x_scale)),
             y=alt.Y("y:Q", title=y, scale=alt.Scale(**y_scale)),
             color=alt.Color("method:N", title=None, scale=colours(methods), sort=methods),
         )

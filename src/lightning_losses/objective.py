@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from lightning_losses.record import LossRecord
 from lightning_losses.routing import missing_tensor
 from lightning_losses.softmax import KERNELS, STATISTICS, TWO_PASSES, in_autocast_dtype
 from lightning_losses.term import Term
+
+#: See `Objective.show`.
+Inspector = Callable[[Mapping[str, Any], Batch, "float | Tensor | None"], None]
 
 
 class Objective(nn.Module):
@@ -71,6 +74,7 @@ class Objective(nn.Module):
         self._upcast = read - {"hidden", "head_weight", "head_bias", "input"}
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
+        self._shown: dict[str, Inspector] = {}
 
     # -- the host side: called before forward, never traced ------------------------------------
 
@@ -85,6 +89,18 @@ class Objective(nn.Module):
             self._watched[owner] = frozenset(names)
         else:
             self._watched.pop(owner, None)
+
+    def show(self, owner: str, inspector: Inspector | None) -> None:
+        """Show what training evaluates to a monitor, after each evaluation; None to stop.
+
+        The inspector gets the named tensors as they were passed, the batch as terms read it, both
+        with their graph, and the normalizer: what `separately` takes. Not shown are evaluations
+        without gradient and within ``torch.compile``.
+        """
+        if inspector is None:
+            self._shown.pop(owner, None)
+        else:
+            self._shown[owner] = inspector
 
     def named_terms(self) -> list[tuple[str, Term]]:
         """The terms by name, in order."""
@@ -122,6 +138,9 @@ class Objective(nn.Module):
             # One island: whatever the precision plug-in says, losses compute in float32 at least.
             with torch.autocast(batch.device.type, enabled=False):
                 record = self._evaluate(batch, normalizer)
+                if self._shown and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                    for inspector in list(self._shown.values()):
+                        inspector(named, batch, normalizer)
         except (IndexError, RuntimeError) as error:
             if torch.compiler.is_compiling():
                 raise
@@ -133,6 +152,17 @@ class Objective(nn.Module):
             if problem is not None:
                 raise problem
         return record
+
+    def separately(self, batch: Batch, normalizer: float | Tensor | None) -> dict[str, Tensor]:
+        """The weighted value of each term apart, with graph: their sum is the total.
+
+        Never by the one pass that forms the gradient of the sum. Parts that keep a state from call
+        to call are moved by this as by any evaluation.
+        """
+        evaluation = Evaluation(batch, self.reduction, normalizer, self.kernel, {})
+        terms = dict(self.named_terms())
+        evaluation.add(terms)
+        return dict(zip(terms, evaluation.parts, strict=True))
 
     def _provide(self, batch: Batch) -> Batch:
         """Make what terms need and the step did not pass, and complain of what nobody makes."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_losses.callbacks.every_kth import EveryKth
 from lightning_losses.record import LossRecord
 
 #: What a callback watches to use `feature_rows`.
@@ -47,21 +49,37 @@ def feature_rows(record: LossRecord) -> FeatureRows | str:
         features = features.reshape(-1, features.shape[-1])  # (B, T, D), a row a position
     if len(features) != record.rows:
         return (
-            f"features has {len(features)} rows and the step {record.rows}, so nothing is measured. "
-            "Pass one feature vector a row."
+            f"features has {len(features)} rows and the step {record.rows}, so nothing is "
+            "measured. Pass one feature vector a row."
         )
     if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
         target = None
     return FeatureRows(features.flatten(1), target, record.stats.valid)
 
 
-def gather_rows(trainer: Trainer, rows: Tensor) -> Tensor:
-    """Rows ``(n, ...)`` of all ranks, in rank order; every rank must come here.
+def kept_rows(trainer: Trainer, kept: EveryKth) -> tuple[Tensor, Tensor] | str:
+    """Float rows ``(N, D)`` and integers ``(N,)`` kept by all ranks, at most ``max_rows`` of them.
 
-    Ranks may have different n; one without rows passes zeros of ``(0, 0)`` for ``(n, D)``.
+    Every rank must come here, with or without rows. On the CPU, float64. A text says what is
+    wrong: rows of different lengths.
     """
+    parts = kept.parts()
+    widths = sorted({rows.shape[1] for rows, _ in parts})
+    wide = torch.tensor([[min(widths, default=-1), max(widths, default=-1)]])
+    wide = _gather(trainer, wide)
+    widths = sorted(set(wide[wide >= 0].tolist()))
+    if len(widths) > 1:
+        return f"rows of an epoch have different lengths, {widths[0]} to {widths[-1]}"
+    empty = torch.zeros(0, widths[0] if widths else 0, dtype=torch.float64)
+    rows = _gather(trainer, torch.cat([empty, *(part[0].double() for part in parts)]))
+    target = _gather(trainer, torch.cat([torch.zeros(0).long(), *(p[1].long() for p in parts)]))
+    every = max(1, math.ceil(len(rows) / kept.max_rows))
+    return rows[::every], target[::every]
+
+
+def _gather(trainer: Trainer, rows: Tensor) -> Tensor:
+    """Rows ``(n, ...)`` of all ranks, in rank order; n may differ."""
     if trainer.world_size == 1:
         return rows
     parts = gather_all_tensors(rows.contiguous().to(trainer.strategy.root_device))
-    there = [part for part in parts if len(part)]
-    return torch.cat(there).cpu() if there else rows
+    return torch.cat([part.cpu() for part in parts])

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,9 @@ from torch import Tensor
 from lightning_losses.callbacks.epoch_reader import EpochReader
 from lightning_losses.callbacks.every_kth import EveryKth
 from lightning_losses.callbacks.feature_rows import FEATURES, feature_rows
-from lightning_losses.metrics.neural_collapse import NeuralCollapse, nearest_centre
+from lightning_losses.callbacks.matching import matching_parameter
+from lightning_losses.metrics.class_moments import nearest_centre
+from lightning_losses.metrics.neural_collapse import NeuralCollapse
 from lightning_losses.record import LossRecord
 
 LOGGED = ("nc1", "nc2_norms", "nc2_angles", "nc2_etf", "nc3")
@@ -29,7 +30,7 @@ class NeuralCollapseMonitor(EpochReader):
     within classes against that between them, ``nc2_norms``, ``nc2_angles`` and ``nc2_etf``
     uneven lengths and angles of class means, ``nc3`` class weights against class means, ``nc4``
     the fraction of rows where the prediction is not the class of the nearest mean. Formulas:
-    `lightning_losses.metrics.neural_collapse.neural_collapse`; means are centred at the mean of
+    `lightning_losses.metrics.class_moments.neural_collapse`; means are centred at the mean of
     the class means.
 
     Reads ``features`` (or else ``hidden``), class indices ``target`` and the softmax's prediction;
@@ -127,7 +128,7 @@ class NeuralCollapseMonitor(EpochReader):
         metric, self._metric = self._agreed(trainer, module), None
         if metric is None:
             return
-        weight = self._head_weight(module)
+        weight = self._head_weight(trainer, module)
         if weight is not None and weight.shape != (metric.classes, metric.features):
             self.say_once(
                 f"the head's weight is {tuple(weight.shape)}, not (classes, features) = "
@@ -141,13 +142,16 @@ class NeuralCollapseMonitor(EpochReader):
         values = {key: found[key] for key in LOGGED if key in found}
         if not values:
             self.say_once(
-                f"{int((count > 0).sum())} classes had rows, with {len(values)} distinct means to "
-                "compare, so nothing is logged. It takes two classes whose means differ."
+                f"{int((count > 0).sum())} classes had rows, and it takes two whose means differ, "
+                "so nothing is logged."
             )
             return
         values["nc4"] = self._mismatch(trainer, mean, count)
         self.log_dict(
-            {f"{self.name}/{key}": value.float().to(module.device) for key, value in values.items()},
+            {
+                f"{self.name}/{key}": value.float().to(module.device)
+                for key, value in values.items()
+            },
             on_step=False,
             on_epoch=True,
             batch_size=1,
@@ -168,7 +172,7 @@ class NeuralCollapseMonitor(EpochReader):
                 self.say_once("ranks have features of different shapes; nothing is measured.")
                 return None
         if metric is None and sizes[0]:
-            metric = NeuralCollapse(*sizes).to(module.device)
+            metric = NeuralCollapse(sizes[0], sizes[1]).to(module.device)
             nothing = torch.zeros(0, sizes[1], device=module.device)
             metric.update(nothing, nothing[:, 0].long())  # or torchmetrics warns
         return metric
@@ -185,24 +189,24 @@ class NeuralCollapseMonitor(EpochReader):
         self._sample = EveryKth(SAMPLE)
         return rows[0] / rows[1].clamp(min=1)
 
-    def _head_weight(self, module: LightningModule) -> Tensor | None:
+    def _head_weight(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
         """The step's weight, or the parameter that was named; None, having said why."""
-        if self.head is None:
-            if self._weight is None:
-                self.say_once(
-                    "without head_weight in the step there is no nc3; write "
-                    "NeuralCollapseMonitor(head='head.weight')."
-                )
-            return self._weight
-        found = {n: p for n, p in module.named_parameters() if fnmatchcase(n, self.head)}
-        if len(found) != 1:
-            some = ", ".join(n for n, p in module.named_parameters() if p.ndim == 2)
-            self.say_once(
-                f"head={self.head!r} matches {len(found)} parameters, so there is no nc3; "
-                f"write one of {some}."
-            )
+        if self.head is not None:
+            found = matching_parameter(module, self.head)
+            if isinstance(found, Tensor):
+                return found
+            self.say_once(f"{found}; there is no nc3.")
             return None
-        return next(iter(found.values())).detach()
+        there = torch.tensor([self._weight is not None], device=trainer.strategy.root_device)
+        if trainer.world_size > 1:  # a rank without batches has none, and keys must be equal
+            there = trainer.strategy.all_gather(there).flatten()
+        if bool(there.all()):
+            return self._weight
+        self.say_once(
+            "without head_weight in the step there is no nc3; write "
+            "NeuralCollapseMonitor(head='head.weight')."
+        )
+        return None
 
     # -- training epochs, which `EpochReader` leaves out -----------------------------------------
 

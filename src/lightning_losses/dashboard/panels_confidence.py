@@ -53,7 +53,7 @@ CONFIDENCE = (
         "nll_gap",
         "Confidence",
         "Loss beyond the model's own entropy",
-        ("entropy/nll_gap",),
+        ("entropy/nll_gap", "entropy/val_nll_gap"),
         "Negative log-likelihood minus entropy: what the model loses beyond what it expects to.",
         "near 0; above it the model is surer than it should be",
         "EntropyMonitor",

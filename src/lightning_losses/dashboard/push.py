@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_losses.dashboard.panels import SECTIONS
 from lightning_losses.dashboard.presets import preset_name, presets
 from lightning_losses.dashboard.wandb_names import STEP
-from lightning_losses.dashboard.workspace import DETAILS, REPORT_TITLE, TITLE, blocks, sections
-
-if TYPE_CHECKING:
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
+from lightning_losses.dashboard.workspace import (
+    DETAILS,
+    REPORT_TITLE,
+    TITLE,
+    blocks,
+    reports_package,
+    sections,
+    workspaces_package,
+)
 
 SLUG = "lightninglosses"  # the view's name in its address: how the next push finds it
 
@@ -75,10 +79,9 @@ def connect() -> Any:
         ) from error
 
 
-def save_view(entity: str, project: str, charts: dict[str, str]) -> ws.Workspace:
+def save_view(entity: str, project: str, charts: dict[str, str]) -> Any:
     """Save the workspace view, new or over the last one of ours."""
-    import wandb_workspaces.workspaces as ws
-
+    ws = workspaces_package()
     ours = sections(charts)
     names = {*SECTIONS, DETAILS}
     try:
@@ -98,10 +101,9 @@ def save_view(entity: str, project: str, charts: dict[str, str]) -> ws.Workspace
     return view.save()
 
 
-def save_report(api: Any, entity: str, project: str, charts: dict[str, str]) -> wr.Report:
+def save_report(api: Any, entity: str, project: str, charts: dict[str, str]) -> Any:
     """Save the report, new or over the last one of ours."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = reports_package()
     try:
         known = [one.id for one in api.reports(path=f"{entity}/{project}") if is_ours(one)]
     except ValueError:  # there is no such project

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -129,11 +129,12 @@ class WandbDashboard(Callback):
 
     def _media(self, monitor: str, table: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
         """A monitor's table as everything that W&B can show of it."""
+        import numpy as np
         import wandb
 
-        columns = list(table[0])
-        cells = [[row[column] for column in columns] for row in table]
-        panel = panel_of(set(columns))
+        columns: list[str | int] = [*table[0]]
+        cells = [[row[column] for column in table[0]] for row in table]
+        panel = panel_of({*table[0]})
         if panel is None:
             return {f"tables/{monitor}": wandb.Table(columns=columns, data=cells)}
         found: dict[str, Any] = {
@@ -141,12 +142,12 @@ class WandbDashboard(Callback):
         }
         if panel.kind == "reliability":
             for stage, counts, edges in histograms(table):
-                histogram = wandb.Histogram(np_histogram=(counts, edges))
+                histogram = wandb.Histogram(np_histogram=(np.array(counts), np.array(edges)))
                 found[histogram_name(monitor, stage)] = histogram
         if self.pictures:
             try:
                 import_module("PIL.Image")  # which wandb.Image needs
-                drawn = pictures(panel, table_of(columns, cells))
+                drawn = pictures(panel, table_of(table[0], cells))
             except ImportError as error:
                 self._say_once(
                     f"pictures are left out, because {error.name} is not installed; write: pip "
@@ -166,7 +167,7 @@ class WandbDashboard(Callback):
             rank_zero_warn(f"WandbDashboard: {message}")
 
 
-def is_table(found: object) -> bool:
+def is_table(found: object) -> TypeGuard[list[dict[str, Any]]]:
     """Whether this is what a monitor keeps in `table`: rows, a dict each, and at least one."""
     return isinstance(found, list) and bool(found) and all(isinstance(row, dict) for row in found)
 

@@ -23,7 +23,7 @@ def read_offline_run(path: Path) -> Run:
 
     tables, notes = logged_tables(found.history, load)
     notes = [*found.notes, *notes, *(f"alert: {title}. {text}" for title, text in found.alerts)]
-    series, epochs = series_of(found.history)
+    series, epochs = series_of([without_media(row) for row in found.history])
     return Run(found.name or path.stem, series, tables, notes, epochs=epochs)
 
 
@@ -77,6 +77,12 @@ def logged_tables(
             known = tables.setdefault(name, [])
             known += [new for new in rows if new not in known]
     return tables, notes
+
+
+def without_media(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of an offline history without the sizes of its pictures, tables and histograms."""
+    media = {key.removesuffix("._type") for key in row if key.endswith("._type")}
+    return {key: value for key, value in row.items() if key.rpartition(".")[0] not in media}
 
 
 def table_paths(row: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from lightning_losses.dashboard.panels import PANELS, SECTIONS, Panel
 from lightning_losses.dashboard.wandb_names import (
@@ -18,19 +19,25 @@ from lightning_losses.dashboard.wandb_names import (
     table_name,
 )
 
-if TYPE_CHECKING:
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
 TITLE = "lightning-losses"  # of the saved view
-REPORT_TITLE = "lightning-losses: what the objective did"
+REPORT_TITLE = "lightning-losses report"  # by which the next push finds it
 OPEN = ("Losses", "Confidence", "Calibration", "Steps")  # as everything else may not be logged
 DETAILS = "Details"
 COLUMNS = 3
 GRID, HEIGHT = 24, 7  # a report's grid is 24 units wide; a panel's height in units
 
 
-def sections(charts: Mapping[str, str]) -> list[ws.Section]:
+def reports_package() -> Any:
+    """wandb-workspaces' reports, when they are needed and without types: it exports by `*`."""
+    return import_module("wandb_workspaces.reports.v2")
+
+
+def workspaces_package() -> Any:
+    """wandb-workspaces' workspaces, the same."""
+    return import_module("wandb_workspaces.workspaces")
+
+
+def sections(charts: Mapping[str, str]) -> list[Any]:
     """A workspace section a section of the panels, words first, and one for all details.
 
     Args:
@@ -44,13 +51,9 @@ def sections(charts: Mapping[str, str]) -> list[ws.Section]:
     return [*found, section(DETAILS, "What only some questions need.", details, charts)]
 
 
-def section(
-    name: str, about: str, panels: Sequence[Panel], charts: Mapping[str, str]
-) -> ws.Section:
+def section(name: str, about: str, panels: Sequence[Panel], charts: Mapping[str, str]) -> Any:
     """One section of a workspace: how to read it, then its panels."""
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
+    wr, ws = reports_package(), workspaces_package()
     shown: list[Any] = [wr.MarkdownPanel(markdown=words(about, panels))]
     shown += [one for panel in panels for one in drawn(panel, charts)]
     rows = -(-len(shown) // COLUMNS)  # all of them: nothing on a second page
@@ -65,8 +68,7 @@ def section(
 
 def blocks(entity: str, project: str, charts: Mapping[str, str]) -> list[Any]:
     """The report: a heading, the words and the panels of every section, details left out."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = reports_package()
     found: list[Any] = [
         wr.P(
             text="Written by `lightning-losses push`, and by the next one again: copy it to change "
@@ -95,8 +97,7 @@ def of_section(name: str) -> list[Panel]:
 
 def drawn(panel: Panel, charts: Mapping[str, str]) -> list[Any]:
     """What stands for a panel: curves, or pictures of its table (and its histogram and preset)."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = reports_package()
     if not panel.table:
         return [line_plot(panel)]
     found: list[Any] = [
@@ -133,10 +134,9 @@ CHART_FIELDS = {
 }
 
 
-def line_plot(panel: Panel) -> wr.LinePlot:
+def line_plot(panel: Panel) -> Any:
     """A panel's curves; names with `*` become one regular expression, as W&B has no globs."""
-    import wandb_workspaces.reports.v2 as wr
-
+    wr = reports_package()
     whole = not any("*" in key for key in panel.keys)
     return wr.LinePlot(
         title=titled(panel),

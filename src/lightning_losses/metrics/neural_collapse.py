@@ -4,36 +4,14 @@
 
 from __future__ import annotations
 
-import math
 from functools import reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_losses.metrics import sums
-
-GlobalMean = Literal["classes", "rows"]
-
-
-class ClassMoments(NamedTuple):
-    """Counts, means and scatter within classes: all that NC1, NC2 and NC3 depend on."""
-
-    count: Tensor  # (C,) int64
-    mean: Tensor  # (C, D), of the rows of each class
-    within: Tensor  # (D, D), sum over rows of (x - mean of its class)(x - mean of its class)^T
-
-    def merge(self, other: ClassMoments) -> ClassMoments:
-        """The moments of the rows of both; sums about means, so nothing large cancels."""
-        n, m = self.count.to(self.mean.dtype), other.count.to(self.mean.dtype)
-        all_rows = (n + m).clamp(min=1)
-        delta = other.mean - self.mean
-        between = delta * (n * m / all_rows).sqrt()[:, None]
-        return ClassMoments(
-            self.count + other.count,
-            self.mean + delta * (m / all_rows)[:, None],
-            self.within + other.within + between.T @ between,
-        )
+from lightning_losses.metrics.class_moments import ClassMoments, GlobalMean, neural_collapse
 
 
 class NeuralCollapse(sums.SumMetric):
@@ -102,10 +80,9 @@ class NeuralCollapse(sums.SumMetric):
             return
         if int(classes.max()) >= self.classes:
             raise ValueError(f"class {int(classes.max())} is not among {self.classes} classes.")
-        own = torch.float64 if features.dtype == torch.float64 else torch.float32
-        self.epsilon = self.epsilon.clamp(min=torch.finfo(own).eps)
+        self.epsilon = self.epsilon.clamp(min=torch.finfo(features.dtype).eps)
         # As `ClassMoments.merge`, but over the classes of this batch only.
-        here, which, n = classes.unique(return_inverse=True, return_counts=True)
+        here, which, n = torch.unique(classes, return_inverse=True, return_counts=True)
         m = n.to(rows.dtype)
         mean = torch.zeros(len(here), self.features, dtype=rows.dtype, device=rows.device)
         mean = mean.index_add(0, which, rows) / m[:, None]
@@ -136,104 +113,5 @@ class NeuralCollapse(sums.SumMetric):
         """
         moments = self.moments()
         found = neural_collapse(moments, head_weight, self.global_mean, float(self.epsilon))
-        extra = {"class_count": moments.count, "class_mean": moments.mean, "skipped": self.skipped}
+        extra = {"class_count": moments.counts, "class_mean": moments.mean, "skipped": self.skipped}
         return found | extra
-
-
-def neural_collapse(
-    moments: ClassMoments,
-    head_weight: Tensor | None = None,
-    global_mean: GlobalMean = "classes",
-    epsilon: float = 0.0,
-) -> dict[str, Tensor]:
-    """NC1 to NC3 from the moments of features; all are 0 at collapse.
-
-    With M the K centred class means, S_W the covariance within classes (over all rows), S_B that
-    of the class means (each counts once), and E the simplex equiangular tight frame:
-
-    - ``nc1`` tr(S_W pinv(S_B)) / K, ``nc1_quotient`` tr(S_W) / tr(S_B);
-    - ``nc2_norms`` standard deviation of the norms of M over their mean; ``nc2_angle_std`` standard
-      deviation of the cosines between rows of M; ``nc2_angles`` mean of |cosine + 1/(K-1)|;
-      ``nc2_etf`` Frobenius norm of M M^T / \\|M M^T\\| - E; the same of the weights with
-      ``_weights``;
-    - ``nc3`` squared Frobenius norm of W / \\|W\\| - M / \\|M\\| (0 to 4), ``nc3_product`` of
-      W M^T / \\|W M^T\\| - E (not squared).
-
-    What is undefined is left out: all with fewer than two classes or with means that coincide;
-    angles where a class mean lies in the middle; what needs weights without or with zero weights.
-
-    Args:
-        epsilon: relative rounding of the features. Directions in which class means differ by less
-            are not inverted in ``nc1``.
-
-    Raises:
-        ValueError: weights that are not ``(C, D)``.
-    """
-    count, mean, within = (part.detach().cpu() for part in moments)
-    if head_weight is not None and head_weight.shape != mean.shape:
-        raise ValueError(
-            f"head_weight must be {tuple(mean.shape)}, found {tuple(head_weight.shape)}."
-        )
-    there = count > 0
-    n, centres = count[there].double(), mean[there].double()
-    classes = len(centres)
-    if classes < 2:
-        return {}
-    share = n / n.sum() if global_mean == "rows" else torch.full_like(n, 1 / classes)
-    m = centres - share @ centres
-    rounding = max(epsilon, max(m.shape) * torch.finfo(torch.float64).eps) * centres.norm()
-    _, size, direction = torch.linalg.svd(m, full_matrices=False)
-    wide = size > rounding
-    if not bool(wide.any()):
-        return {}
-    covariance = within.double() / n.sum()
-    along = torch.einsum("kd,de,ke->k", direction[wide], covariance, direction[wide])
-    found = {
-        "nc1": (along / size[wide].square()).sum(),  # K of S_B and of the definition cancel
-        "nc1_quotient": covariance.trace() * classes / m.square().sum(),
-        **_frame(m, "", float(rounding)),
-    }
-    if head_weight is not None:
-        w = head_weight.detach().cpu()[there].double()
-        if bool(w.isfinite().all()) and float(w.norm()) > 0:
-            found |= _frame(w, "_weights", 0.0)
-            found["nc3"] = (w / w.norm() - m / m.norm()).square().sum()
-            if float((w @ m.T).norm()) > 0:
-                found["nc3_product"] = _etf_distance(w @ m.T)
-    return found
-
-
-def _frame(rows: Tensor, suffix: str, zero: float) -> dict[str, Tensor]:
-    """NC2 of ``(K, D)`` rows: equal norms, equal angles, and both."""
-    norm = rows.norm(dim=1)
-    found = {
-        f"nc2_norms{suffix}": norm.std(unbiased=False) / norm.mean(),
-        f"nc2_etf{suffix}": _etf_distance(rows @ rows.T),
-    }
-    if float(norm.min()) > zero:
-        unit, classes = rows / norm[:, None], len(rows)
-        i, j = torch.triu_indices(classes, classes, 1)
-        cosine = (unit @ unit.T)[i, j]
-        found[f"nc2_angle_std{suffix}"] = cosine.std(unbiased=False)
-        found[f"nc2_angles{suffix}"] = (cosine + 1 / (classes - 1)).abs().mean()
-    return found
-
-
-def _etf_distance(gram: Tensor) -> Tensor:
-    classes = len(gram)
-    frame = torch.eye(classes, dtype=gram.dtype) - 1 / classes
-    distance: Tensor = (gram / gram.norm() - frame / math.sqrt(classes - 1)).norm()
-    return distance
-
-
-def nearest_centre(features: Tensor, class_mean: Tensor, class_count: Tensor) -> Tensor:
-    """The class ``(N,)`` whose mean is nearest to each row ``(N, D)``; classes with rows only.
-
-    NC4 is the share of rows for which this is not the prediction of the linear classifier.
-    """
-    there = (class_count > 0).nonzero()[:, 0]
-    centres = class_mean[there]
-    middle = centres.mean(0)  # distances about it lose less to rounding
-    rows, centres = features.to(class_mean.dtype) - middle, centres - middle
-    nearest: Tensor = there[(centres.square().sum(1) - 2 * rows @ centres.T).argmin(1)]
-    return nearest

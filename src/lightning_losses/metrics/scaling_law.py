@@ -91,13 +91,13 @@ def forecast(
     used = [p for p in recent if all(map(math.isfinite, p)) and p[1] > 0]
     first, last = (used[0][0], used[-1][0]) if used else (math.nan, math.nan)
     if problem := _too_little(len(recent), len(used), first, last, end):
-        return _refused(problem, len(used), first, last)
+        return refused(problem, len(used), first, last)
     points = torch.tensor(used, dtype=torch.float64)
     if not float(points[:, 2].abs().max()) > 1e-6 * abs(end_annealing) and end_annealing:
         problem = (
             "the learning rate has not fallen yet, so what the planned fall will bring is not known"
         )
-        return _refused(problem, len(used), first, last)
+        return refused(problem, len(used), first, last)
     grid = search(*points.T)
     return _judge(grid, len(used), first, last, end, end_annealing)
 
@@ -107,9 +107,10 @@ def _judge(
 ) -> Forecast:
     """The forecast of a fit, if it is fit to be believed."""
     at, spread = grid.predict(end, end_annealing)
-    if not bool((at > 0).all()):
-        return _refused("the fitted law falls to zero before the end", points, first, last)
-    best = grid.best
+    believed = grid.weight > 1e-3
+    if not bool((at > 0)[believed].all()):
+        problem = "too uncertain: the fitted law may fall to zero before the end"
+        return refused(problem, points, first, last)
     floor, scale, exponent, gain = grid.law()
     problem = ""
     if scale == 0:
@@ -120,12 +121,13 @@ def _judge(
         problem = f"the loss falls faster than a power law: the best exponent is {exponent:.2g}"
     elif grid.correlation > MISFIT:
         problem = "the losses do not follow the law: long runs of residuals have one sign"
-    low, high = (math.exp(quantile(at.log(), spread, grid.weight, q)) for q in (0.05, 0.95))
+    mixture = at[believed].log(), spread[believed], grid.weight[believed]
+    low, high = (math.exp(quantile(*mixture, q)) for q in (0.05, 0.95))
     if not problem and high > WIDEST * low:
         problem = f"too uncertain: 90 % lie between {low:.3g} and {high:.3g}"
     if problem:
-        return _refused(problem, points, first, last)
-    value = float(at[best])
+        return refused(problem, points, first, last)
+    value = float(at[grid.best])
     low, high = min(low, value), max(high, value)
     law = (floor, scale, exponent, gain)
     return Forecast(value, low, high, grid.residual, *law, points, (first, last), "")
@@ -155,5 +157,8 @@ def _too_little(points: int, used: int, first: float, last: float, end: float) -
     return ""
 
 
-def _refused(problem: str, points: int, first: float, last: float) -> Forecast:
+def refused(
+    problem: str, points: int, first: float = math.nan, last: float = math.nan
+) -> Forecast:
+    """No forecast, and why."""
     return Forecast(*[math.nan] * 8, points, (first, last), problem)

@@ -16,6 +16,7 @@ from adapters import (
     metric_distillation,
     policy,
     radius,
+    representation,
 )
 from adapters.table import ADAPTERS
 
@@ -34,4 +35,5 @@ __all__ = [
     "metric_distillation",
     "policy",
     "radius",
+    "representation",
 ]
