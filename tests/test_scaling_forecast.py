@@ -93,7 +93,7 @@ def test_without_noise_the_law_comes_back(cosine: bool, exponent: float) -> None
     assert found.exponent == pytest.approx(exponent, rel=2e-3)
     assert found.floor == pytest.approx(1.5, rel=2e-3)
     assert (found.gain > 0) == cosine
-    assert found.points == 39 - 1 * 0 or found.points <= 40
+    assert found.points <= 40
 
 
 # 1 % is what windows of ten steps of a small network scatter by.
@@ -101,7 +101,7 @@ def test_without_noise_the_law_comes_back(cosine: bool, exponent: float) -> None
     ("cosine", "at", "noise"), [(False, 40, 0.01), (True, 70, 0.01)], ids=["power", "annealing"]
 )
 def test_the_interval_holds_nine_ends_in_ten(cosine: bool, at: int, noise: float) -> None:
-    seeds, inside, errors = 40, 0, []
+    seeds, inside, errors = 30, 0, []
     for seed in range(seeds):
         found, truth, end = curve(seed, noise, at, 0.5, cosine)
         assert not found.problem
@@ -110,8 +110,8 @@ def test_the_interval_holds_nine_ends_in_ten(cosine: bool, at: int, noise: float
         assert found.residual == pytest.approx(noise, rel=0.5)
         inside += found.low <= end <= found.high
         errors.append(found.loss / truth - 1)
-    # Of 40 at 90 %, fewer than 32 or all 40 are each less likely than 2 %.
-    assert 32 <= inside < 40
+    # Of 30 at 90 %, fewer than 23 are less likely than 1 %, and all 30 are 4 %: too wide.
+    assert 23 <= inside < 30
     assert abs(sum(errors) / seeds) < 0.01
 
 
@@ -143,11 +143,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no_end": ((X, LAW, math.inf), "end is too far"),
     "nan": ((X, [math.nan] * 10 + LAW[10:], 90.0), "8 of 58 losses are not"),
     "negative": ((X, [-y for y in LAW], 90.0), "0 points"),
-    "constant": ((X, [2.0] * 60, 90.0), "does not fall"),
     "rising": ((X, [1 + 0.1 * x for x in X], 90.0), "does not fall"),
-    "exponential": ((X, [1 + math.exp(-x / 4) for x in X], 90.0), "faster than a power law"),
-    "straight": ((X, [9 - 0.1 * x for x in X], 80.0), "no exponent"),
-    "waves": ((X, [y * (1 + 0.1 * math.sin(x / 4)) for x, y in zip(X, LAW)], 90.0), "the law"),  # noqa: B905
+    "exponential": ((X, [1 + 1e3 * x**-6 for x in X], 90.0), "faster than a power law"),
+    "straight": ((X, [9 - 0.1 * x for x in X], 80.0), "do not follow"),
+    "logarithm": ((X, [5 - 0.05 * math.log(x) for x in X], 80.0), "no exponent"),
+    "waves": (
+        (X, [y + 0.1 * math.sin(x / 4) for x, y in zip(X, LAW, strict=True)], 90.0),
+        "do not",
+    ),
     "not_annealed": ((X, LAW, 90.0, [0.0] * 60, 3.0), "has not fallen yet"),
 }
 
@@ -236,20 +239,25 @@ class Planted(LossMixin, L.LightningModule):
         self.make, self.rate, self.options = make, rate, options
         self.p = nn.Parameter(torch.zeros(()))
         self.loss = Objective({"planted": First()})
-        self.seen = []
-        self.register_buffer("rates", torch.zeros(0, dtype=torch.float64))
+        self.rates: list[float] = []
         self.truth = math.nan
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         rate = self.optimizers().param_groups[0]["lr"]
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.rates = torch.cat([self.rates, torch.tensor([rate], dtype=torch.float64)])
-        s1, s2 = learning_rate_sums(without_warmup(self.rates.tolist()))
+            self.rates.append(rate)
+        s1, s2 = learning_rate_sums(without_warmup(self.rates))
         law = annealing_law(s1, s2, 1.5, 3.0, 0.5, 3e-3)
         self.truth = float(law[-1])
         g = torch.Generator().manual_seed(len(self.rates))
         value = law[-1] * (1 + self.noise * torch.randn((), generator=g).double())
         return self.compute_loss(logits=(value + 0 * self.p).expand(4, 1))
+
+    def on_save_checkpoint(self, checkpoint: Any) -> None:
+        checkpoint["rates"] = list(self.rates)
+
+    def on_load_checkpoint(self, checkpoint: Any) -> None:
+        self.rates = list(checkpoint["rates"])
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD([self.p], lr=self.rate)
@@ -315,7 +323,7 @@ def test_the_planned_rates_are_those_that_come(name: str) -> None:
     make, options, trainer = SCHEDULES[name]
     planner = Planner()
     run = train(lambda: Planted(make, **options), [planner], max_epochs=5, **trainer)
-    rates = run.module.rates.tolist()
+    rates = run.module.rates
     assert len(planner.plans) == 10
     for step, plan in planner.plans:
         assert plan == pytest.approx(rates[step:], rel=1e-12)
@@ -340,9 +348,12 @@ def test_forecasts_the_end_of_a_planned_training(name: str) -> None:
             assert (keys(trainer.callback_metrics) == EVERY) == any(not f.problem for f in told)
 
     monitor = ScalingForecast(every_n_steps=3)
-    run = train_twice(
-        lambda: Planted(make, **options), [monitor, Listen()], own="forecast/", max_epochs=EPOCHS
-    )
+    factory = lambda: Planted(make, **options)  # noqa: E731
+    if name == "warm_cosine":
+        own = "forecast/"
+        run = train_twice(factory, [monitor, Listen()], own=own, max_epochs=EPOCHS)
+    else:
+        run = train(factory, [monitor, Listen()], max_epochs=EPOCHS)
     end = run.module.truth
     assert told[0].problem  # 8 points
     given = [f for f in told if not f.problem]

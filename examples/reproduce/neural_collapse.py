@@ -21,7 +21,8 @@ from study import Claim, Digits, Options, Scores, accuracy, digits, fit, mlp, op
 from torch import nn
 
 from lightning_losses import build_objective
-from lightning_losses.metrics.neural_collapse import NeuralCollapse, nearest_centre
+from lightning_losses.metrics.class_moments import nearest_centre
+from lightning_losses.metrics.neural_collapse import NeuralCollapse
 
 DECAY, STRONG = 5e-4, "ce, decay x10"
 METHODS = ("ce", STRONG, "label_smoothing", "brier")

@@ -138,7 +138,8 @@ class Objective(nn.Module):
             # One island: whatever the precision plug-in says, losses compute in float32 at least.
             with torch.autocast(batch.device.type, enabled=False):
                 record = self._evaluate(batch, normalizer)
-                if self._shown and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                # In this order: compiled code then does not depend on who looks.
+                if not torch.compiler.is_compiling() and torch.is_grad_enabled() and self._shown:
                     for inspector in list(self._shown.values()):
                         inspector(named, batch, normalizer)
         except (IndexError, RuntimeError) as error:

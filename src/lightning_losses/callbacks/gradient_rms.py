@@ -77,15 +77,12 @@ class GradientRmsMonitor(RecordReader):
                 f"{every_n_steps}, {patience} and {factor}; write 50, 3 and 10."
             )
         check_action("action", action)
-        self.every_n_steps, self.factor, self.action, self.name = (
-            every_n_steps,
-            factor,
-            action,
-            name,
-        )
+        self.every_n_steps, self.factor = every_n_steps, factor
+        self.action, self.name = action, name
         self.alarm = Alarm(patience)
         self._step = 0
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str] = {}  # of parameters, by id
+        self._measured: list[str] = []  # tensors of the last measurement, in its order
         self._waiting = Waiting()
 
     @property
@@ -132,7 +129,7 @@ class GradientRmsMonitor(RecordReader):
             batch_size=1,
         )
         worst = torch.where(counts, rms / epsilon, torch.inf).argmin()
-        self._order = [scale.parameter for scale in scales]
+        self._measured = [self._names.get(id(s.parameter), "a tensor") for s in scales]
         reading = (share, worst.to(rms), rms[worst], epsilon[worst])
         self._judge(trainer, self._waiting.add(self._step, torch.stack(reading)))
 
@@ -164,14 +161,14 @@ class GradientRmsMonitor(RecordReader):
         for step, (share, worst, rms, epsilon) in readings:
             if not self.alarm.update(bad=share > 0, good=share == 0):
                 continue
-            order = getattr(self, "_order", [])
             place = int(worst)
-            name = self._names.get(id(order[place])) if place < len(order) else None
+            known = place < len(self._measured)  # not right after a restart
+            name = self._measured[place] if known else "a tensor"
             announce(
                 trainer,
                 self.action,
                 "Gradients near the optimizer's eps",
-                f"GradientRmsMonitor: after step {step} the gradients of {name or 'a tensor'} have "
+                f"GradientRmsMonitor: after step {step} the gradients of {name} have "
                 f"a root mean square of {rms:.2g}, within {self.factor:g} times eps = "
                 f"{epsilon:.2g}, and so have {share:.0%} of the tensors: eps shortens their "
                 f"updates. Write eps={epsilon / 1e4:.0e}, or scale the loss up.",

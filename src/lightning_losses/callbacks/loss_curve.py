@@ -70,8 +70,8 @@ class LossCurve:
         if count < self.window:
             return
         if self._loss is not None:
-            means = [total / count for total in self._open[1:]]
-            point = Point(self.sums.steps - count, *means, loss=float("nan"))
+            step, progress, annealing = (total / count for total in self._open[1:])
+            point = Point(self.sums.steps - count, step, progress, annealing, float("nan"))
             self._waiting.append((point, self._loss / self._losses))
         self._open, self._loss, self._losses = [], None, 0
         if len(self._waiting) >= WAITING or len(self.points) + len(self._waiting) >= MOST:

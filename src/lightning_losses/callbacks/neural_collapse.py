@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_losses.callbacks.collapse_of_ranks import mismatch, same_metric
 from lightning_losses.callbacks.epoch_reader import EpochReader
 from lightning_losses.callbacks.every_kth import EveryKth
 from lightning_losses.callbacks.feature_rows import FEATURES, feature_rows
 from lightning_losses.callbacks.matching import matching_parameter
-from lightning_losses.metrics.class_moments import nearest_centre
 from lightning_losses.metrics.neural_collapse import NeuralCollapse
 from lightning_losses.record import LossRecord
 
@@ -125,8 +125,11 @@ class NeuralCollapseMonitor(EpochReader):
         if (self.stage == "train") != (stage == "train"):
             return
         self.watch(module, False)
-        metric, self._metric = self._agreed(trainer, module), None
+        metric, self._metric = same_metric(trainer, self._metric, module.device), None
         if metric is None:
+            return
+        if isinstance(metric, str):
+            self.say_once(metric)
             return
         weight = self._head_weight(trainer, module)
         if weight is not None and weight.shape != (metric.classes, metric.features):
@@ -146,7 +149,8 @@ class NeuralCollapseMonitor(EpochReader):
                 "so nothing is logged."
             )
             return
-        values["nc4"] = self._mismatch(trainer, mean, count)
+        values["nc4"] = mismatch(trainer, self._sample, mean, count)
+        self._sample = EveryKth(SAMPLE)
         self.log_dict(
             {
                 f"{self.name}/{key}": value.float().to(module.device)
@@ -158,36 +162,6 @@ class NeuralCollapseMonitor(EpochReader):
             sync_dist=True,  # equal already; without it Lightning advises to set it
             **({} if stage == "train" else {"add_dataloader_idx": False}),
         )
-
-    def _agreed(self, trainer: Trainer, module: LightningModule) -> NeuralCollapse | None:
-        """The metric, empty on a rank that saw no rows; None if no rank did."""
-        metric = self._metric
-        sizes = [0, 0] if metric is None else [metric.classes, metric.features]
-        if trainer.world_size > 1:
-            own = torch.tensor(sizes, device=trainer.strategy.root_device)
-            every = trainer.strategy.all_gather(own).reshape(-1, 2)
-            sizes = every.amax(0).tolist()
-            seen = every[every[:, 0] > 0]
-            if bool((seen != seen[:1]).any()):
-                self.say_once("ranks have features of different shapes; nothing is measured.")
-                return None
-        if metric is None and sizes[0]:
-            metric = NeuralCollapse(sizes[0], sizes[1]).to(module.device)
-            nothing = torch.zeros(0, sizes[1], device=module.device)
-            metric.update(nothing, nothing[:, 0].long())  # or torchmetrics warns
-        return metric
-
-    def _mismatch(self, trainer: Trainer, mean: Tensor, count: Tensor) -> Tensor:
-        """NC4: rows whose nearest class mean is not their prediction, of the kept rows."""
-        rows = torch.zeros(2, dtype=torch.float64, device=mean.device)
-        for features, prediction in self._sample.parts():
-            nearest = nearest_centre(features.to(mean.device), mean, count)
-            rows[0] += (nearest != prediction.to(mean.device)).sum()
-            rows[1] += len(prediction)
-        if trainer.world_size > 1:
-            rows = trainer.strategy.all_gather(rows).reshape(-1, 2).sum(0)
-        self._sample = EveryKth(SAMPLE)
-        return rows[0] / rows[1].clamp(min=1)
 
     def _head_weight(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
         """The step's weight, or the parameter that was named; None, having said why."""

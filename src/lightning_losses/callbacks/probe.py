@@ -103,8 +103,11 @@ class Probe(Generic[T]):
         """
         return has_probe_step(self.module) or bool(getattr(self.module, "_compiler_ctx", None))
 
-    def run(self) -> T:
+    def run(self, within: contextlib.AbstractContextManager[object] | None = None) -> T:
         """What ``read`` makes of the named tensors at the parameters as they are now.
+
+        Args:
+            within: entered around the step, once all but the parameters is as it was before it.
 
         Raises:
             ProbeFailed: ``compute_loss`` was not reached, or a parameter was moved.
@@ -115,7 +118,8 @@ class Probe(Generic[T]):
         flags = [(p, p.grad, p.requires_grad) for p in parameters]
         try:
             self.start.put_back()
-            with torch.no_grad(), self.trainer.precision_plugin.train_step_context():
+            within = within or contextlib.nullcontext()
+            with torch.no_grad(), self.trainer.precision_plugin.train_step_context(), within:
                 found = self._run()
         finally:
             now.put_back()

@@ -9,7 +9,6 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from lightning_losses.callbacks.loss_curve import LossCurve
 from lightning_losses.callbacks.monitor import RecordReader

@@ -5,15 +5,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_losses.callbacks.forward_ad import rows_along
 from lightning_losses.callbacks.measured_step import Kept, MeasuredStep, is_coarse, rounding
 from lightning_losses.callbacks.rows import Rows
 from lightning_losses.callbacks.step_watcher import StepWatcher
-from lightning_losses.metrics.secant import Secant
+from lightning_losses.metrics.secant import Secant, secant
 
 
 class Measured(NamedTuple):
@@ -70,10 +72,29 @@ class StepRadiusMonitor(StepWatcher[Measured]):
         every_n_steps: optimizer steps between measurements.
         max_rows: larger batches are measured on every k-th row; that can only lower ``r``.
         call: which ``compute_loss`` of a step to measure where there are several; 0 is the first.
+        method: ``secant`` measures how the logits changed. ``forward_ad`` measures, in one more
+            forward pass, how they would change if they were linear in the update: all of the above
+            with the derivative along the update as the direction, which is the paper's own radius.
+            Where the model has an operation without forward AD (fused attention, LSTM, custom
+            functions) this is said once, and the secant stays.
+
+    Raises:
+        ValueError: an unknown method, or a count below 1.
     """
 
-    def __init__(self, every_n_steps: int = 50, max_rows: int = 4096, call: int = 0) -> None:
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        max_rows: int = 4096,
+        call: int = 0,
+        method: Literal["secant", "forward_ad"] = "secant",
+    ) -> None:
         super().__init__(every_n_steps, max_rows, call)
+        if method not in ("secant", "forward_ad"):
+            raise ValueError(f"Unknown method {method!r}; write method=secant or forward_ad.")
+        self.method = method
+        self.refused: str | None = None
+        """Why forward AD is not used although asked for."""
 
     @property
     def state_key(self) -> str:
@@ -81,7 +102,12 @@ class StepRadiusMonitor(StepWatcher[Measured]):
         return self._generate_state_key(every_n_steps=self.every_n_steps, call=self.call)
 
     def settles(self, *args: Any, **options: Any) -> RadiusStep:
-        return RadiusStep(*args, **options)
+        forward = self.method == "forward_ad" and self.refused is None
+        return RadiusStep(*args, refuse=self._refuse if forward else None, **options)
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        self.say_once(f"forward AD is not available here, the secant is measured: {reason}")
 
     def summary(self, measured: dict[int, Measured], optimizers: int) -> dict[str, Tensor]:
         steps = list(measured.values())
@@ -106,14 +132,42 @@ class StepRadiusMonitor(StepWatcher[Measured]):
 
 
 class RadiusStep(MeasuredStep[Measured]):
-    """Measures each optimizer's step and leaves it as it is."""
+    """Measures each optimizer's step and leaves it as it is.
+
+    Args:
+        *args: see `MeasuredStep`.
+        refuse: told why there is no forward AD; None measures by the secant from the start.
+        **options: see `MeasuredStep`.
+    """
+
+    def __init__(self, *args: Any, refuse: Callable[[str], None] | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.refuse = refuse
 
     def settle(self, before: Rows, kept: Kept, norm: Tensor) -> tuple[Measured | None, Rows | None]:
         compared = self.compare(before, kept, bounds=True)
         if compared is None:
             return None, None
         after, change = compared
+        if self.refuse is not None:
+            change = self._derivative(before, kept) or change
         return self._share(before, change, norm), after
+
+    def _derivative(self, before: Rows, kept: Kept) -> Secant | None:
+        """The change along the derivative; None, and told why, if any rank cannot have it."""
+        found, reason = None, ""
+        try:
+            along = rows_along(self.probe, kept, self._read)
+            found = secant(before.problem, along.problem, bounds=True)
+        except Exception as error:  # an operation without a formula raises as it likes
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        failed = torch.tensor(float(found is None), device=self.trainer.strategy.root_device)
+        if not bool(self.largest(failed)):
+            return found
+        if self.refuse is not None:
+            self.refuse(reason or "another rank has failed")
+            self.refuse = None
+        return None
 
     def _share(self, before: Rows, change: Secant, norm: Tensor) -> Measured:
         """The measurement over all ranks."""

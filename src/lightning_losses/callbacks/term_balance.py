@@ -30,7 +30,7 @@ class TermBalanceMonitor(Monitor):
     trunk learns passes through there; a direction that the trunk amplifies more counts no more
     than any other, which only a backward pass a term through the whole trunk would tell. If no one
     tensor is behind all others, the gradients are taken at several as one vector. To compare at an
-    earlier tensor, pass it as ``features=``, which no term has to read.
+    earlier tensor, pass it too, under any name, such as ``trunk=h``; no term has to read it.
 
     Logged every ``every_n_steps``, over the rows of all ranks:
 
@@ -46,7 +46,7 @@ class TermBalanceMonitor(Monitor):
     samples or draws of their own are not disturbed. A loss that draws from the global generator
     draws other numbers than in the step, which are then put back. It costs a forward and a backward
     pass of the terms, and with materialised logits a tensor of their size a term. Terms on
-    parameters (penalties) have no gradient here and show as 0. Of several ``compute_loss`` calls in
+    parameters (penalties) or lists (attention) have no gradient here and show as 0. Of several ``compute_loss`` calls in
     a step the first is measured. Not seen, which is said once: objectives of one term, and steps or
     objectives within ``torch.compile``.
 
@@ -127,7 +127,7 @@ class TermBalanceMonitor(Monitor):
                     f"{a} reaches {', '.join(sorted(found.reach[i]))} and {b} reaches "
                     f"{', '.join(sorted(found.reach[j]))}, which do not come from each other, so "
                     "that their lengths are not of one kind and there is no cosine. Pass the "
-                    "tensor that both are made from as compute_loss(..., features=...)."
+                    "tensor that both are made from, as compute_loss(..., trunk=...)."
                 )
                 continue
             both = norms[i] * norms[j]

@@ -108,27 +108,23 @@ def at_roots(
 
 
 def interfaces(named: Mapping[str, Any], batch: Batch) -> list[Interface]:
-    """The tensors with a graph that the batch holds, each once."""
-    found: dict[tuple[Any, int], Interface] = {}
+    """The tensors with a graph that the batch holds."""
+    found = []
     for name, read in batch.tensors.items():
         if name in HEAD or not isinstance(read, Tensor) or read.grad_fn is None:
             continue
-        passed = named.get(name)
-        own = passed if isinstance(passed, Tensor) and passed.grad_fn is not None else read
-        # Two names of one tensor are two leaves of one root, told apart by name.
-        found[name, 0] = Interface(name, own, read)
-    return list(found.values())
+        passed = named.get(name)  # what a provider made was not passed
+        own = isinstance(passed, Tensor) and passed.grad_fn is not None
+        found.append(Interface(name, passed if own else read, read))
+    return found
 
 
 def earliest(found: list[Interface]) -> list[Interface]:
     """Those that descend from no other; of several names for one tensor the first."""
-    nodes = {node_of(i.passed): i for i in reversed(found)}
-    roots = []
-    for node, interface in nodes.items():
-        others = nodes.keys() - {node}
-        if not reaches(node, others):
-            roots.append(interface)
-    return sorted(roots, key=lambda root: found.index(root) if root in found else 0)
+    nodes: dict[tuple[Any, int], Interface] = {}
+    for interface in found:
+        nodes.setdefault(node_of(interface.passed), interface)
+    return [i for node, i in nodes.items() if not reaches(node, nodes.keys() - {node})]
 
 
 def reaches(start: tuple[Any, int], goals: set[tuple[Any, int]]) -> bool:

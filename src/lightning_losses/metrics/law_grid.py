@@ -22,11 +22,12 @@ CAP, CAPPED = 1.345, 0.7102
 SIZE, ZOOMS = 33, 8
 #: Exponents whose fit is worse than the best by this in chi-square count nothing.
 REACH = 12.0
+#: Log residuals below this are those of arithmetic.
+ROUNDING = 1e-6
 #: Steps of reweighting.
 ROUNDS = 12
 
-#: The largest comes first: where it will do, it is the best.
-_SUBSETS = [s for k in (3, 2, 1) for s in itertools.combinations(range(3), k)]
+_SUBSETS = torch.tensor(list(itertools.product([True, False], repeat=3)))[:-1]  # (7, 3)
 
 
 class Grid(NamedTuple):
@@ -91,7 +92,7 @@ def search(x: Tensor, loss: Tensor, annealing: Tensor) -> Grid:
             continue
         capped = float(near.square().clamp(max=delta**2).sum())
         sigma = max(math.sqrt(capped / CAPPED / freedom), 1e-9)
-        correlation = float((near[1:] * near[:-1]).sum() / near.square().sum().clamp(min=1e-300))
+        correlation = _correlation(near.clamp(-delta, delta)) if sigma > ROUNDING else 0.0
         # Correlated residuals are fewer than they look; few tell their own spread badly.
         repeats = (1 + max(correlation, 0)) / max(1 - correlation, 0.02)
         variance = sigma**2 * repeats * freedom / (freedom - 2)
@@ -103,7 +104,13 @@ def search(x: Tensor, loss: Tensor, annealing: Tensor) -> Grid:
         low = math.log(float(exponent[max(first - 1, 0)]))
         high = math.log(float(exponent[min(last + 1, SIZE - 1)]))
     weight = (-worse / 2).exp()
-    return Grid(exponent, theta, weight, variance * _inverse(gram), sigma, correlation, unit)
+    covariance = variance * _inverse(gram, torch.ones(3, dtype=torch.bool))
+    return Grid(exponent, theta, weight, covariance, sigma, correlation, unit)
+
+
+def _correlation(residual: Tensor) -> float:
+    """Of each residual with the next."""
+    return float((residual[1:] * residual[:-1]).sum() / residual.square().sum())
 
 
 def _columns(x: Tensor, annealing: Tensor, exponent: Tensor) -> Tensor:
@@ -132,30 +139,19 @@ def _fit(columns: Tensor, loss: Tensor, delta: float) -> tuple[Tensor, Tensor, T
 
 def _non_negative(gram: Tensor, right: Tensor) -> Tensor:
     """Minimum of ``t G t / 2 - t b`` over ``t >= 0``, ``(k, 3)``: the best of all subsets."""
-    best = torch.zeros_like(right)
-    lowest = torch.zeros_like(right[:, 0])
-    for subset in map(list, _SUBSETS):
-        part = _inverse(gram[:, subset][:, :, subset])
-        found = (part @ right[:, subset, None])[..., 0]
-        value = -(found * right[:, subset]).sum(1)
-        better = (found >= 0).all(1) & (value < lowest)
-        theta = torch.zeros_like(right)
-        theta[:, subset] = found
-        best = torch.where(better[:, None], theta, best)
-        lowest = torch.where(better, value, lowest)
-        if len(subset) == 3 and bool(better.all()):
-            break
-    return best
+    found = (_inverse(gram[:, None], _SUBSETS) @ right[:, None, :, None])[..., 0]  # (k, 7, 3)
+    value = -(found * right[:, None]).sum(2)
+    best = torch.where((found >= 0).all(2), value, torch.inf).argmin(1)
+    return found[torch.arange(len(found)), best].clamp(min=0)
 
 
-def _inverse(gram: Tensor) -> Tensor:
-    """Inverse; coefficients of columns without entries get 0."""
-    scale = gram.diagonal(dim1=1, dim2=2).sqrt()
-    empty = scale == 0
-    scale = torch.where(empty, 1, scale)
-    outer = scale[:, :, None] * scale[:, None, :]
-    unit = torch.eye(gram.shape[1], dtype=gram.dtype)
-    filled = gram / outer + torch.diag_embed(empty.to(gram.dtype))
-    inverse: Tensor = torch.linalg.inv(filled + 1e-13 * unit) / outer
-    keep = (~empty).to(gram.dtype)
-    return inverse * keep[:, :, None] * keep[:, None, :]
+def _inverse(gram: Tensor, kept: Tensor) -> Tensor:
+    """Inverse of the rows and columns kept ``(..., 3)`` and not empty, zeros elsewhere."""
+    diagonal = gram.diagonal(dim1=-2, dim2=-1)
+    kept = kept & (diagonal > 0)
+    outside = torch.diag_embed((~kept).to(gram.dtype))
+    scale = torch.where(diagonal > 0, diagonal, 1).sqrt()
+    outer = scale[..., :, None] * scale[..., None, :]
+    both = kept[..., :, None] & kept[..., None, :]
+    ridge = 1e-13 * torch.eye(3, dtype=gram.dtype)
+    return torch.where(both, torch.linalg.inv(gram / outer * both + outside + ridge) / outer, 0)

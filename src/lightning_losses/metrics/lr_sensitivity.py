@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def lr_sensitivity(
     lost = [loss - best for loss in capped]
     if rates is None:
         return math.fsum(lost) / len(lost)
-    rising = all(a < b for a, b in zip(rates, rates[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(rates))
     if len(rates) != len(lost) or len(rates) < 2 or not rising or rates[0] <= 0:
         raise ValueError(
             f"rates must be as many as losses ({len(lost)}), at least two, positive and "

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where will this loss curve end? A power law with a constant, and one that knows of annealing.
 
-Both are ``floor + scale * x^-exponent - gain * annealing``, linear but for the exponent. So no start
-can be a bad one: the exponent is searched on a grid that zooms in, and for each the rest is the
+Both are ``floor + scale * x^-exponent - gain * annealing``, linear but for the exponent. So no
+start can be a bad one: the exponent is searched on a grid that zooms in, and for each the rest is the
 non-negative minimum of Huber's function of the log residuals. Over the grid, how well an exponent
 fits says how much its forecast counts.
 """
@@ -157,8 +157,7 @@ def _too_little(points: int, used: int, first: float, last: float, end: float) -
     return ""
 
 
-def refused(
-    problem: str, points: int, first: float = math.nan, last: float = math.nan
-) -> Forecast:
+def refused(problem: str, points: int, first: float = math.nan, last: float = math.nan) -> Forecast:
     """No forecast, and why."""
-    return Forecast(*[math.nan] * 8, points, (first, last), problem)
+    n = math.nan
+    return Forecast(n, n, n, n, n, n, n, n, points, (first, last), problem)

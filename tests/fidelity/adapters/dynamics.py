@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.table import Term, adapter, evaluate
+import torch
 from golden_harness.compare import difference
+
+from adapters.table import Deviates, Term, adapter, evaluate
 from lightning_losses.losses import LogsumexpPenalty
-from lightning_losses.metrics.class_moments import nearest_centre
-from lightning_losses.metrics.neural_collapse import NeuralCollapse
 from lightning_losses.metrics.annealing import annealing_law, learning_rate_sums
+from lightning_losses.metrics.class_moments import nearest_centre
 from lightning_losses.metrics.law_grid import huber
 from lightning_losses.metrics.lr_sensitivity import lr_sensitivity
+from lightning_losses.metrics.neural_collapse import NeuralCollapse
 from lightning_losses.softmax import softmax_stats
 
 Inputs = dict[str, Any]
@@ -77,3 +79,22 @@ def sensitivity(inputs: Inputs, params: Inputs) -> Inputs:
         "value_mean_over_grid": lr_sensitivity(losses, inputs["loss_init"]),
         "value_trapezoid_log_lr": lr_sensitivity(losses, inputs["loss_init"], rates),
     }
+
+
+@adapter("softmax_collapse")
+def softmax_collapse(inputs: Inputs, params: Inputs) -> Inputs:
+    """As `LogitHealthMonitor` reads it from the statistics, in the dtype they compute in."""
+    found = {}
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        stats = softmax_stats(inputs["logits"].to(dtype), target=inputs["labels"].long())
+        assert stats.confidence is not None
+        assert stats.log_prob is not None
+        found[str(dtype)] = {
+            "softmax_collapse": (stats.confidence == 1).double().mean(),
+            "zero_terms": (stats.log_prob == 0).double().mean(),
+        }
+    raise Deviates(
+        "no loss here computes in float16, so float16 logits collapse as float32 ones do "
+        "(float32 and float64 are met: test_logit_health)",
+        {"by_dtype": found},
+    )
