@@ -59,11 +59,26 @@ class Tied(Mlp):
         return nn.Sequential(first, nn.Tanh(), first, *net)
 
 
-@pytest.mark.parametrize("module", [Mlp, Cnn, Hidden, Tied])
+class Gated(Slow):
+    """Recurrent modules keep a second list of their parameters."""
+
+    def make_net(self) -> nn.Module:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rnn, self.out = nn.GRU(1, 8, batch_first=True), nn.Linear(8, m.CLASSES)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.out(self.rnn(x[:, :, None])[0][:, -1])
+
+        return Net()
+
+
+@pytest.mark.parametrize("module", [Mlp, Cnn, Hidden, Tied, Gated])
 def test_small_updates_have_the_secant_of_their_derivative(module: Any) -> None:
     gaps = []
-    # The gap is of first order in the update: a tenth of the one leaves a tenth of the other.
-    for lr in (1e-1, 1e-2, 1e-3):
+    # The gap is of first order in the update: a hundredth of the one leaves one of the other.
+    for lr in (1.0, 1e-2):
         kind = type("Any", (module,), {"lr": lr})
         forward = StepRadiusMonitor(every_n_steps=1, method="forward_ad")
         options: dict[str, Any] = {"precision": "64-true", "max_steps": 1}
@@ -72,10 +87,9 @@ def test_small_updates_have_the_secant_of_their_derivative(module: Any) -> None:
         assert forward.refused is None
         assert forward.disabled is None
         gaps.append(abs(a / b - 1))
-    assert gaps[0] > 1e-6  # else the two methods were one
-    assert gaps[2] < 1e-2
-    assert gaps[1] < 0.3 * gaps[0]
-    assert gaps[2] < 0.3 * gaps[1]
+    assert gaps[0] > 1e-4  # else the two methods were one
+    assert gaps[1] < 1e-2
+    assert gaps[1] < 0.05 * gaps[0]
 
 
 def test_a_linear_model_is_its_derivative() -> None:

@@ -407,8 +407,11 @@ def test_arguments_are_checked(made: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "kind"),
-    [("logit_health", LogitHealthMonitor), ("gradient_rms", GradientRmsMonitor)]
-    + [("perp_grad", PerpGrad)],
+    [
+        ("logit_health", LogitHealthMonitor),
+        ("gradient_rms", GradientRmsMonitor),
+        ("perp_grad", PerpGrad),
+    ],
 )
 def test_the_config_is_the_class(key: str, kind: Any) -> None:
     with initialize_config_module("lightning_losses.conf", version_base="1.3"):

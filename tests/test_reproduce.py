@@ -21,6 +21,12 @@ STUDIES = {
     "regression_as_classification": ("mse", "two_hot", "hl_gauss"),
     "harmonic": ("ce, linear", "harmonic, mlp"),
     "adversarial": ("ce", "trades, radius 0.1"),
+    "spikes": ("mlp, none", "transformer, controller"),
+    "attention_collapse": ("plain, 0.003", "sigma_reparam, 0.1"),
+    "onset": ("mlp, descent", "four nets, random"),
+    "neural_collapse": ("ce, no errors", "brier, end"),
+    "grokking": ("ce, float64", "perp_grad"),
+    "entropy_collapse": ("grpo", "entropy_target"),
 }
 
 
@@ -80,6 +86,22 @@ def test_claim_of_less_reads_the_difference_as_it_is(load):
     first, second = report.claims([less, more], scores).splitlines()[2:]
     assert first.endswith("| error: 1.033 against 2.033 | -1.000 ± 0.000 | **shown** |")
     assert second.endswith("| +1.000 ± 0.000 | **the opposite** |")
+
+
+def test_claim_against_a_number_another_column_and_with_a_margin(load):
+    study, report = load("study"), load("report")
+    scores = {"a": {"s": [0.9, 0.91, 0.92], "t": [0.93, 0.94, 0.95]}}
+    found = report.claims(
+        [
+            study.Claim("above", "a", 0.8, "s"),
+            study.Claim("near", "a", "a", "s", 1, 0.04, "t"),
+            study.Claim("not as near as that", "a", "a", "s", 1, 0.02, "t"),
+        ],
+        scores,
+    ).splitlines()[2:]
+    assert found[0].endswith("| s: 0.910 against 0.800 | +0.110 ± 0.025 | **shown** |")
+    assert found[1].endswith("| s: 0.910 against 0.940 | -0.030 ± 0.000 | **shown** |")
+    assert found[2].endswith("| -0.030 ± 0.000 | **the opposite** |")
 
 
 def test_table(load):

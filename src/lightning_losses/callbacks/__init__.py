@@ -8,8 +8,11 @@ from lightning_losses.callbacks.drift import DriftMonitor
 from lightning_losses.callbacks.entropy import EntropyMonitor
 from lightning_losses.callbacks.entropy_law import EntropyLaw
 from lightning_losses.callbacks.entropy_target import EntropyTarget
+from lightning_losses.callbacks.information_plane import InformationPlaneMonitor
 from lightning_losses.callbacks.monitor import Monitor
+from lightning_losses.callbacks.neural_collapse import NeuralCollapseMonitor
 from lightning_losses.callbacks.post_hoc_calibration import PostHocCalibration
+from lightning_losses.callbacks.representation_entropy import RepresentationEntropyMonitor
 from lightning_losses.callbacks.step_radius import StepRadiusMonitor
 from lightning_losses.callbacks.step_radius_controller import StepRadiusController
 
@@ -20,8 +23,11 @@ __all__ = [
     "EntropyLaw",
     "EntropyMonitor",
     "EntropyTarget",
+    "InformationPlaneMonitor",
     "Monitor",
+    "NeuralCollapseMonitor",
     "PostHocCalibration",
+    "RepresentationEntropyMonitor",
     "StepRadiusController",
     "StepRadiusMonitor",
 ]

@@ -16,6 +16,10 @@ from lightning_losses.callbacks.probe import Named, Probe
 
 T = TypeVar("T")
 
+# torch leaves these without types.
+_make_dual: Callable[[Tensor, Tensor], Tensor] = forward_ad.make_dual
+_unpack_dual: Callable[[Tensor], forward_ad.UnpackedDualTensor] = forward_ad.unpack_dual
+
 
 class NoDerivative(Exception):
     """The derivative along the update is not to be had; says why."""
@@ -47,9 +51,7 @@ def rows_along(probe: Probe[T], kept: list[tuple[Tensor, Tensor]], read: Callabl
 @contextlib.contextmanager
 def _dual(module: nn.Module, kept: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
     """The module with dual numbers for parameters: the values before, and what was added."""
-    duals = {
-        id(new): forward_ad.make_dual(old.clone(), new.detach() - old) for new, old in kept
-    }
+    duals = {id(new): _make_dual(old.clone(), new.detach() - old) for new, old in kept}
     held = [
         (part._parameters, name, p)
         for part in module.modules()
@@ -69,7 +71,7 @@ def _dual(module: nn.Module, kept: list[tuple[Tensor, Tensor]]) -> Iterator[None
 
 def _linear(named: Named) -> Named:
     """The named tensors with the change of the logits added to them, without dual numbers."""
-    parts = {k: forward_ad.unpack_dual(v) for k, v in named.items() if isinstance(v, Tensor)}
+    parts = {k: _unpack_dual(v) for k, v in named.items() if isinstance(v, Tensor)}
     value = {k: part.primal for k, part in parts.items()}
     change = {k: part.tangent for k, part in parts.items() if part.tangent is not None}
     if named.get("softcap") is not None or change.keys() & {"temperature", "logit_scale"}:

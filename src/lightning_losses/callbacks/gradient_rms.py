@@ -192,11 +192,13 @@ def scale_of(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) ->
         beta = torch.as_tensor(group["betas"][1], dtype=torch.float64)
         steps = torch.as_tensor(state["step"], dtype=torch.float64)
         correction = (1 - beta.to(steps.device) ** steps).to(mean.device, torch.float32)
-        return (mean / correction).sqrt()
+        corrected: Tensor = mean / correction
+        return corrected.sqrt()
     square = state.get("square_avg")
     if isinstance(square, Tensor):  # RMSprop and Adadelta correct nothing
         return square.float().mean().sqrt()
     gradient = parameter.grad
     if gradient is None or gradient.layout is not torch.strided:
         return None
-    return torch.linalg.vector_norm(gradient.detach().float()) / max(gradient.numel(), 1) ** 0.5
+    length: Tensor = torch.linalg.vector_norm(gradient.detach().float())
+    return length / max(gradient.numel(), 1) ** 0.5

@@ -8,8 +8,8 @@ import math
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_losses.callbacks.alarm import Alarm
@@ -213,7 +213,8 @@ def tell(stats: SoftmaxStats) -> Tensor:
     Of rows that count and whose log Z is finite; the maxima are -inf if there are none.
     """
     log_z, confidence = stats.logsumexp, stats.confidence
-    assert log_z is not None and confidence is not None
+    assert log_z is not None
+    assert confidence is not None
     finite = log_z.isfinite() & confidence.isfinite()
     use = finite if stats.valid is None else finite & stats.valid
     bad = ~finite if stats.valid is None else ~finite & stats.valid

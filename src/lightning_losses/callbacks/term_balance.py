@@ -46,9 +46,9 @@ class TermBalanceMonitor(Monitor):
     samples or draws of their own are not disturbed. A loss that draws from the global generator
     draws other numbers than in the step, which are then put back. It costs a forward and a backward
     pass of the terms, and with materialised logits a tensor of their size a term. Terms on
-    parameters (penalties) or lists (attention) have no gradient here and show as 0. Of several ``compute_loss`` calls in
-    a step the first is measured. Not seen, which is said once: objectives of one term, and steps or
-    objectives within ``torch.compile``.
+    parameters (penalties) or lists (attention) have no gradient here and show as 0. Of several
+    ``compute_loss`` calls in a step the first is measured. Not seen, which is said once: objectives
+    of one term, and steps or objectives within ``torch.compile``.
 
     Args:
         every_n_steps: optimizer steps between measurements.

@@ -113,7 +113,7 @@ def interfaces(named: Mapping[str, Any], batch: Batch) -> list[Interface]:
     for name, read in batch.tensors.items():
         if name in HEAD or not isinstance(read, Tensor) or read.grad_fn is None:
             continue
-        passed = named.get(name)  # what a provider made was not passed
+        passed: Any = named.get(name)  # what a provider made was not passed
         own = isinstance(passed, Tensor) and passed.grad_fn is not None
         found.append(Interface(name, passed if own else read, read))
     return found

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where will this loss curve end? A power law with a constant, and one that knows of annealing.
 
-Both are ``floor + scale * x^-exponent - gain * annealing``, linear but for the exponent. So no
-start can be a bad one: the exponent is searched on a grid that zooms in, and for each the rest is the
-non-negative minimum of Huber's function of the log residuals. Over the grid, how well an exponent
-fits says how much its forecast counts.
+Both are ``floor + scale * x^-exponent - gain * annealing``, linear but for the exponent. So there
+are no starts that could be bad ones: the exponent is searched on a grid that zooms in, and for each
+the rest is the non-negative minimum of Huber's function of the log residuals. Over the grid, how
+well an exponent fits says how much its forecast counts.
 """
 
 from __future__ import annotations
