@@ -1,11 +1,14 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Without a CUDA device the Triton kernels run under Triton's interpreter.
+"""What must be set before torch and Triton are imported, which is before any fixture.
 
-Set here because Triton reads it when a kernel is defined, which is before any fixture.
+One thread a process: the tensors here are small, workers and spawned ranks share few cores, and
+sums repeat. Without a CUDA device the Triton kernels run under Triton's interpreter.
 """
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 

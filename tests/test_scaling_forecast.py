@@ -223,7 +223,7 @@ class First(nn.Module):
         return logits[:, 0]
 
 
-BATCHES, EPOCHS = 24, 10
+BATCHES, EPOCHS = 24, 8
 
 
 class Planted(LossMixin, L.LightningModule):
@@ -319,9 +319,9 @@ class Planner(L.Callback):
 def test_the_planned_rates_are_those_that_come(name: str) -> None:
     make, options, trainer = SCHEDULES[name]
     planner = Planner()
-    run = train(lambda: Planted(make, **options), [planner], max_epochs=5, **trainer)
+    run = train(lambda: Planted(make, **options), [planner], max_epochs=4, **trainer)
     rates = run.module.rates
-    assert len(planner.plans) == 10
+    assert len(planner.plans) == 8
     for step, plan in planner.plans:
         assert plan == pytest.approx(rates[step:], rel=1e-12)
 
@@ -371,8 +371,8 @@ def test_a_resumed_forecast_is_the_same(tmp_path: Path) -> None:
                 trainer.save_checkpoint(path)
 
     whole, again = ScalingForecast(every_n_steps=3), ScalingForecast(every_n_steps=3)
-    train(factory, [whole, Save()], max_epochs=8)
-    train(factory, [again], max_epochs=8, ckpt_path=path)
+    train(factory, [whole, Save()], max_epochs=7)
+    train(factory, [again], max_epochs=7, ckpt_path=path)
     assert not whole.problem
     require_equal("state", whole.state_dict(), again.state_dict())
 

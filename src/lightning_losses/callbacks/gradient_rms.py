@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -188,17 +189,17 @@ def scale_of(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) ->
     """Root mean square of sqrt(v_hat) as the optimizer uses it, 0-dim; None without a gradient."""
     second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
     if isinstance(second, Tensor):
-        mean = second.float().mean()
+        mean: Tensor = second.float().mean()
         beta = torch.as_tensor(group["betas"][1], dtype=torch.float64)
         steps = torch.as_tensor(state["step"], dtype=torch.float64)
         correction = (1 - beta.to(steps.device) ** steps).to(mean.device, torch.float32)
-        corrected: Tensor = mean / correction
-        return corrected.sqrt()
+        return (mean / correction).sqrt()
     square = state.get("square_avg")
     if isinstance(square, Tensor):  # RMSprop and Adadelta correct nothing
-        return square.float().mean().sqrt()
+        mean = square.float().mean()
+        return mean.sqrt()
     gradient = parameter.grad
     if gradient is None or gradient.layout is not torch.strided:
         return None
     length: Tensor = torch.linalg.vector_norm(gradient.detach().float())
-    return length / max(gradient.numel(), 1) ** 0.5
+    return length / math.sqrt(max(gradient.numel(), 1))
