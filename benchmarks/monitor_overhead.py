@@ -37,6 +37,7 @@ from lightning_losses import LossMixin, build_objective
 from lightning_losses.catalogue import keys
 
 EVERY = 5
+CONTROLLERS = ("entropy_target", "perp_grad", "step_radius_controller")
 WARM = 10  # steps that compile, allocate, replay: paid once a run
 
 
@@ -69,7 +70,7 @@ class Task(LossMixin, L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loss = build_objective("ce")
+        self.loss = build_objective(["ce", "entropy_bonus"])
 
     def validation_step(self, batch: Any, index: int) -> Tensor:
         return self.training_step(batch, index)
@@ -173,6 +174,7 @@ def configs() -> dict[str, DictConfig]:
         return {
             name: compose(overrides=[f"+callbacks={name}"]).callbacks[name]
             for name in keys("callbacks")
+            if name != "wandb"  # which only speaks to Weights & Biases
         }
 
 
@@ -189,16 +191,18 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.steps} steps")
     for task in (Convolutional, Decoder):
         plain = train(task, [], options.steps)
-        print(f"\n{task.__doc__}\n{'monitor':28} {'cadence':>8} {'ratio':>7} {'validation':>11}")
+        print(f"\n{task.__doc__}\n{'monitor':31} {'every':>5} {'ratio':>7} {'validation':>11}")
         added = 0.0
+        found = dict(sorted(found.items(), key=lambda item: item[0] in CONTROLLERS))
         for name, config in found.items():
             cadence = config.get("every_n_steps", 1)
             clock = train(task, [often(config)], options.steps)
             ratio = cost(clock, plain, cadence)
             added += ratio - 1 if name in stepwise else 0
             validation = statistics.median(clock.epochs) / statistics.median(plain.epochs)
-            print(f"{name:28} {cadence:>8} {ratio:7.3f} {validation:11.3f}", flush=True)
-        print(f"{'all with a cadence, summed':28} {'':8} {1 + added:7.3f}")
+            title = f"{name} (acts)" if name in CONTROLLERS else name
+            print(f"{title:31} {cadence:>5} {ratio:7.3f} {validation:11.3f}", flush=True)
+        print(f"{'all with a cadence, summed':31} {'':5} {1 + added:7.3f}")
 
 
 def often(config: DictConfig) -> L.Callback:
@@ -206,6 +210,8 @@ def often(config: DictConfig) -> L.Callback:
     config = OmegaConf.create(OmegaConf.to_container(config))
     if config.get("every_n_steps", 1) > 1:
         config.every_n_steps = EVERY
+    if "reward" in config:
+        config.reward = "train/loss"
     callback: L.Callback = instantiate(config)
     return callback
 

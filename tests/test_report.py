@@ -32,8 +32,8 @@ MEASURES = """ece ece_equal_mass ece_debiased ece_classwise mce rmsce over under
 LOGGED = {
     "train": "loss loss/ce loss/opl weight/opl",
     "val": "loss",
-    "entropy": """mean p10 p50 p90 effective_classes marginal marginal_classes nll_gap val_nll_gap ratio
-        alert rows token_covariance ceiling law_a law_b law_r2""",
+    "entropy": """mean p10 p50 p90 effective_classes marginal marginal_classes nll_gap val_nll_gap
+        ratio alert rows token_covariance ceiling law_a law_b law_r2""",
     "entropy_target": "coefficient entropy",
     "calibration/val": MEASURES,
     "calibration/test": MEASURES,

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Do the features of a class collapse to a point once training has no errors left?
+"""Do the features of a class collapse to a point once training has hardly any errors left?
 
 python examples/reproduce/neural_collapse.py
 
@@ -8,7 +8,7 @@ Papyan, Han and Donoho, arXiv 2008.08186: after that, class means become equally
 and equally far apart (NC2 angles), features gather at them (NC1), class weights turn to them (NC3),
 and the classifier becomes "nearest class mean" (NC4); all five measures fall towards 0. Here
 on the training digits, at the last 64 ReLU features; SGD with momentum 0.9 and the paper's weight
-decay 5e-4, once ten times it.
+decay 5e-4. The start is the first measurement, every five epochs, with at most 1 % errors.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from lightning_losses import build_objective
 from lightning_losses.metrics.class_moments import nearest_centre
 from lightning_losses.metrics.neural_collapse import NeuralCollapse
 
-DECAY, STRONG = 5e-4, "ce, decay x10"
-METHODS = ("ce", STRONG, "label_smoothing", "brier")
+DECAY, FEW = 5e-4, 0.01
+METHODS = ("ce", "label_smoothing", "brier")
+START, END = "few errors", "end"
 NC = {"nc1": "NC1", "nc2_norms": "NC2 norms", "nc2_angles": "NC2 angles", "nc3": "NC3"}
 NC4, ACCURACY, EPOCH, PAPER = "NC4", "test accuracy", "epoch", "2008.08186"
 COLUMNS = (*NC.values(), NC4, ACCURACY, EPOCH)
@@ -49,20 +50,19 @@ def measured(net: nn.Sequential, data: Digits) -> dict[str, float]:
 
 
 def run(method: str, data: Digits, seed: int, ran: Options) -> tuple[list[dict[str, float]], int]:
-    """Measurements while training; the number of the first one without a training error."""
+    """Measurements while training; the number of the first one with few training errors."""
     body = mlp(64, 128, 64, seed=seed).append(nn.ReLU())
     net = nn.Sequential(body, nn.Linear(64, 10))
-    decay = 10 * DECAY if method == STRONG else DECAY
-    sgd = torch.optim.SGD(net.parameters(), lr=ran.lr, momentum=0.9, weight_decay=decay)
+    sgd = torch.optim.SGD(net.parameters(), lr=ran.lr, momentum=0.9, weight_decay=DECAY)
     history: list[dict[str, float]] = []
     right: list[bool] = []
 
     def note(epoch: int) -> None:
         if epoch % EVERY == 0 or epoch == ran.epochs:
             history.append(measured(net, data) | {EPOCH: epoch})
-            right.append(accuracy(net, data.x, data.y) == 1)
+            right.append(accuracy(net, data.x, data.y) >= 1 - FEW)
 
-    objective = build_objective(method.split(",")[0])
+    objective = build_objective(method)
     fit(
         net,
         objective,
@@ -85,24 +85,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores: Scores = {}
     curves: list[dict[str, Any]] = []
     for method in METHODS:
-        for moment in ("no errors", "end"):
+        for moment in (START, END):
             scores[f"{method}, {moment}"] = {column: [] for column in COLUMNS}
         for seed in range(ran.seeds):
             history, first = run(method, data, seed, ran)
-            for moment, found in (("no errors", history[first]), ("end", history[-1])):
+            for moment, found in ((START, history[first]), (END, history[-1])):
                 for column in COLUMNS:
                     scores[f"{method}, {moment}"][column].append(found[column])
             curves += [{"method": method} | found for found in history]
     measures = (*NC.values(), NC4)
     claimed = [
-        Claim(f"{m}: {c} falls further ({PAPER})", f"{m}, end", f"{m}, no errors", c, -1)
+        Claim(f"{m}: {c} falls further ({PAPER})", f"{m}, {END}", f"{m}, {START}", c, -1)
         for m in METHODS
         for c in measures
     ]
     claimed += [
-        Claim(f"{method} collapses further than ce at the end", f"{method}, end", "ce, end", c, -1)
-        for method in METHODS[1:]
-        for c in ("NC1", "NC3")
+        Claim(f"{m} ends with a lower {c} than ce", f"{m}, {END}", f"ce, {END}", c, -1)
+        for m in METHODS[1:]
+        for c in measures
     ]
     title = {
         "text": "Neural collapse while training",

@@ -92,7 +92,7 @@ def spreads(scores: Scores, seeds: int) -> Scores:
     """How far the nets are apart in where ten points are lost, by length and by r, a seed each."""
     found: Scores = {}
     for name in DIRECTIONS:
-        found[f"four nets, {name}"] = {
+        found[f"all nets, {name}"] = {
             title: [
                 stdev(math.log10(scores[f"{kind}, {name}"][column][seed]) for kind in KINDS)
                 for seed in range(seeds)

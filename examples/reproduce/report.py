@@ -15,7 +15,7 @@ from study import Claim, Scores, markdown, number
 
 INK, GREY = "#222222", "#9a9a9a"
 # Okabe and Ito's colours, told apart with any colour vision; as many methods a picture at most.
-PALETTE = (INK, "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PALETTE = (INK, "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY)
 STYLE: dict[str, Any] = {
     "background": "white",
     "font": "Liberation Sans, Arial, Helvetica, sans-serif",

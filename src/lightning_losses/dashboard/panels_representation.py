@@ -59,7 +59,7 @@ REPRESENTATION = (
         "Entropy of the representation",
         ("representation_entropy/dse", "representation_entropy/dsmi"),
         "Diffusion spectral entropy of the features, and what they share with the labels.",
-        "dsmi rises as classes separate; dse near 0 means most rows are alike; shrinking shows only with a fixed bandwidth",
+        "dsmi rises as classes separate; dse near 0 means that most rows are alike",
         "RepresentationEntropyMonitor",
         unit="bits",
     ),

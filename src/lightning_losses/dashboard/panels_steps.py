@@ -122,10 +122,10 @@ STEPS = (
     Panel(
         "collapse_onset",
         "Steps",
-        "First step of softmax collapse",
+        "When logits will be too large",
         ("logit_health/onset_step",),
-        "The step at which softmax collapse was first seen.",
-        "nothing, or negative: it was not seen",
+        "The step at which the largest log Z would reach its threshold if it went on as it does.",
+        "nothing: it does not grow towards it",
         "LogitHealthMonitor",
         unit="step",
         detail=True,
