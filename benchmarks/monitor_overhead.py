@@ -5,9 +5,10 @@
     python benchmarks/monitor_overhead.py
     python benchmarks/monitor_overhead.py --only entropy step_radius
 
-A monitor works on few steps, and a shared machine is noisier than it is costly, so its cost is put
-together from medians: with e the cadence that conf/callbacks gives it, d the median step that is
-measured, o the median step that is not, and b the median step of a run without monitors,
+A monitor works on few steps, and a shared machine is noisier than it is costly. So seconds are of
+the processor, on one thread; a step is the fifth part of the steps that took least (others only
+add), the best of several rounds in turn; and the cost is put together: with e the cadence that
+conf/callbacks gives, d a step that is measured, o one that is not, b one without monitors,
 
     ratio = ((e - 1) o + d) / (e b)
 
@@ -19,10 +20,9 @@ and are asked for, come apart. Prints a table for a CNN and for a small decoder.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -42,27 +42,27 @@ WARM = 10  # steps that compile, allocate, replay: paid once a run
 
 
 class Clock(L.Callback):
-    """Seconds from the start of a batch to the end of the last callback; stands last."""
+    """Processor seconds from the start of a batch to the end of the last callback; stands last."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
         self.epochs: list[float] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
-        self.steps.append(time.perf_counter() - module.began)
+        self.steps.append(time.process_time() - module.began)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.epochs.append(time.perf_counter() - module.began)
+        self.epochs.append(time.process_time() - module.began)
 
 
 class Began(L.Callback):
     """Stands first, so that the other callbacks are within the time."""
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, *_: Any) -> None:
-        module.began = time.perf_counter()
+        module.began = time.process_time()
 
     def on_validation_start(self, trainer: L.Trainer, module: Any) -> None:
-        module.began = time.perf_counter()
+        module.began = time.process_time()
 
 
 class Task(LossMixin, L.LightningModule):
@@ -157,15 +157,31 @@ def train(task: type[Any], callbacks: list[L.Callback], steps: int) -> Clock:
     return clock
 
 
-def cost(clock: Clock, plain: Clock, cadence: int) -> float:
-    """The ratio of the docstring; a cadence of 1 has no step that is not measured."""
-    after = list(enumerate(clock.steps))[WARM:]
-    due = statistics.median(s for i, s in after if i % EVERY == 0 or cadence == 1)
-    base = statistics.median(plain.steps[WARM:])
+class Seconds(NamedTuple):
+    """The least that steps and validation epochs took."""
+
+    due: float
+    other: float
+    epoch: float
+
+    @staticmethod
+    def of(clock: Clock) -> Seconds:
+        """Steps of one run; every fifth is measured."""
+        after = list(enumerate(clock.steps))[WARM:]
+        due, other = ([s for i, s in after if (i % EVERY == 0) == k] for k in (True, False))
+        return Seconds(*(sorted(times)[len(times) // 5] for times in (due, other, clock.epochs)))
+
+    def least(self, other: Seconds) -> Seconds:
+        """Of two rounds."""
+        return Seconds(*map(min, self, other))
+
+
+def cost(found: Seconds, plain: Seconds, cadence: int) -> float:
+    """The ratio of the docstring; with a cadence of 1 every step is measured."""
+    base = min(plain.due, plain.other)
     if cadence == 1:
-        return due / base
-    other = statistics.median(s for i, s in after if i % EVERY)
-    return ((cadence - 1) * other + due) / (cadence * base)
+        return min(found.due, found.other) / base
+    return ((cadence - 1) * found.other + found.due) / (cadence * base)
 
 
 def configs() -> dict[str, DictConfig]:
@@ -183,25 +199,28 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--only", nargs="*", default=None)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
     found = {n: c for n, c in configs().items() if options.only is None or n in options.only}
     stepwise = {n: c for n, c in found.items() if c.get("every_n_steps", 1) > 1}
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.steps} steps")
     for task in (Convolutional, Decoder):
-        plain = train(task, [], options.steps)
         print(f"\n{task.__doc__}\n{'monitor':31} {'every':>5} {'ratio':>7} {'validation':>11}")
         added = 0.0
-        found = dict(sorted(found.items(), key=lambda item: item[0] in CONTROLLERS))
-        for name, config in found.items():
+        plain = Seconds.of(train(task, [], options.steps))
+        for name, config in sorted(found.items(), key=lambda item: item[0] in CONTROLLERS):
+            seen = Seconds.of(train(task, [often(config)], options.steps))
+            for _ in range(options.rounds - 1):
+                plain = plain.least(Seconds.of(train(task, [], options.steps)))
+                seen = seen.least(Seconds.of(train(task, [often(config)], options.steps)))
             cadence = config.get("every_n_steps", 1)
-            clock = train(task, [often(config)], options.steps)
-            ratio = cost(clock, plain, cadence)
+            ratio = cost(seen, plain, cadence)
             added += ratio - 1 if name in stepwise else 0
-            validation = statistics.median(clock.epochs) / statistics.median(plain.epochs)
             title = f"{name} (acts)" if name in CONTROLLERS else name
-            print(f"{title:31} {cadence:>5} {ratio:7.3f} {validation:11.3f}", flush=True)
+            print(f"{title:31} {cadence:>5} {ratio:7.3f} {seen.epoch / plain.epoch:11.3f}")
         print(f"{'all with a cadence, summed':31} {'':5} {1 + added:7.3f}")
 
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every monitor at once, as configured: no bit of the training changes, and a run goes on exactly."""
+"""Every monitor at once, as configured: it changes no bit, and a run goes on exactly."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ def task(seed: int) -> tuple[Tensor, nn.Embedding]:
     reward.scatter_(1, order[:, RIGHT : RIGHT + HALF], 0.5)
     start += (reward == 0.5).float() - (reward == 1).float()
     start += 0.5 * torch.randn(PROMPTS, ANSWERS, generator=draw)
-    return reward, nn.Embedding.from_pretrained(start, freeze=False)
+    policy = nn.Embedding(PROMPTS, ANSWERS)
+    policy.weight.data.copy_(start)
+    return reward, policy
 
 
 @torch.no_grad()
@@ -83,6 +85,7 @@ def run(method: str, seed: int, ran: Options) -> list[dict[str, float]]:
     """Measurements before each epoch and after the last."""
     reward, policy = task(seed)
     objective = build_objective(config(method))
+    bonus = dict(objective.named_terms()).get("entropy_bonus")
     adam = torch.optim.Adam(policy.parameters(), lr=ran.lr)
     target = Coefficient(math.log(RIGHT), delta=1e-3, initial=0.0, low=0.0, high=0.2)
     draw = torch.Generator().manual_seed(seed)
@@ -97,8 +100,8 @@ def run(method: str, seed: int, ran: Options) -> list[dict[str, float]]:
         for _ in range(PASSES):
             for part in torch.randperm(PROMPTS, generator=draw).chunk(PARTS):
                 rows = torch.isin(prompt, part).nonzero()[:, 0]
-                if method == "entropy_target":
-                    objective.terms["entropy_bonus"].scale = target.applied / BONUS
+                if bonus is not None and method == "entropy_target":
+                    bonus.scale = target.applied / BONUS
                 objective.set_step(step)
                 record = objective(
                     logits=policy(prompt[rows]),

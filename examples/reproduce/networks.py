@@ -30,20 +30,19 @@ def network(kind: str, seed: int) -> nn.Module:
     if kind == "mlp":
         return mlp(64, 64, 64, 10, seed=seed)
     if kind == "mlp + LayerNorm":
-        wide = [nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU()]
-        return nn.Sequential(*wide, nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU(), last(64))
+        return nn.Sequential(
+            *(nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU()),
+            *(nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU()),
+            nn.Linear(64, 10),
+        )
     if kind == "cnn + BatchNorm":
         return nn.Sequential(
             nn.Unflatten(1, (1, 8, 8)),
             *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten()),
-            last(256),
+            nn.Linear(256, 10),
         )
     return Transformer()
-
-
-def last(width: int) -> nn.Linear:
-    return nn.Linear(width, 10)
 
 
 class Transformer(nn.Module):
@@ -57,7 +56,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = x.unflatten(1, (4, 2, 4, 2)).transpose(2, 3).reshape(-1, 16, 4)
+        patches = x.reshape(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4)
         h = self.blocks(self.patch(patches) + self.place)
         out: Tensor = self.head(self.norm(h).flatten(1))
         return out
@@ -74,11 +73,12 @@ class Block(nn.Module):
         self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, h: Tensor) -> Tensor:
-        qkv = self.qkv(self.before_attention(h)).unflatten(2, (3, self.heads, -1))
+        qkv = self.qkv(self.before_attention(h)).reshape(*h.shape[:2], 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         looked = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         h = h + self.out(looked)
-        return h + self.down(F.relu(self.up(self.before_mlp(h))))
+        out: Tensor = h + self.down(F.relu(self.up(self.before_mlp(h))))
+        return out
 
 
 class Classifier(LossMixin, L.LightningModule):

@@ -68,7 +68,7 @@ def walk(net: nn.Module, unit: Direction, data: Digits) -> tuple[dict[str, float
     """Onsets along a direction, and the training accuracy at each r."""
     start = {name: p.detach() for name, p in net.named_parameters()}
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward mode
-        _, slopes = jvp(lambda p: at(net, p, data.x), (start,), (unit,))
+        slopes = jvp(lambda p: at(net, p, data.x), (start,), (unit,))[1]
     radius = float(rho_a(slopes).min())
     losses, accuracies = [], []
     for r in (0.0, *GRID):

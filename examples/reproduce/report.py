@@ -146,7 +146,7 @@ def lines(
     y_scale: dict[str, Any] = {"type": kind, "zero": False}
     if domain is not None:
         y_scale = {"type": kind, "domain": domain, "nice": False}
-    x_scale = {"type": "log", "nice": False} if "x" in log else {}
+    x_scale: dict[str, Any] = {"type": "log", "nice": False} if "x" in log else {}
     x_axis: dict[str, Any] = {"grid": False}
     if "x" in log:  # what was tried, or whole decades: vega's own labels overlap
         tried = sorted({float(at) for _, at in means})
