@@ -5,16 +5,15 @@
     python benchmarks/monitor_overhead.py
     python benchmarks/monitor_overhead.py --only entropy step_radius
 
-A monitor works on few steps, and a shared machine is noisier than it is costly. So seconds are of
-the processor, on one thread; a step is the fifth part of the steps that took least (others only
-add), the best of several rounds in turn; and the cost is put together: with e the cadence that
-conf/callbacks gives, d a step that is measured, o one that is not, b one without monitors,
+A monitor works on few steps, and a shared machine is noisier than it is costly: one run may be a
+tenth slower than the next. So measured steps are compared with the others of the same run, in
+processor seconds on one thread, the fifth part that took least (others only add) of the best of
+several rounds: with e the cadence that conf/callbacks gives, d a measured step and o another one,
 
-    ratio = ((e - 1) o + d) / (e b)
+    ratio = ((e - 1) o + d) / (e o)
 
-To see enough measured steps the run measures every fifth. Monitors of whole epochs, which cost
-training steps nothing, are shown by their validation epoch; controllers, which act on every step
-and are asked for, come apart. Prints a table for a CNN and for a small decoder.
+What acts at every step, and what works in validation epochs, is compared with a run without it.
+To see enough measured steps the run measures every fifth. A table each for a CNN and a decoder.
 """
 
 from __future__ import annotations
@@ -177,11 +176,10 @@ class Seconds(NamedTuple):
 
 
 def cost(found: Seconds, plain: Seconds, cadence: int) -> float:
-    """The ratio of the docstring; with a cadence of 1 every step is measured."""
-    base = min(plain.due, plain.other)
+    """The ratio of the docstring."""
     if cadence == 1:
-        return min(found.due, found.other) / base
-    return ((cadence - 1) * found.other + found.due) / (cadence * base)
+        return min(found.due, found.other) / min(plain.due, plain.other)
+    return ((cadence - 1) * found.other + found.due) / (cadence * found.other)
 
 
 def configs() -> dict[str, DictConfig]:
