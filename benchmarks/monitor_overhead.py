@@ -12,7 +12,7 @@ several rounds: with e the cadence that conf/callbacks gives, d a measured step 
 
     ratio = ((e - 1) o + d) / (e o)
 
-What acts at every step, and what works in validation epochs, is compared with a run without it.
+Controllers, and validation epochs, are compared with a run without.
 To see enough measured steps the run measures every fifth. A table each for a CNN and a decoder.
 """
 
@@ -218,7 +218,9 @@ def main() -> None:
             ratio = cost(seen, plain, cadence)
             added += ratio - 1 if name in stepwise else 0
             title = f"{name} (acts)" if name in CONTROLLERS else name
-            print(f"{title:31} {cadence:>5} {ratio:7.3f} {seen.epoch / plain.epoch:11.3f}")
+            steps = name in stepwise or name in CONTROLLERS  # the others only look at epochs
+            shown = f"{cadence:>5} {ratio:7.3f}" if steps else f"{'':13}"
+            print(f"{title:31} {shown} {seen.epoch / plain.epoch:11.3f}")
         print(f"{'all with a cadence, summed':31} {'':5} {1 + added:7.3f}")
 
 
