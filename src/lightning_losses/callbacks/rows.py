@@ -40,7 +40,8 @@ def rows_of(
         dtype: that the model computes in, if not that of its logits.
 
     Raises:
-        ValueError: there are neither logits nor hidden states, or shapes do not go together.
+        ValueError: there are neither logits nor hidden states, or shapes do not go together, or
+            the classes are sliced over ranks.
     """
     batch = prepare(
         {k: v.detach() if isinstance(v, Tensor) else v for k, v in named.items()}, ignore_index
@@ -60,6 +61,11 @@ def rows_of(
         chosen = every if counts is None else every[counts]
         chosen = chosen[:: max(1, math.ceil(len(chosen) / max_rows))]
     problem = batch.problem(None)
+    if problem.class_range is not None:
+        raise ValueError(
+            "compute_loss gets class_range, and this rank's slice of the head does not tell how "
+            "far the logits of all classes moved"
+        )
     kind = problem.source.device.type
     dtypes = [problem.source.dtype, *([] if dtype is None else [dtype])]
     if torch.is_autocast_enabled(kind):

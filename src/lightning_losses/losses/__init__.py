@@ -18,6 +18,8 @@ from lightning_losses.losses.classification.smooth_adversarial import SmoothAdve
 from lightning_losses.losses.classification.spherical_family import SphericalSoftmax, TaylorSoftmax
 from lightning_losses.losses.classification.spherical_z import SphericalZ
 from lightning_losses.losses.classification.stablemax import StableMax
+from lightning_losses.losses.distillation.adaptive_alpha import AdaptiveAlphaDivergence
+from lightning_losses.losses.distillation.distilled_ce import DistilledCrossEntropy
 from lightning_losses.losses.distillation.kd import KnowledgeDistillation
 from lightning_losses.losses.imbalance.anyloss import AnyLoss
 from lightning_losses.losses.imbalance.class_balanced import ClassBalanced
@@ -75,6 +77,7 @@ from lightning_losses.losses.structured.tri_bce import TriBCE
 
 __all__ = [
     "LDRKL",
+    "AdaptiveAlphaDivergence",
     "AdaptiveLDRKL",
     "AggregateResponses",
     "AnyLoss",
@@ -99,6 +102,7 @@ __all__ = [
     "Dice",
     "DiceCE",
     "DistanceCovariance",
+    "DistilledCrossEntropy",
     "EnergyDistance",
     "EnsLoss",
     "EntropyBonus",
