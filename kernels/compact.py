@@ -34,16 +34,7 @@ def compact(problem: Problem) -> tuple[Problem, Tensor | None]:
     rows = valid.nonzero().squeeze(1)
     if len(rows) > (1 - WORTHWHILE) * len(valid):
         return problem, None
-
-    def take(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.index_select(0, rows)
-
-    return problem._replace(
-        hidden=take(problem.hidden),
-        target=take(problem.target),
-        valid=None,
-        temperature=take(problem.temperature),
-    ), rows
+    return problem._replace(valid=None).take(rows), rows
 
 
 def restore(values: Tensor, rows: Tensor | None, n: int) -> Tensor:

@@ -83,6 +83,20 @@ class Problem(NamedTuple):
             temperature=cut(self.temperature),
         )
 
+    def take(self, rows: Tensor) -> Problem:
+        """The same problem for these rows ``(n,)`` int64, in this order, as copies with graph."""
+
+        def pick(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.index_select(0, rows)
+
+        return self._replace(
+            logits=pick(self.logits),
+            hidden=pick(self.hidden),
+            target=pick(self.target),
+            valid=pick(self.valid),
+            temperature=pick(self.temperature),
+        )
+
     def head(self) -> Tensor:
         """The head's weight in the dtype of the hidden states, for the matrix products."""
         assert self.head_weight is not None

@@ -44,18 +44,7 @@ def _sort(problem: Problem) -> _Order:
         return _Order(problem, None, None)
     assert problem.hidden is not None
     order = torch.argsort(problem.valid.to(torch.uint8), descending=True, stable=True)
-
-    def take(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.index_select(0, order)
-
-    live = problem.valid.sum(dtype=torch.int32)
-    problem = problem._replace(
-        hidden=take(problem.hidden),
-        target=take(problem.target),
-        valid=take(problem.valid),
-        temperature=take(problem.temperature),
-    )
-    return _Order(problem, order, live)
+    return _Order(problem.take(order), order, problem.valid.sum(dtype=torch.int32))
 
 
 def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:

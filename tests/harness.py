@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 import lightning.pytorch as L
 import numpy as np
 import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -117,3 +120,14 @@ def require_equal(where: str, a: Any, b: Any) -> None:
 
 def _bits(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def require_config_is_the_class(key: str, kind: type) -> None:
+    """conf/callbacks/KEY.yaml makes the class, and holds each of its arguments with its default."""
+    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
+        node = compose(overrides=[f"+callbacks=[{key}]"]).callbacks[key]
+    assert isinstance(instantiate(node), kind)
+    parameters = inspect.signature(kind).parameters.values()
+    assert {p.name: p.default for p in parameters} == {
+        name: value for name, value in node.items() if name != "_target_"
+    }

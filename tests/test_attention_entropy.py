@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import inspect
 import math
 import os
 import socket
@@ -19,8 +18,6 @@ import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, multiprocessing, nn
@@ -36,7 +33,7 @@ from lightning_losses.callbacks.attention_observer import AttentionObserver
 from lightning_losses.metrics.attention import attention_entropy
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import train, train_twice
+from harness import require_config_is_the_class, train, train_twice
 
 WIDTH, HEADS, LENGTH, BATCH, VOCAB = 8, 2, 6, 4, 11
 
@@ -459,13 +456,7 @@ def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:
 
 
 def test_the_config_is_the_class() -> None:
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        node = compose(overrides=["+callbacks=[attention_entropy]"]).callbacks.attention_entropy
-    assert isinstance(instantiate(node), AttentionEntropyMonitor)
-    parameters = inspect.signature(AttentionEntropyMonitor).parameters.values()
-    assert {p.name: p.default for p in parameters} == {
-        key: value for key, value in node.items() if key != "_target_"
-    }
+    require_config_is_the_class("attention_entropy", AttentionEntropyMonitor)
 
 
 # -- ranks -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import csv
-import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -25,6 +22,7 @@ from lightning_losses.callbacks import CalibrationMonitor
 from lightning_losses.callbacks.calibration import COLUMNS, LOGGED
 from lightning_losses.losses import CrossEntropy
 from lightning_losses.metrics import StreamingCalibration, top_label
+from tests.harness import require_config_is_the_class
 
 IGNORED = -100
 BATCH, CLASSES, WIDTH = 16, 4, 6
@@ -442,10 +440,4 @@ def test_resuming_is_going_on(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------ config
 def test_the_config_is_the_class() -> None:
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        node = compose(overrides=["+callbacks=[calibration]"]).callbacks.calibration
-    assert isinstance(instantiate(node), CalibrationMonitor)
-    parameters = inspect.signature(CalibrationMonitor).parameters.values()
-    assert {p.name: p.default for p in parameters} == {
-        key: value for key, value in node.items() if key != "_target_"
-    }
+    require_config_is_the_class("calibration", CalibrationMonitor)

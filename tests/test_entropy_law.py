@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import sys
 from pathlib import Path
@@ -14,8 +13,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -24,7 +21,7 @@ from lightning_losses.callbacks.entropy_law import EntropyLaw
 from lightning_losses.metrics.entropy_law import entropy_law
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import train, train_twice
+from harness import require_config_is_the_class, train, train_twice
 
 
 def law_of(a: float, b: float, entropies: list[float]) -> list[float]:
@@ -135,10 +132,4 @@ def test_what_is_not_applicable_logs_nothing_and_says_so(module: Any, message: s
 
 
 def test_the_config_is_the_class() -> None:
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        node = compose(overrides=["+callbacks=[entropy_law]"]).callbacks.entropy_law
-    assert isinstance(instantiate(node), EntropyLaw)
-    parameters = inspect.signature(EntropyLaw).parameters.values()
-    assert {p.name: p.default for p in parameters} == {
-        key: value for key, value in node.items() if key != "_target_"
-    }
+    require_config_is_the_class("entropy_law", EntropyLaw)

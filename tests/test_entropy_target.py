@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import socket
@@ -16,8 +15,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 from torch import Tensor, multiprocessing, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -27,7 +24,7 @@ from lightning_losses.losses import CrossEntropy, EntropyBonus
 from lightning_losses.schedules import Linear
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import train
+from harness import require_config_is_the_class, train
 
 BATCH, CLASSES, STEPS = 8, 4, 12
 #: Entropies of the runs below start near log 4 = 1.39 and fall; the target lies in between, so
@@ -213,13 +210,7 @@ def test_without_classes_it_says_so_once() -> None:
 
 
 def test_the_config_is_the_class() -> None:
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        node = compose(overrides=["+callbacks=[entropy_target]"]).callbacks.entropy_target
-    assert isinstance(instantiate(node), EntropyTarget)
-    parameters = inspect.signature(EntropyTarget).parameters.values()
-    assert {p.name: p.default for p in parameters} == {
-        key: value for key, value in node.items() if key != "_target_"
-    }
+    require_config_is_the_class("entropy_target", EntropyTarget)
 
 
 # ------------------------------------------------------------------ two ranks

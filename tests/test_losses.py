@@ -37,28 +37,7 @@ from lightning_losses.penalties import WeightDistribution
 from lightning_losses.providers import PGD, FrozenTeacher
 from lightning_losses.targets import HLGauss
 from lightning_losses.weighting import KLDRO
-
-F1 = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.float64)
-G1 = torch.tensor([[1.5, 0.5, -1.0]], dtype=torch.float64)
-Y1 = torch.tensor([0])
-
-Row = list[float]
-
-
-def value(
-    loss: nn.Module | Term, logits: Tensor = F1, target: Tensor | None = Y1, **named: Any
-) -> float:
-    return Objective({"x": loss})(logits, target, **named).total.item()
-
-
-def probabilities(row: Row) -> Row:
-    e = [math.exp(z - max(row)) for z in row]
-    return [v / sum(e) for v in e]
-
-
-def kl(p: Row, q: Row) -> float:
-    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a)
-
+from tests.loss_values import F1, G1, Y1, Row, kl, probabilities, value
 
 # -- the one-line numbers of the cards -------------------------------------------------------------
 

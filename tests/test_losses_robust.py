@@ -41,36 +41,9 @@ from lightning_losses.losses import (
 )
 from lightning_losses.losses.robust.sample_state import SampleState
 from lightning_losses.weighting import EnergyWeight, LossReweighting, SimilarityGap
+from tests.loss_values import F1, G1, Y1, Row, batch, kl, probabilities, rows, value
 
-F1 = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.float64)
-G1 = torch.tensor([[1.5, 0.5, -1.0]], dtype=torch.float64)
-Y1 = torch.tensor([0])
 GOLDEN = Path(__file__).parent / "golden" / "entropy.json"
-
-Row = list[float]
-
-
-def value(loss: nn.Module | Term, logits: Tensor, target: Tensor, **named: Any) -> float:
-    return float(Objective({"x": loss})(logits, target, **named).total)
-
-
-def rows(loss: nn.Module, logits: Tensor, target: Tensor, **named: Any) -> Row:
-    return Objective({"x": loss}, reduction="none")(logits, target, **named).total.tolist()
-
-
-def batch(seed: int, spread: float, n: int = 4, classes: int = 3) -> tuple[Tensor, Tensor]:
-    g = torch.Generator().manual_seed(seed)
-    z = spread * torch.randn(n, classes, generator=g, dtype=torch.float64)
-    return z, torch.randint(classes, (n,), generator=g)
-
-
-def probabilities(row: Row) -> Row:
-    e = [math.exp(z - max(row)) for z in row]
-    return [v / sum(e) for v in e]
-
-
-def kl(p: Row, q: Row) -> float:
-    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a)
 
 
 # -- the numbers of the cards ----------------------------------------------------------------------

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import socket
 import sys
@@ -16,8 +15,6 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 from torch import Tensor, multiprocessing, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
@@ -30,7 +27,7 @@ from lightning_losses.callbacks.plain_logits import PLAIN_LOGITS, plain_logits
 from lightning_losses.callbacks.post_hoc_calibration import METHODS, PostHocCalibration
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import train_twice
+from harness import require_config_is_the_class, train_twice
 
 CLASSES, IGNORED = 4, -100
 
@@ -291,13 +288,7 @@ def test_arguments_are_checked() -> None:
     ("key", "kind"), [("post_hoc_calibration", PostHocCalibration), ("drift", DriftMonitor)]
 )
 def test_the_config_is_the_class(key: str, kind: Any) -> None:
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        node = compose(overrides=[f"+callbacks=[{key}]"]).callbacks[key]
-    assert isinstance(instantiate(node), kind)
-    parameters = inspect.signature(kind).parameters.values()
-    assert {p.name: p.default for p in parameters} == {
-        k: v for k, v in node.items() if k != "_target_"
-    }
+    require_config_is_the_class(key, kind)
 
 
 # ------------------------------------------------------------------ two ranks

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import random
 import socket
@@ -17,8 +16,6 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
 from torch import Tensor, multiprocessing, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,7 +28,7 @@ from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal, Logsumexp
 
 # The workers of the two-rank test import this file by name.
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import Logbook, train, train_twice
+from harness import Logbook, require_config_is_the_class, train, train_twice
 
 N, WIDTH, CLASSES, BATCHES = 12, 8, 5, 4
 
@@ -443,12 +440,6 @@ def test_two_ranks_log_what_one_does(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------ arguments and config
 def test_the_config_is_the_class() -> None:
-    with initialize_config_module("lightning_losses.conf", version_base="1.3"):
-        node = compose(overrides=["+callbacks=[term_balance]"]).callbacks.term_balance
-    assert isinstance(instantiate(node), TermBalanceMonitor)
-    parameters = inspect.signature(TermBalanceMonitor).parameters.values()
-    assert {p.name: p.default for p in parameters} == {
-        name: value for name, value in node.items() if name != "_target_"
-    }
+    require_config_is_the_class("term_balance", TermBalanceMonitor)
     with pytest.raises(ValueError, match="every_n_steps"):
         TermBalanceMonitor(0)

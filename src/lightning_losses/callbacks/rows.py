@@ -72,23 +72,15 @@ def rows_of(
         dtypes.append(torch.get_autocast_dtype(kind))
     epsilon = max(torch.finfo(dtype).eps for dtype in dtypes)
 
-    def cut(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[chosen]
-
     def copy(tensor: Tensor | None) -> Tensor | None:  # the optimizer writes into the original
         return None if tensor is None else tensor.clone()
 
-    problem = Problem(
-        logits=cut(problem.logits),
-        hidden=cut(problem.hidden),
+    problem = problem._replace(
         head_weight=copy(problem.head_weight),
         head_bias=copy(problem.head_bias),
-        target=cut(_class_target(target, problem.classes)),
+        target=_class_target(target, problem.classes),
         valid=None,
-        temperature=cut(problem.temperature),
-        softcap=problem.softcap,
-        logit_scale=problem.logit_scale,
-    )
+    ).take(chosen)
     return Rows(problem, chosen, epsilon)
 
 

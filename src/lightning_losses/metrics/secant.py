@@ -130,24 +130,11 @@ def _rho_dom(before: Problem, after: Problem, width: Tensor) -> Tensor:
     start, stop = 0, min(FIRST, rows)
     while start < stop and before.classes:
         chosen = order[start:stop]
-        old, new = (_logits(_rows(p, chosen), 0, before.classes) for p in (before, after))
+        old, new = (_logits(p.take(chosen), 0, before.classes) for p in (before, after))
         found[chosen] = torch.where(width[chosen].isinf(), 0, rho_dom(old, new - old))
         smaller = int((math.pi / width[order] < found[order[:stop]].amin()).sum())
         start, stop = stop, min(rows, smaller)
     return found
-
-
-def _rows(problem: Problem, chosen: Tensor) -> Problem:
-    """The problem of some rows, for `_logits`."""
-
-    def cut(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[chosen]
-
-    return problem._replace(
-        logits=cut(problem.logits),
-        hidden=cut(problem.hidden),
-        temperature=cut(problem.temperature),
-    )
 
 
 def _logits(problem: Problem, start: int, stop: int) -> Tensor:

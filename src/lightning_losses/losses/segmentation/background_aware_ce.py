@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.segmentation.maps import pixels
+from lightning_losses.losses.segmentation.maps import harmless
 from lightning_losses.losses.vectors import LOWEST
 
 
@@ -70,10 +70,8 @@ class BackgroundAwareCE(nn.Module):
                 f"{tuple(old_class_map.shape)}."
             )
         labels = label_map.reshape(len(logit_map), 1, *logit_map.shape[2:])
-        counts = labels != self.ignore_index
-        counts = counts & pixels(valid, counts)
-        labels = torch.where(counts, labels, 0).long()
-        z = torch.where(counts, logit_map, 0.0)  # the gradient of a softmax of inf is NaN
+        z, labels, counts = harmless(logit_map, labels, valid, self.ignore_index)
+        labels = labels.long()
         if z.shape[1] == 1:
             log_p = torch.cat([F.logsigmoid(-z), F.logsigmoid(z)], 1).clamp(min=LOWEST)
         else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.constant import constant
-from lightning_losses.losses.segmentation.maps import pixels
+from lightning_losses.losses.segmentation.maps import harmless
 from lightning_losses.losses.segmentation.overlap import Over
 from lightning_losses.losses.segmentation.tversky import Tversky
 from lightning_losses.losses.vectors import LOWEST
@@ -63,10 +63,7 @@ class DiceCE(nn.Module):
 
     def _ce(self, logit_map: Tensor, label_map: Tensor, valid: Tensor | None) -> Tensor:
         labels = label_map.reshape(len(logit_map), 1, *logit_map.shape[2:])
-        counts = labels != self.ignore_index
-        counts = counts & pixels(valid, counts)
-        labels = torch.where(counts, labels, 0)
-        z = torch.where(counts, logit_map, 0.0)
+        z, labels, counts = harmless(logit_map, labels, valid, self.ignore_index)
         if z.shape[1] == 1:
             losses = F.softplus(z) - z * labels
         else:

@@ -45,10 +45,7 @@ def read_maps(
             f"label_map must be {(b, *space)} beside logit_map {(b, c, *space)} (classes second), "
             f"got {tuple(label_map.shape)}."
         )
-    counts = (labels != ignore_index)[:, None]
-    counts = counts & pixels(valid, counts)
-    labels = torch.where(counts, labels[:, None], 0)
-    z = torch.where(counts, logit_map, 0.0)  # the gradient of a softmax of inf is NaN
+    z, labels, counts = harmless(logit_map, labels[:, None], valid, ignore_index)
     if c == 1:
         p, t = z.sigmoid(), labels.to(z.dtype)
     else:
@@ -57,6 +54,16 @@ def read_maps(
         first = int(not background)
         p, t = p[:, first:], t[:, first:]
     return Maps(torch.where(counts, p, 0.0), torch.where(counts, t, 0.0), counts)
+
+
+def harmless(
+    logit_map: Tensor, labels: Tensor, valid: Tensor | None, ignore_index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits and labels ``(B, 1, ...)``, 0 at pixels that do not count, and which ones do."""
+    counts = labels != ignore_index
+    counts = counts & pixels(valid, counts)
+    # The gradient of a softmax of inf is NaN.
+    return torch.where(counts, logit_map, 0.0), torch.where(counts, labels, 0), counts
 
 
 def pixels(valid: Tensor | None, counts: Tensor) -> Tensor:
