@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .chunked import TORCH, Passes, chunks
+from .chunked import Passes, chunks
 from .gradients import Gradients
+from .once import torch_passes
 from .problem import Problem
 from .row_math import coefficients, target_mass
 
@@ -30,7 +31,7 @@ def row_fused(
     want: tuple[str, ...],
     row_function: RowFunction,
     rows: dict[str, Tensor],
-    passes: Passes = TORCH,
+    passes: Passes | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The sum of `row_function` over all rows, with graph to hidden, head weight and bias.
 
@@ -39,7 +40,7 @@ def row_fused(
         want: statistics `row_function` reads or the caller wants back.
         row_function: see `RowFunction`; must be a sum over rows, so that chunks add up.
         rows: per-row data that it reads, first dimension N, without graph.
-        passes: what is done to a chunk: plain torch, or the kernels of `triton_fused`.
+        passes: what is done to a chunk: plain torch if None, or the kernels of `triton_fused`.
 
     Returns:
         The scalar; the wanted statistics ``(N,)`` without graph; the raw values ``(terms, N)``.
@@ -70,7 +71,7 @@ class _RowFused(torch.autograd.Function):
         row_function: RowFunction,
         rows: dict[str, Tensor],
         differentiate: tuple[bool, ...],
-        passes: Passes,
+        passes: Passes | None,
     ) -> tuple[Tensor, ...]:
         problem = problem._replace(
             logits=logits, hidden=hidden, head_weight=head_weight, head_bias=head_bias
@@ -78,6 +79,7 @@ class _RowFused(torch.autograd.Function):
         names = frozenset(want) | {"logsumexp"}
         if "confidence" in names:
             names |= {"prediction"}
+        passes = passes or torch_passes(problem)
         into = Gradients(problem, differentiate)
         totals: list[Tensor] = []
         values: list[Tensor] = []

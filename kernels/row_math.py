@@ -72,11 +72,14 @@ def target_mass(target: Tensor | None) -> Tensor | None:
     return target.sum(1) if target is not None and target.ndim == 2 else None
 
 
-def block_statistics(z: Tensor, target: Tensor | None, want: frozenset[str]) -> dict[str, Tensor]:
-    """Statistics of a block of logits ``(n, V)``, which is only read; log-sum-exp always.
+def block_statistics(
+    z: Tensor, target: Tensor | None, want: frozenset[str], spend: bool = False
+) -> dict[str, Tensor]:
+    """Statistics of a block of logits ``(n, V)``; log-sum-exp always.
 
     The block is a few rows that stay in cache, so each pass here is cheap beside the matrix product
-    that made it: that is where the chunked kernel gains on torch's own softmax.
+    that made it: that is where the chunked kernel gains on torch's own softmax. z is only read; or
+    with `spend` it is left as ``exp(z - max z)``.
     """
     out: dict[str, Tensor] = {}
     if "prediction" in want:
@@ -84,26 +87,25 @@ def block_statistics(z: Tensor, target: Tensor | None, want: frozenset[str]) -> 
         out["prediction"] = out["prediction"].squeeze(1)
     else:
         top = z.amax(1, keepdim=True)
-    x = z - top
+    # Entropy needs x beside e, and then x goes elsewhere.
+    x = z.sub_(top) if spend and "entropy" not in want else z - top
+    if "mean_logit" in want:
+        out["mean_logit"] = x.mean(1) + top.squeeze(1)
     if "log_prob" in want:
         assert target is not None
-        shifted = x.gather(1, target[:, None]).squeeze(1) if target.ndim == 1 else None
-    keep_x = bool(want & {"entropy", "mean_logit"}) or ("log_prob" in want and shifted is None)
-    e = x.exp() if keep_x else x.exp_()
+        if target.ndim == 1:
+            shifted, mass = x.gather(1, target[:, None]).squeeze(1), None
+        else:
+            soft = target.to(x.dtype)
+            shifted, mass = torch.linalg.vecdot(soft, x), soft.sum(1)
+    e = x.exp_() if "entropy" not in want else torch.exp(x, out=z if spend else None)
     s = e.sum(1)
     log_s = s.log()
     out["logsumexp"] = top.squeeze(1) + log_s
     if "log_prob" in want:
-        assert target is not None
-        if shifted is not None:
-            out["log_prob"] = shifted - log_s
-        else:
-            soft = target.to(x.dtype)
-            out["log_prob"] = torch.linalg.vecdot(soft, x) - soft.sum(1) * log_s
+        out["log_prob"] = shifted - (log_s if mass is None else mass * log_s)
     if "entropy" in want:
         out["entropy"] = log_s - torch.linalg.vecdot(e, x) / s
-    if "mean_logit" in want:
-        out["mean_logit"] = x.mean(1) + top.squeeze(1)
     if "collision" in want:
         out["collision"] = torch.linalg.vecdot(e, e) / s.square()
     if "confidence" in want:
@@ -118,21 +120,59 @@ def block_gradient_(
     if k.a is None and k.b is None and k.c is None:
         z.zero_()
     else:
-        a = torch.zeros_like(logsumexp)[:, None] if k.a is None else k.a
         # A row without any class left has p = 0 everywhere, not LOWEST - LOWEST.
         scale = torch.where(logsumexp < LOWEST * 1e-10, -LOWEST, logsumexp)
         log_p = z.sub_(scale[:, None])
-        if k.b is None and k.c is None:
-            log_p.exp_().mul_(a)
+        if k.b is None:
+            p = log_p.exp_()
+            p.mul_(_weight(p, None, k))
         else:
             p = log_p.exp()
-            if k.b is None:
-                log_p.copy_(a.expand_as(log_p))
-            else:
-                log_p.mul_(k.b).add_(a)
-            if k.c is not None:
-                log_p.addcmul_(p, k.c.expand_as(p))
-            log_p.mul_(p)
+            _weight(p, log_p, k).mul_(p)
+    return _add_unweighted_(z, k, target, prediction)
+
+
+def exponentials_to_gradient_(
+    e: Tensor,
+    logsumexp: Tensor,
+    confidence: Tensor,
+    k: Coefficients,
+    target: Tensor | None,
+    prediction: Tensor | None,
+) -> Tensor:
+    """Turn ``exp(z - max z)`` ``(n, V)`` into dlogits, in place.
+
+    `confidence` is max p, which is 1 over the sum of a row.
+    """
+    if k.a is None and k.b is None and k.c is None:
+        e.zero_()
+    else:
+        none_left = logsumexp < LOWEST * 1e-10  # as in `block_gradient_`
+        p = e.mul_(torch.where(none_left, 0, confidence)[:, None])
+        # Where e is too small for a float, p log p is 0, and so is 0 times any number.
+        log_p = None if k.b is None else p.clamp(min=torch.finfo(p.dtype).tiny).log_()
+        p.mul_(_weight(p, log_p, k))
+    return _add_unweighted_(e, k, target, prediction)
+
+
+def _weight(p: Tensor, log_p: Tensor | None, k: Coefficients) -> Tensor:
+    """``a + b log p + c p`` of at least one; in place of log p where b needs that."""
+    if k.b is None:
+        if k.c is None:
+            assert k.a is not None
+            return k.a
+        return p * k.c if k.a is None else torch.addcmul(k.a, p, k.c)
+    assert log_p is not None
+    weight = log_p.mul_(k.b)
+    if k.a is not None:
+        weight.add_(k.a)
+    return weight if k.c is None else weight.addcmul_(p, k.c.expand_as(p))
+
+
+def _add_unweighted_(
+    z: Tensor, k: Coefficients, target: Tensor | None, prediction: Tensor | None
+) -> Tensor:
+    """Add what is not times p."""
     if k.e is not None:
         z.add_(k.e)
     if k.d is not None:

@@ -11,7 +11,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lightning_losses.kernels import chunked
+from lightning_losses.kernels import chunked, reference
+from lightning_losses.kernels.chunked import TORCH
+from lightning_losses.kernels.once import ONCE, torch_passes
+from lightning_losses.kernels.problem import STATISTICS, Problem
+from lightning_losses.kernels.row_fused import row_fused
 from torch import Tensor, nn
 
 from lightning_losses import LossRecord, Objective, Term, evaluation
@@ -320,3 +324,53 @@ def test_a_loss_that_reads_a_whole_tensor_gets_it_whole() -> None:
         for kernel in ("chunked", "reference")
     ]
     torch.testing.assert_close(*totals)
+
+
+# One statistic, because each needs other coefficients; all; and the pairs whose gradients share the
+# logarithm of a probability (entropy) or its square (collision).
+WANTED = [(name,) for name in STATISTICS[:-1]]
+WANTED += [STATISTICS[:-1], ("entropy", "collision"), ("log_prob", "entropy")]
+
+
+@pytest.mark.parametrize("want", WANTED, ids=" ".join)
+@pytest.mark.parametrize("masked", ["no class", "two classes", "every class"])
+def test_exponentials_are_made_once_and_serve_the_gradient(
+    want: tuple[str, ...], masked: str
+) -> None:
+    named = tensors(seed=3)
+    temperature = torch.rand(N, dtype=torch.float64) + 0.1
+    bias = named["head_bias"].detach().clone()
+    bias[: {"no class": 0, "two classes": 2, "every class": V}[masked]] = -torch.inf
+    # Logits so far apart that exponentials are 0: their p log p is 0 too, not NaN.
+    head = (1000 * named["head_weight"]).detach().requires_grad_()
+    hidden, target = named["hidden"], named["target"].clamp(min=0)
+    for made in (named["head_weight"], head):
+        problem = Problem(
+            None, hidden, made, bias.requires_grad_(), target, None, temperature, None, 0.7
+        )
+        assert torch_passes(problem) is ONCE
+        g = torch.Generator().manual_seed(1)
+        weights = {name: torch.randn(N, generator=g, dtype=torch.float64) for name in want}
+
+        def total(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            terms = [stats[name].clamp(min=-1e9) * rows[name] for name in want]
+            return torch.stack(terms).sum(), torch.stack(terms).detach()
+
+        found = []
+        for passes in (None, TORCH):
+            value, stats, _ = row_fused(problem, want, total, weights, passes)
+            found.append((value, stats, torch.autograd.grad(value, [hidden, made, bias])))
+        torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+        if masked == "no class":
+            expected = total(reference.statistics(problem, want), weights)[0]
+            slope = torch.autograd.grad(expected, [hidden, made, bias])
+            torch.testing.assert_close(found[0][2], slope, rtol=1e-9, atol=1e-9)
+
+
+def test_a_soft_cap_needs_the_logits_themselves() -> None:
+    named = tensors()
+    problem = Problem(
+        None, named["hidden"], named["head_weight"], None, named["target"], None, None, 5.0, 1.0
+    )
+    assert torch_passes(problem) is TORCH
+    assert torch_passes(problem._replace(hidden=named["hidden"].half(), softcap=None)) is TORCH
