@@ -46,12 +46,18 @@ def composed_naive(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
     return torch.where(valid, rows, 0).sum() / valid.sum().clamp(min=1)
 
 
-def ours(terms: dict[str, Term | nn.Module], kernel: str, watch: tuple[str, ...] = ()) -> Loss:
+def ours(
+    terms: dict[str, Term | nn.Module],
+    kernel: str,
+    watch: tuple[str, ...] = (),
+    max_valid: int | None = None,
+) -> Loss:
     objective = Objective(terms, kernel=kernel)
     objective.watch("monitors", *watch)
 
     def loss(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
-        return objective(hidden=hidden, head_weight=head, target=target).total
+        named = {"hidden": hidden, "head_weight": head, "target": target}
+        return objective(**named, max_valid=max_valid).total
 
     return loss
 
@@ -124,9 +130,9 @@ def by_torch() -> dict[str, Loss]:
     }
 
 
-def cuda_methods() -> tuple[dict[str, dict[str, Loss]], dict[str, Loss]]:
+def cuda_methods(counting: int) -> tuple[dict[str, dict[str, Loss]], dict[str, Loss]]:
     """Groups for a GPU, with every mode of ours and the peers that are installed; and, a group,
-    the method that is right in float64.
+    the method that is right in float64. `counting`: how many rows have a target.
     """
     ce: dict[str, Term | nn.Module] = {"ce": CrossEntropy()}
     plain: dict[str, Loss] = {"F.cross_entropy(F.linear)": naive, **by_torch(), **peers()}
@@ -136,6 +142,9 @@ def cuda_methods() -> tuple[dict[str, dict[str, Loss]], dict[str, Loss]]:
     for kernel in ("triton", "triton_keep", "triton_lean", "chunked"):
         plain[f"ours, {kernel}"] = ours(ce, kernel)
         five[f"ours, {kernel}"] = ours(composed(), kernel, MONITORS)
+    for kernel in ("triton", "triton_lean"):
+        plain[f"ours, {kernel}, max_valid"] = ours(ce, kernel, (), counting)
+        five[f"ours, {kernel}, max_valid"] = ours(composed(), kernel, MONITORS, counting)
     name = "ce + focal + logsumexp_penalty + entropy_bonus, monitors on"
     groups = {"cross-entropy": plain, name: five}
     return groups, {"cross-entropy": ours(ce, "chunked"), name: ours(composed(), "chunked")}

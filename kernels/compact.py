@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Leaves rows that do not count out of the pass, where it is free to ask which they are: on a CPU.
+"""Leaves rows that do not count out of the pass, where that needs no question to a device.
 
-Elsewhere the question would stall the step; there mode lean skips whole blocks of them instead.
+On a CPU asking which rows count is free. Elsewhere the question would stall the step, but who made
+the batch may know how many there are at most: then the rows that count are sorted to the front, on
+the device, and the rest is cut off.
 """
 
 from __future__ import annotations
@@ -14,27 +16,44 @@ from .problem import Problem
 
 #: With fewer rows to leave out than this share, copying the others costs more than it saves.
 WORTHWHILE = 0.1
+BROKEN = (
+    "max_valid promises that no more rows count: take the number where the batch is made, "
+    "int((target != ignore_index).sum()), or leave max_valid out."
+)
 
 
 def compact(problem: Problem) -> tuple[Problem, Tensor | None]:
-    """The rows that count, and where they stood ``(n,)`` int64; or the problem as it is, and None.
+    """The rows to compute, and where they stood ``(n,)`` int64; or the problem as it is, and None.
 
     Differentiable: gradients of rows left out are 0.
     """
-    valid = problem.valid
-    if (
-        valid is None
-        or problem.hidden is None
-        or valid.device.type != "cpu"
-        or problem.class_range is not None  # whose ranks take their rows as they come
-        or torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-    ):
+    valid, most = problem.valid, problem.max_valid
+    # Ranks with a class range take their rows as they come.
+    if valid is None or problem.hidden is None or problem.class_range is not None:
         return problem, None
+    compiling = torch.compiler.is_compiling()
+    if not compiling and torch._C._are_functorch_transforms_active():
+        return problem, None
+    if compiling or valid.device.type != "cpu":
+        return (problem, None) if most is None else front(problem, most)
     rows = valid.nonzero().squeeze(1)
+    if most is not None and len(rows) > most:
+        raise ValueError(f"max_valid is {most} and {len(rows)} rows count. {BROKEN}")
     if len(rows) > (1 - WORTHWHILE) * len(valid):
         return problem, None
     return problem._replace(valid=None).take(rows), rows
+
+
+def front(problem: Problem, most: int) -> tuple[Problem, Tensor | None]:
+    """`compact` without a question: `most` rows, among which are all that count."""
+    valid = problem.valid
+    assert valid is not None
+    if most > (1 - WORTHWHILE) * len(valid):
+        return problem, None
+    # The answer is not waited for: it stops the device, not this line.
+    torch._assert_async(valid.sum() <= most, BROKEN)
+    rows = torch.argsort(valid.to(torch.uint8), descending=True, stable=True)[:most]
+    return problem.take(rows), rows
 
 
 def restore(values: Tensor, rows: Tensor | None, n: int) -> Tensor:

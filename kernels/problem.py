@@ -43,6 +43,7 @@ class Problem(NamedTuple):
     softcap: float | None
     logit_scale: float
     class_range: ClassRange | None = None  # logits or head are these of more classes
+    max_valid: int | None = None  # no more rows than this are valid; see `compact`
 
     @property
     def source(self) -> Tensor:

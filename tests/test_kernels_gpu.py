@@ -115,20 +115,33 @@ def test_all_ignored_is_a_connected_zero(kernel: str) -> None:
     assert not hidden.grad.any()
 
 
-@pytest.mark.parametrize("kernel", ["triton", "triton_lean"])
-def test_a_step_waits_for_nothing(kernel: str) -> None:
-    """No host synchronisation, ignored rows or not."""
+@pytest.mark.parametrize("kernel", ["triton", "triton_keep", "triton_lean"])
+@pytest.mark.parametrize("max_valid", [None, 341])  # of 512 rows every third is ignored: 171
+def test_a_step_waits_for_nothing(kernel: str, max_valid: int | None) -> None:
+    """No host synchronisation, whether the number of rows that count is known there or not."""
     hidden, head, _ = leaves(512, 64, 1000, torch.bfloat16)
     target = torch.arange(512, device="cuda")
     target[::3] = -100
     objective = build_objective(["ce", "logsumexp_penalty"], kernel=kernel)
-    objective(hidden=hidden, head_weight=head, target=target).total.backward()  # compile first
+
+    def step() -> tuple[Tensor, Tensor]:
+        hidden.grad = None
+        named = {"hidden": hidden, "head_weight": head, "target": target}
+        total = objective(**named, max_valid=max_valid).total
+        total.backward()
+        assert hidden.grad is not None
+        return total.detach(), hidden.grad
+
+    step()  # compile first
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        objective(hidden=hidden, head_weight=head, target=target).total.backward()
+        total, slope = step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert total.isfinite()
+    assert not slope[::3].any()
+    assert slope[1::3].any(1).all()
 
 
 def test_lean_in_a_cuda_graph() -> None:

@@ -12,10 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_losses.kernels import chunked
+from lightning_losses.kernels.compact import front, restore
 from torch import Tensor
 
-from lightning_losses import SoftmaxStats, softmax_stats
-from lightning_losses.softmax import STATISTICS, resolve_kernel, shift_left
+from lightning_losses import Objective, SoftmaxStats, softmax_stats
+from lightning_losses.losses import CrossEntropy, EntropyBonus
+from lightning_losses.softmax import (
+    STATISTICS,
+    finish,
+    make_problem,
+    resolve_kernel,
+    shift_left,
+)
 
 KERNELS = ("reference", "chunked")
 FLOATING = tuple(name for name in STATISTICS if name != "prediction")
@@ -627,3 +635,70 @@ def test_rows_left_out_change_no_number(ignored: int) -> None:
         found.append([*values, *torch.autograd.grad(total, leaves)])
     for ours, right in zip(*found, strict=True):
         assert torch.allclose(ours.double(), right.double(), atol=1e-5)
+
+
+# -- a promise of how many rows count --------------------------------------------------------------
+
+
+def some_rows(counting: list[int]) -> dict[str, Tensor]:
+    """Twenty rows of which these have a target."""
+    g = torch.Generator().manual_seed(0)
+    target = torch.full((20,), -100)
+    target[counting] = torch.randint(7, (len(counting),), generator=g)
+    return {
+        "hidden": torch.randn(20, 4, generator=g, dtype=torch.float64),
+        "head_weight": torch.randn(7, 4, generator=g, dtype=torch.float64),
+        "target": target,
+        "temperature": torch.linspace(0.5, 2, 20, dtype=torch.float64),
+    }
+
+
+# As many as promised, fewer, none, and a promise that leaves too little out to be worth a copy.
+@pytest.mark.parametrize(("counting", "most"), [(6, 6), (3, 6), (0, 6), (0, 0), (6, 19)])
+def test_rows_past_a_promise_are_cut_off_and_change_no_number(counting: int, most: int) -> None:
+    # What `compact` does on a GPU, which asks nothing: here on a CPU.
+    rows = torch.randperm(20, generator=torch.Generator().manual_seed(1))[:counting].tolist()
+    named = some_rows(rows)
+    problem = make_problem(**named, valid=named["target"] != -100)
+    want = STATISTICS[:-1]
+    leaves = [x.requires_grad_() for x in (named["hidden"], named["head_weight"])]
+    problem = problem._replace(hidden=leaves[0], head_weight=leaves[1])
+    cut, kept = front(problem, most)
+    assert cut.source.shape[0] == (20 if most == 19 else most)
+    whole = finish(chunked.statistics(problem, want), problem.valid)
+    found = finish(chunked.statistics(cut, want), cut.valid)
+    found = {name: restore(x, kept, 20) for name, x in found.items()}
+    torch.testing.assert_close(found, whole)
+    grads = [
+        torch.autograd.grad(sum(x.square().sum() for x in stats.values()), leaves)
+        for stats in (found, whole)
+    ]
+    torch.testing.assert_close(*grads)
+
+
+def test_a_promise_holds_in_compiled_code_and_through_the_objective() -> None:
+    named = some_rows([2, 3, 11])
+    named["hidden"].requires_grad_()
+    objective = Objective({"ce": CrossEntropy(), "entropy": EntropyBonus()}, kernel="chunked")
+    compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
+    totals = [
+        objective(**named).total,
+        objective(**named, max_valid=5).total,
+        compiled(**named, max_valid=5).total,
+        compiled(**named, max_valid=3).total,
+    ]
+    slopes = [torch.autograd.grad(total, named["hidden"])[0] for total in totals]
+    for total, slope in zip(totals, slopes, strict=True):
+        torch.testing.assert_close(total, totals[0])
+        torch.testing.assert_close(slope, slopes[0])
+
+
+def test_a_broken_promise_is_said() -> None:
+    named = some_rows([2, 3, 11])
+    with pytest.raises(ValueError, match=r"max_valid is 2 and 3 rows count\. max_valid promises"):
+        softmax_stats(**named, max_valid=2)
+    with pytest.raises(ValueError, match="max_valid is a number of rows, got -1"):
+        softmax_stats(**named, max_valid=-1)
+    problem = make_problem(**named, valid=named["target"] != -100)
+    with pytest.raises(RuntimeError, match="max_valid promises"):
+        front(problem, 2)

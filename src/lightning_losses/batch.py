@@ -39,6 +39,7 @@ class Batch(NamedTuple):
             softcap=t.get("softcap"),
             logit_scale=t.get("logit_scale", 1.0),
             class_range=t.get("class_range"),
+            max_valid=t.get("max_valid"),
         )
 
 

@@ -96,6 +96,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "softcap": NamedTensor("option", "float", "tanh soft-cap of the logits"),
     "logit_scale": NamedTensor("option", "float", "multiplies the logits before the soft-cap"),
     "class_range": NamedTensor("option", "ClassRange", "classes of this rank's slice of the head"),
+    "max_valid": NamedTensor("option", "int", "no more rows count, so others cost a GPU nothing"),
     "shift": NamedTensor("option", "int", "row t is scored against target[..., t + shift]"),
     # softmax statistics, provided from logits or from hidden and head_weight
     "log_prob": NamedTensor("rows", "(N,) float", "log p of the target, nats"),

@@ -103,6 +103,7 @@ def softmax_stats(
     temperature: Tensor | None = None,
     shift: int = 0,
     class_range: ClassRange | None = None,
+    max_valid: int | None = None,
     want: Collection[str] | None = None,
     kernel: str = "auto",
 ) -> SoftmaxStats:
@@ -128,6 +129,9 @@ def softmax_stats(
             arguments are the same on every rank of the group, and every statistic comes out for
             all classes on each. The hidden states' gradient is summed over ranks, once: it is the
             whole one on each.
+        max_valid: a promise that no more rows than this have a target: from ``hidden`` on a GPU the
+            others then cost nothing, and the device is asked nothing. Count where the batch is
+            made, ``int((target != ignore_index).sum())``. On a CPU they never cost anything.
         want: names out of ``STATISTICS``; all (that the arguments allow) if None.
         kernel: one of ``KERNELS``; the numbers are the same.
 
@@ -174,6 +178,7 @@ def softmax_stats(
         softcap=softcap,
         logit_scale=logit_scale,
         class_range=class_range,
+        max_valid=max_valid,
     )
     out = statistics(problem, tuple(want), kernel)
     if valid is not None:
@@ -196,9 +201,12 @@ def make_problem(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     class_range: ClassRange | None = None,
+    max_valid: int | None = None,
 ) -> Problem:
     """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
     check(logits, hidden, head_weight, head_bias, target, temperature, softcap, logit_scale)
+    if max_valid is not None and max_valid < 0:
+        raise ValueError(f"max_valid is a number of rows, got {max_valid}: leave it out.")
     if class_range is not None:
         rows = head_weight if logits is None else logits.t()
         assert rows is not None
@@ -213,18 +221,8 @@ def make_problem(
             target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
         if temperature is not None:
             temperature = torch.where(valid, temperature, 1)
-    return Problem(
-        logits,
-        hidden,
-        head_weight,
-        head_bias,
-        target,
-        valid,
-        temperature,
-        softcap,
-        logit_scale,
-        class_range,
-    )
+    options = softcap, logit_scale, class_range, max_valid
+    return Problem(logits, hidden, head_weight, head_bias, target, valid, temperature, *options)
 
 
 def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") -> dict[str, Tensor]:
