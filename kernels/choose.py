@@ -22,6 +22,9 @@ from .problem import Problem
 
 log = logging.getLogger(__name__)
 
+#: Asked here and not where it is used, because compiled code cannot ask.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 CHUNK_BYTES = 512 * 2**20
@@ -168,7 +171,7 @@ def unavailable(problem: Problem) -> str | None:
         return f"It runs on CUDA and ROCm devices, and the input is on {source.device}."
     if interpreted and source.dtype == torch.bfloat16:
         return "TRITON_INTERPRET=1 computes bfloat16 wrong without saying so."
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         return "The package triton is not installed."
     return None
 

@@ -75,10 +75,12 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor | None, ...]:
-        problem, want, route = Problem(*args[:-2]), frozenset(args[-2]), args[-1]
+        problem, want, route = Problem(*args[:-2]), set(args[-2]), args[-1]
         # What backward needs beside the upstream gradients.
-        want |= {"logsumexp"} | ({"prediction"} if "confidence" in want else set())
-        found = route.forward(problem, want)
+        want.add("logsumexp")
+        if "confidence" in want:
+            want.add("prediction")
+        found = route.forward(problem, frozenset(want))
         return tuple(found.get(name) for name in STATISTICS)
 
     @staticmethod

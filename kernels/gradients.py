@@ -73,9 +73,9 @@ def add_product(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) 
         return (a @ b).to(dtype)
     if a.dtype == dtype:
         return total.addmm_(a, b)
-    if inside:
+    if inside and not torch.compiler.is_compiling():  # torch 2.11 and 2.12 cannot trace it
         return torch.addmm(total, a, b, out_dtype=dtype, out=total)
-    return total.add_(a @ b)
+    return total.add_(torch.mm(a, b, out_dtype=dtype) if inside else a @ b)
 
 
 def _cat(parts: list[Tensor]) -> Tensor | None:

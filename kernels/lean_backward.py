@@ -22,7 +22,7 @@ from .triton_rows import dlogits, outer_slope, per_cap
 def column(ptr, rows, counts, OTHER: tl.constexpr):
     """One number a row as ``(BM, 1)``, OTHER where the row does not count; or None."""
     if ptr is None:
-        return None
+        return
     else:
         return tl.load(ptr + rows, mask=counts, other=OTHER)[:, None]
 
@@ -57,14 +57,19 @@ def slab_gradient(
     if valid_ptr is not None:
         counts &= tl.load(valid_ptr + rows, mask=counts, other=0) != 0
     temperature = column(temperature_ptr, rows, counts, 1)
-    slope, cap_per_z = outer_slope(scale, temperature), per_cap(softcap, temperature)
+    slope = outer_slope(scale, temperature)
+    cap_per_z = per_cap(softcap, temperature)
     LIFT: tl.constexpr = bias_ptr is not None
     z = finished(z, scale, softcap, inverse(temperature), LIFT)
     logsumexp = column(logsumexp_ptr, rows, counts, 1e30)
-    a, b = column(a_ptr, rows, counts, 0), column(b_ptr, rows, counts, 0)
-    c, d = column(c_ptr, rows, counts, 0), column(d_ptr, rows, counts, 0)
-    e, f = column(e_ptr, rows, counts, 0), column(f_ptr, rows, counts, 0)
-    y, argmax = column(target_ptr, rows, counts, 0), column(prediction_ptr, rows, counts, 0)
+    a = column(a_ptr, rows, counts, 0)
+    b = column(b_ptr, rows, counts, 0)
+    c = column(c_ptr, rows, counts, 0)
+    d = column(d_ptr, rows, counts, 0)
+    e = column(e_ptr, rows, counts, 0)
+    f = column(f_ptr, rows, counts, 0)
+    y = column(target_ptr, rows, counts, 0)
+    argmax = column(prediction_ptr, rows, counts, 0)
     classes = (first + local)[None, :]
     dz = dlogits(z, classes, logsumexp, a, b, c, d, e, f, y, argmax, None, slope, cap_per_z, LIFT)
     out_ptr += tl.cast(row0, tl.int64) * out_stride

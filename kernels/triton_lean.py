@@ -106,8 +106,8 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
 
 
 def _scatter(x: Tensor, order: Tensor | None) -> Tensor:
-    """Sorted rows back in their places."""
-    return x if order is None else torch.empty_like(x).index_copy_(0, order, x)
+    """Sorted rows back in their places; not written in place, which torch 2.11 compiles wrong."""
+    return x if order is None else x.index_select(0, order.argsort())
 
 
 def _natural(x: Tensor | None) -> Tensor | None:

@@ -59,7 +59,7 @@ def finished(z, scale, softcap, coldness, LIFT: tl.constexpr):  # type: ignore[n
 def number(ptr, row):  # type: ignore[no-untyped-def]
     """One number of this row, or None."""
     if ptr is None:
-        return None
+        return  # not `return None`, which Triton before 3.8 takes for a tensor
     else:
         return tl.load(ptr + row)
 
@@ -68,7 +68,7 @@ def number(ptr, row):  # type: ignore[no-untyped-def]
 def inverse(x):  # type: ignore[no-untyped-def]
     """1 / x, or None."""
     if x is None:
-        return None
+        return
     else:
         return 1.0 / x
 

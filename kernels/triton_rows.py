@@ -185,7 +185,9 @@ def dlogits(
 @triton.jit
 def outer_slope(scale, temperature):
     """What scale and temperature multiply a gradient by, or None."""
-    if temperature is None:
+    if temperature is None and scale is None:
+        return
+    elif temperature is None:
         return scale
     elif scale is None:
         return 1.0 / temperature
@@ -197,7 +199,7 @@ def outer_slope(scale, temperature):
 def per_cap(softcap, temperature):
     """What takes a finished logit to the tanh in it, or None without soft-cap."""
     if softcap is None:
-        return None
+        return
     elif temperature is None:
         return 1.0 / softcap
     else:
@@ -248,10 +250,16 @@ def row_gradient(
     logsumexp = tl.load(logsumexp_ptr + row)
     temperature = number(temperature_ptr, row)
     coldness = inverse(temperature)
-    slope, cap_per_z = outer_slope(scale, temperature), per_cap(softcap, temperature)
-    a, b, c = number(a_ptr, row), number(b_ptr, row), number(c_ptr, row)
-    d, e, f = number(d_ptr, row), number(e_ptr, row), number(f_ptr, row)
-    y, argmax = number(target_ptr, row), number(prediction_ptr, row)
+    slope = outer_slope(scale, temperature)
+    cap_per_z = per_cap(softcap, temperature)
+    a = number(a_ptr, row)  # one by one: Triton before 3.8 has no tuple with None in it
+    b = number(b_ptr, row)
+    c = number(c_ptr, row)
+    d = number(d_ptr, row)
+    e = number(e_ptr, row)
+    f = number(f_ptr, row)
+    y = number(target_ptr, row)
+    argmax = number(prediction_ptr, row)
     live = True
     if valid_ptr is not None:
         live = tl.load(valid_ptr + row) != 0

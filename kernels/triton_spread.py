@@ -50,7 +50,8 @@ def span_spread(
     temperature = None
     if temperature_ptr is not None:
         temperature = tl.load(temperature_ptr + rows, mask=rows < N, other=1.0)[:, None]
-    coldness, slope = inverse(temperature), outer_slope(scale, temperature)
+    coldness = inverse(temperature)
+    slope = outer_slope(scale, temperature)
     high = tl.full((BM,), -float("inf"), tl.float32)
     low = tl.full((BM,), float("inf"), tl.float32)
     m = tl.full((BM,), START, tl.float32)

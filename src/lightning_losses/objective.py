@@ -185,7 +185,7 @@ class Objective(nn.Module):
                     raise missing_tensor(name, term.loss, tensor, batch.tensors)
         if has_rows and "logits" not in tensors:
             tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
-        for name in self._upcast & tensors.keys():
+        for name in [name for name in tensors if name in self._upcast]:
             tensors[name] = harmless(name, at_least_float32(tensors[name]), batch.valid)
         return batch._replace(tensors=tensors)
 
