@@ -19,6 +19,7 @@ benchmarks: install
 BIN ?= .venv/bin
 gpu: SHELL := /bin/bash -o pipefail
 gpu:
+	$(BIN)/python -m lightning_losses check --device cuda
 	$(BIN)/pytest -m gpu
 	$(BIN)/pytest tests/test_kernels_triton.py
 	$(BIN)/python benchmarks/linear_ce.py --device cuda | tee benchmarks/results/linear_ce_cuda.txt

@@ -44,6 +44,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"batch", "checks", "evaluation", "named_tensors", "record", "routing", "softmax", "term"},
         TORCH,
     ),
+    "kernel_check": ({"losses", "objective", "softmax"}, TORCH),
     "losses": (LIBRARY, TORCH),
     "targets": (LIBRARY, TORCH),
     "weighting": (LIBRARY, TORCH),

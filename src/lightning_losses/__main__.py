@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`lightning-losses list | show KEY | report RUN | push ENTITY/PROJECT`: catalogue, dashboards."""
+"""`lightning-losses list | show KEY | check | report RUN | push ENTITY/PROJECT`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import sys
 import textwrap
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from lightning_losses.build import build_objective
 from lightning_losses.catalogue import GROUPS, find, keys, summary, target_class, yaml_text
 from lightning_losses.dashboard.push import push
 from lightning_losses.dashboard.report import write_report
+from lightning_losses.kernel_check import check
 from lightning_losses.named_tensors import describe
 from lightning_losses.softmax import STATISTICS, describe_kernel
 from lightning_losses.term import Term
@@ -28,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("list", help="every key, by group and family, with needs and scope")
     show = commands.add_parser("show", help="one key: needs, scope, paper, defaults, kernel")
     show.add_argument("key", help="a name from `list`, or GROUP/NAME")
+    kernels = commands.add_parser("check", help="every kernel against the reference, here")
+    kernels.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     report = commands.add_parser("report", help="a run, or several compared, as one HTML file")
     report.add_argument(
         "runs",
@@ -45,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
             print(listing())
         elif options.command == "show":
             print(details(options.key))
+        elif options.command == "check":
+            for line in check(options.device):
+                print(line, flush=True)
         elif options.command == "push":
             print("\n".join(push(options.project, options.charts)))
         else:
@@ -52,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, ImportError) as error:
         print(f"lightning-losses: {error}", file=sys.stderr)
         return 2
+    except ArithmeticError as error:  # a kernel that computes wrong
+        print(f"lightning-losses: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_losses.kernels import reference, vocab_parallel
 from lightning_losses.kernels import row_fused as _row_fused
 from lightning_losses.kernels import spread as _spread
+from lightning_losses.kernels.choose import unavailable
 from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.compact import compact, restore
 from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
@@ -53,6 +54,7 @@ __all__ = [
     "resolve_kernel",
     "shift_left",
     "softmax_stats",
+    "unavailable",
 ]
 
 
