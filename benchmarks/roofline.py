@@ -7,8 +7,9 @@
 
 For each shape (N, D, V): the time of the matrix products that each mode needs if they ran at the
 given rate, the time to move the logits once, and the bytes that each mode holds beside its inputs
-and gradients, from the chunk and slab sizes that `kernels/choose.py` decides on. Nothing here is
-measured.
+and gradients, from the chunk and slab sizes that `kernels/choose.py` decides on: logits, the
+float32 sums of gradients that come in parts, and copies of hidden states without the rows that do
+not count. A head in float32, as under precision="bf16-mixed", is its own sum. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ SHAPES = [(4096, 4096, 128256), (8192, 4096, 128256), (8192, 2304, 256000), (163
 PRODUCTS = {"plain": 3, "fast": 3, "keep": 3, "lean": 4}
 
 
-def held(shape: tuple[int, int, int], itemsize: int = 2) -> dict[str, float]:
-    """MiB of logits (or of their gradient) that each mode holds at its peak."""
+def held(shape: tuple[int, int, int], itemsize: int = 2) -> dict[str, tuple[float, float, float]]:
+    """MiB of logits (or of their gradient), float32 sums and copies, at the peak of each mode."""
     n, d, v = shape
     hidden = torch.empty(n, d, dtype=torch.bfloat16, device="meta")
     head = torch.empty(v, d, dtype=torch.bfloat16, device="meta")
     problem = Problem(None, hidden, head, None, None, None, None, None, 1.0)
     mib = 2**20
+    states, sums = n * d * itemsize / mib, 4 * d / mib  # sums: float32, a row of a gradient
+    rows = min(n, fast_chunk_rows(problem))
+    slab = n * slab_classes(n, v, itemsize) * itemsize / mib
     return {
-        "plain": 3 * n * v * 4 / mib,  # float32 logits, their log-softmax and its gradient
-        "fast": min(n, fast_chunk_rows(problem)) * v * itemsize / mib,
-        "keep": n * v * itemsize / mib,
-        "lean": n * slab_classes(n, v, itemsize) * itemsize / mib,
+        "plain": (3 * n * v * 4 / mib, 0, 0),  # float32 logits, their log-softmax, its gradient
+        "fast": (rows * v * itemsize / mib, v * sums if rows < n else 0, rows / n * states),
+        "keep": (n * v * itemsize / mib, 0, states),
+        "lean": (slab, n * sums, states),
     }
 
 
@@ -48,13 +52,15 @@ def main() -> None:
     parser.add_argument("--terabytes", type=float, default=4.3, help="of a copy, a second")
     options = parser.parse_args()
     print(f"at {options.tflops:g} TFLOP/s and {options.terabytes:g} TB/s, bf16, forward + backward")
-    print(f"{'(N, D, V)':22} {'mode':6} {'products ms':>12} {'logits once ms':>15} {'held MiB':>9}")
+    print(f"{'(N, D, V)':22} {'mode':6} {'products ms':>12} {'logits once ms':>15}", end="")
+    print(f" {'logits MiB':>11} {'sums MiB':>9} {'copies MiB':>11}")
     for shape in SHAPES:
         n, d, v = shape
         once = 2 * n * v / options.terabytes / 1e9
-        for mode, mib in held(shape).items():
+        for mode, (logits, sums, copies) in held(shape).items():
             products = PRODUCTS[mode] * 2 * n * d * v / options.tflops / 1e9
-            print(f"{shape!s:22} {mode:6} {products:12.1f} {once:15.2f} {mib:9.0f}")
+            print(f"{shape!s:22} {mode:6} {products:12.1f} {once:15.2f}", end="")
+            print(f" {logits:11.0f} {sums:9.0f} {copies:11.0f}")
 
 
 if __name__ == "__main__":

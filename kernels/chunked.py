@@ -219,7 +219,8 @@ def chunks(problem: Problem, size: int) -> Iterator[Problem]:
         size = -(-n // max(1, -(-n // size)))
     size = max(size, 1)
     for start in range(0, max(n, 1), size):
-        yield problem.rows(start, min(start + size, n))
+        chunk = problem.rows(start, min(start + size, n))
+        yield chunk if chunk.hidden is None else chunk._replace(hidden=chunk.states())
 
 
 def blocks(z: Tensor, chunk: Problem) -> Iterator[tuple[Tensor, Problem]]:

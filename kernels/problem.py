@@ -38,7 +38,8 @@ class Problem(NamedTuple):
     head_weight: Tensor | None  # (V, D)
     head_bias: Tensor | None  # (V,)
     target: Tensor | None  # (N,) int64 in [0, V), or (N, V) soft targets
-    valid: Tensor | None  # (N,) bool; None means every row. Rows not valid get 0 and no gradient
+    #: (N,) bool; None means every row. Rows not valid get 0 and no gradient, and may hold anything.
+    valid: Tensor | None
     temperature: Tensor | None  # (N,) positive
     softcap: float | None
     logit_scale: float
@@ -98,6 +99,15 @@ class Problem(NamedTuple):
             temperature=pick(self.temperature),
         )
 
+    def states(self) -> Tensor:
+        """The hidden states with 0 in rows that do not count: in the product that makes the head's
+        gradient a NaN there would outlive its dlogits of 0. A copy, so of a chunk where possible.
+        """
+        assert self.hidden is not None
+        if self.valid is None:
+            return self.hidden
+        return torch.where(self.valid[:, None], self.hidden, 0)
+
     def head(self) -> Tensor:
         """The head's weight in the dtype of the hidden states, for the matrix products."""
         assert self.head_weight is not None
@@ -116,8 +126,7 @@ def materialise(problem: Problem) -> Tensor:
         if problem.valid is not None:  # before the soft-cap: tanh of NaN has a NaN gradient
             z = torch.where(problem.valid[:, None], z, 0.0)
     else:
-        assert problem.hidden is not None
-        z = (problem.hidden @ problem.head().t()).to(problem.compute_dtype)
+        z = (problem.states() @ problem.head().t()).to(problem.compute_dtype)
     if problem.head_bias is not None:
         z = z + problem.head_bias
     if problem.logit_scale != 1.0:

@@ -42,9 +42,16 @@ class _Order(NamedTuple):
 def _sort(problem: Problem) -> _Order:
     if problem.valid is None:
         return _Order(problem, None, None)
-    assert problem.hidden is not None
     order = torch.argsort(problem.valid.to(torch.uint8), descending=True, stable=True)
-    return _Order(problem.take(order), order, problem.valid.sum(dtype=torch.int32))
+    rows = problem.take(order)
+    assert rows.hidden is not None
+    assert rows.valid is not None
+    if torch.compiler.is_compiling():
+        hidden = rows.states()
+    else:  # the copy is ours
+        hidden = rows.hidden.masked_fill_(~rows.valid[:, None], 0)
+    live = problem.valid.sum(dtype=torch.int32)
+    return _Order(rows._replace(hidden=hidden), order, live)
 
 
 def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:

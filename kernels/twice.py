@@ -29,8 +29,8 @@ def backward(
     bias_grad = None if bias is None else dz.sum(0).to(bias.dtype)
     if problem.logits is not None:
         return dz.to(problem.logits.dtype), None, None, bias_grad
-    assert problem.hidden is not None
     assert problem.head_weight is not None
-    dz = dz.to(problem.hidden.dtype)
-    head_grad = (dz.t() @ problem.hidden).to(problem.head_weight.dtype)
+    hidden = problem.states()
+    dz = dz.to(hidden.dtype)
+    head_grad = (dz.t() @ hidden).to(problem.head_weight.dtype)
     return None, dz @ problem.head(), head_grad, bias_grad

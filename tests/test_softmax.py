@@ -15,7 +15,7 @@ from lightning_losses.kernels import chunked
 from lightning_losses.kernels.compact import front, restore
 from torch import Tensor
 
-from lightning_losses import Objective, SoftmaxStats, softmax_stats
+from lightning_losses import Objective, SoftmaxStats, softmax, softmax_stats
 from lightning_losses.losses import CrossEntropy, EntropyBonus
 from lightning_losses.softmax import (
     STATISTICS,
@@ -324,6 +324,35 @@ def test_ignored_rows_may_hold_anything(
     (second,) = torch.autograd.grad(first.square().sum(), source)
     assert second[2].abs().max() == 0
     assert second.isfinite().all()
+
+
+@pytest.mark.parametrize("kernel", ["reference", "chunked", "triton", "triton_keep", "triton_lean"])
+@pytest.mark.parametrize("order", ["objective", "first", "second"])
+def test_garbage_in_ignored_rows_does_not_reach_the_head(
+    kernel: str, order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN in hidden outlives dlogits of 0 in the product that makes the head's gradient."""
+    # As on a GPU, where nothing is left out beforehand.
+    monkeypatch.setattr(softmax, "compact", lambda problem: (problem, None))
+    p = {name: x.float() if x.is_floating_point() else x for name, x in problem().items()}
+    p["head_weight"] = p["head_weight"].detach().requires_grad_()
+    clean = p["hidden"].detach().clone()
+    clean[2] = 0
+    found = []
+    for hidden in (clean, clean.index_fill(0, torch.tensor([2]), torch.nan)):
+        named = {**p, "hidden": hidden.requires_grad_()}
+        if order == "objective":
+            terms = {"ce": CrossEntropy(0.1), "entropy": EntropyBonus()}
+            total = Objective(terms, kernel=kernel)(**named).total
+        else:
+            stats = softmax_stats(**named, kernel=kernel)
+            total = sum((getattr(stats, name) ** 2).sum() for name in FLOATING)
+        leaves = [hidden, p["head_weight"]]
+        slope = torch.autograd.grad(total, leaves, create_graph=order == "second")
+        if order == "second":
+            slope = torch.autograd.grad(sum((x**2).sum() for x in slope), leaves)
+        found.append((total.detach(), slope))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -217,8 +217,6 @@ def make_problem(
     if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
         valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
     if valid is not None:
-        if hidden is not None:
-            hidden = torch.where(valid[:, None], hidden, 0)
         if target is not None:
             target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
         if temperature is not None:
