@@ -10,6 +10,7 @@ every tile here and fails if one spills or does not fit.
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Asked here and not where it is used, because compiled code cannot ask.
 HAS_TRITON = importlib.util.find_spec("triton") is not None
+#: Triton 3.6 and 3.7 spill up to 216 bytes in the widest tile of the backward pass.
+SPILLS = HAS_TRITON and importlib.metadata.version("triton").startswith(("3.6", "3.7"))
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
@@ -87,7 +90,7 @@ def backward_tile(arch: str, dressed: bool, itemsize: int, described: bool) -> T
     """Tile of `slab_gradient`; `dressed`: with bias, soft-cap, temperature or scale, which spill
     in the wide tile, as do the addresses that descriptors save, and all six coefficients on sm_100.
     """
-    if arch == "sm_90" and described and not dressed and itemsize <= 2:
+    if arch == "sm_90" and described and not dressed and itemsize <= 2 and not SPILLS:
         return _WIDE
     tile = _square(arch, itemsize, described)
     return tile._replace(classes=64) if arch == "sm_80" and dressed else tile
@@ -184,7 +187,8 @@ def statistics_mode(problem: Problem, gradient: bool) -> str:
     device = problem.source.device
     gradient = gradient and not torch.compiler.is_compiling()  # keep holds a buffer by hand
     mode = "keep" if gradient and size <= KEEP_SHARE * _memory(device) else "lean"
-    _say(mode, tuple(problem.source.shape), problem.classes)
+    if not torch.compiler.is_compiling():
+        _say(mode, tuple(problem.source.shape), problem.classes)
     return mode
 
 

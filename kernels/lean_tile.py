@@ -109,17 +109,20 @@ def precision(x: Tensor) -> str:
     """How float32 products are made: exactly unless torch was told that TF32 will do."""
     if x.dtype != torch.float32 or interpreted() or torch.version.hip is not None:
         return "ieee"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+    # Follows the older setting too; reading that one raises once this one was written.
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 def aligned(x: Tensor) -> Tensor:
-    """x ``(n, D)`` with D a multiple of 16, by zeros that change no product.
+    """x ``(n, D)`` with rows of adjacent numbers, and zeros that make D a multiple of 16.
 
-    Rows that do not start on 16 bytes would be read a number at a time, which also spills: the
-    copy of the head is cheaper. Few models have such a D.
+    Rows that do not start on 16 bytes, or are columns, would be read a number at a time, which also
+    spills: the copy of the head is cheaper. Few models have such a D, or a transposed head.
     """
     rest = -x.shape[1] % 16
-    return torch.nn.functional.pad(x, (0, rest)) if rest else x
+    if rest:
+        return torch.nn.functional.pad(x, (0, rest))
+    return x if x.stride(1) == 1 else x.contiguous()
 
 
 def checked(x: Tensor) -> Tensor:

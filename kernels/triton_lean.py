@@ -36,12 +36,13 @@ class _Order(NamedTuple):
 
     problem: Problem
     order: Tensor | None  # (N,) int64, where each row came from
+    back: Tensor | None  # (N,) int64, where each row went
     live: Tensor | None  # 0-dim int32, how many count
 
 
 def _sort(problem: Problem) -> _Order:
     if problem.valid is None:
-        return _Order(problem, None, None)
+        return _Order(problem, None, None, None)
     order = torch.argsort(problem.valid.to(torch.uint8), descending=True, stable=True)
     rows = problem.take(order)
     assert rows.hidden is not None
@@ -51,12 +52,12 @@ def _sort(problem: Problem) -> _Order:
     else:  # the copy is ours
         hidden = rows.hidden.masked_fill_(~rows.valid[:, None], 0)
     live = problem.valid.sum(dtype=torch.int32)
-    return _Order(rows._replace(hidden=hidden), order, live)
+    return _Order(rows._replace(hidden=hidden), order, order.argsort(), live)
 
 
 def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
     _supported(problem)
-    problem, order, live = _sort(problem)
+    problem, _, back, live = _sort(problem)
     assert problem.hidden is not None
     names = [name for name in STATISTICS if name in want]
     found = lean_statistics(
@@ -71,13 +72,13 @@ def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
         problem.softcap,
         " ".join(names),
     )
-    return dict(zip(names, (_scatter(x, order) for x in found), strict=True))
+    return dict(zip(names, (_scatter(x, back) for x in found), strict=True))
 
 
 def partials(problem: Problem, want: frozenset[str]) -> Partial:
     """Partial statistics ``(N,)`` of the problem's classes, for `vocab_parallel`: not an op."""
     _supported(problem)
-    problem, order, live = _sort(problem)
+    problem, _, back, live = _sort(problem)
     assert problem.hidden is not None
     n, classes = problem.hidden.shape[0], problem.classes
     if n == 0:
@@ -106,15 +107,15 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
     # A row that does not count gets the statistics of equal logits, as in `merge_spans`.
     equal = (0.0, float(classes), 0.0, float(classes), 0.0, 0, 0.0)
     found = [
-        None if x is None else _scatter(torch.where(problem.valid, x, other), order)
+        None if x is None else _scatter(torch.where(problem.valid, x, other), back)
         for x, other in zip(part, equal, strict=True)
     ]
     return Partial(*found)  # type: ignore[arg-type]
 
 
-def _scatter(x: Tensor, order: Tensor | None) -> Tensor:
+def _scatter(x: Tensor, back: Tensor | None) -> Tensor:
     """Sorted rows back in their places; not written in place, which torch 2.11 compiles wrong."""
-    return x if order is None else x.index_select(0, order.argsort())
+    return x if back is None else x.index_select(0, back)
 
 
 def _natural(x: Tensor | None) -> Tensor | None:
@@ -129,7 +130,7 @@ def _long(x: Tensor | None) -> Tensor | None:
 def _backward(
     problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    problem, order, live = _sort(problem)
+    problem, order, back, live = _sort(problem)
     assert problem.hidden is not None
     assert problem.head_weight is not None
 
@@ -156,7 +157,7 @@ def _backward(
         *needs[1:],
     )
     hidden, weight, bias = (x if need else None for x, need in zip(found, needs[1:], strict=True))
-    return None, None if hidden is None else _scatter(hidden, order), weight, bias
+    return None, None if hidden is None else _scatter(hidden, back), weight, bias
 
 
 LEAN = chunked.Route(_forward, _backward)

@@ -151,7 +151,9 @@ def _spans(problem: Problem, direction: Direction, unit: Tensor) -> Part:
     dtype = problem.hidden.dtype
 
     def moved(x: Tensor | None) -> Tensor | None:
-        return None if x is None else aligned((x.float() * unit).to(dtype))
+        if x is None or dtype != torch.float16:  # the unit is 1, and a copy of the head is large
+            return None if x is None else aligned(x.to(dtype))
+        return aligned((x.float() * unit).to(dtype))
 
     hidden, head = aligned(checked(problem.hidden)), aligned(problem.head())
     operands = {"h": hidden, "w": head, "dh": moved(direction.hidden)}

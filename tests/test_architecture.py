@@ -41,9 +41,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "term": ({"routing", "schedules", "softmax"}, TORCH),
     "evaluation": ({"batch", "distributed", "record", "softmax", "term"}, TORCH),
     "objective": (
-        {"batch", "checks", "evaluation", "named_tensors", "record", "routing", "softmax", "term"},
+        {"batch", "checks", "evaluation", "named_tensors", "record", "refusals", "routing"}
+        | {"softmax", "term"},
         TORCH,
     ),
+    "refusals": ({"named_tensors", "routing", "term"}, TORCH),
     "kernel_check": ({"losses", "objective", "softmax"}, TORCH),
     "losses": (LIBRARY, TORCH),
     "targets": (LIBRARY, TORCH),
@@ -60,7 +62,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"objective", "record", "softmax"},
         TORCH | {"lightning", "lightning_utilities", "numpy", "torchmetrics"},  # all Lightning's
     ),
-    "searchpath": (set(), {"hydra"}),
+    "searchpath": (set(), {"hydra", "omegaconf"}),
     "catalogue": (set(), {"hydra"}),
     "build": (
         {"catalogue", "objective", "schedules", "searchpath", "softmax", "term"},

@@ -212,8 +212,8 @@ def test_tiles_by_pointer_and_by_descriptor(
     assert described == [reading == "descriptors"] * 4  # forward, and three slabs
 
 
-# Rows 17 numbers apart, a transposed head, a first number off 16 bytes. The copy
-# engine refuses each. A D of 17 itself is padded, by a copy, before any kernel sees it.
+# Rows 17 numbers apart, a first number off 16 bytes: the copy engine refuses each. A D of 17
+# itself is padded, and a transposed head copied, before any kernel sees it.
 @pytest.mark.parametrize("layout", ["odd rows", "transposed", "offset"])
 def test_what_no_descriptor_can_read_is_read_by_pointer(
     layout: str, described: list[bool], monkeypatch: pytest.MonkeyPatch
@@ -227,7 +227,7 @@ def test_what_no_descriptor_can_read_is_read_by_pointer(
     else:
         head = head.t().contiguous().t()
     check(both("lean", [hidden, head], torch.arange(5, device=DEVICE)), 2e-6, 5e-6)
-    assert described == [False] * 3
+    assert described == [layout == "transposed"] * 3
 
 
 def test_descriptors_are_a_matter_of_device_dtype_and_layout() -> None:
@@ -514,7 +514,7 @@ def test_soft_targets_in_chunks_and_a_clear_refusal_in_lean() -> None:
         modes.statistics(problem([hidden, head], soft), ("log_prob",), "lean")
 
 
-@pytest.mark.parametrize("mode", ["fast", "lean", "lean by descriptor"])
+@pytest.mark.parametrize("mode", ["fast", "lean", "lean by descriptor", "auto"])
 def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lean, which `auto` takes under compile, once for every N; fast once a number of chunks."""
     mode, _, by = mode.partition(" by ")
@@ -530,9 +530,9 @@ def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
 
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    dynamic = mode == "lean" or None
+    dynamic = mode != "fast" or None
     compiled = torch.compile(step, backend=counter, fullgraph=True, dynamic=dynamic)
-    for n in (5, 9, 12) if mode == "lean" else (5,):
+    for n in (5,) if mode == "fast" else (5, 9, 12):
         hidden = inputs(n, 8, 35)[0]
         target = torch.arange(n, device=DEVICE)
         target[2] = -100
@@ -541,7 +541,8 @@ def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
             torch.autograd.grad(step(hidden, head, target), (hidden, head)),
             strict=True,
         ):
-            torch.testing.assert_close(a, b)
+            # Compiled, `auto` is lean, and here it is keep: sums in another order.
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     assert counter.frame_count == 1
 
 

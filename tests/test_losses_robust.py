@@ -404,7 +404,7 @@ def test_state_is_not_written_by_rows_that_do_not_count_or_in_validation() -> No
         objective.set_step(2)
         assert not torch.equal(state.values[:3], initial[:3])
         y[3] = 0
-        with pytest.raises(IndexError):
+        with pytest.raises(ValueError, match="num_samples=10000"):
             objective(z, y, sample_index=index)
         y[3] = -100
 

@@ -82,6 +82,7 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
         target = given.get("target")
     tensors = {name: _flatten(name, value, lead) for name, value in given.items()}
     n = prod(lead)
+    _same_classes(tensors)
     target = tensors.get("target")
     if target is not None and not target.is_floating_point():
         target = tensors["target"] = target.long()  # torch's cross-entropy takes no int32
@@ -143,6 +144,15 @@ def _flatten(name: str, value: Any, lead: tuple[int, ...]) -> Any:
     if not rows_only:
         raise _mismatch(name, shape, f"{lead}")
     return value if value.ndim == 1 else value.reshape(-1)
+
+
+def _same_classes(tensors: dict[str, Any]) -> None:
+    """Other logits have the columns of the logits; one column would be broadcast in silence."""
+    logits = tensors.get("logits")
+    for name in ("teacher_logits", "logits_adv"):
+        other = tensors.get(name)
+        if logits is not None and other is not None and other.shape != logits.shape:
+            raise _mismatch(name, tuple(other.shape), f"{tuple(logits.shape)}")
 
 
 def _mismatch(name: str, found: tuple[int, ...], expected: str) -> ValueError:

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 
 
-def explain(named: Mapping[str, Any], ignore_index: int) -> ValueError | None:
-    """The error that names the offending tensor, or None if the tensors look sound."""
-    return _target_range(named, ignore_index) or _not_a_number(named) or _temperature(named)
+def explain(
+    named: Mapping[str, Any], ignore_index: int, class_target: bool = True
+) -> ValueError | None:
+    """The error that names the offending tensor, or None if the tensors look sound.
+
+    `class_target`: whether an integer target is a column of the logits.
+    """
+    found = _not_a_number(named) or _temperature(named)
+    return found or (_target_range(named, ignore_index) if class_target else None)
 
 
 def _temperature(named: Mapping[str, Any]) -> ValueError | None:

@@ -33,7 +33,10 @@ SKIPPED = torch.iinfo(torch.int64).min
 
 
 class Evaluation:
-    """Sums the terms of one call; see `Objective.forward` for the arguments."""
+    """Sums the terms of one call; see `Objective.forward` for the arguments.
+
+    `class_target`: whether an integer target says which column of the logits is right.
+    """
 
     def __init__(
         self,
@@ -42,8 +45,10 @@ class Evaluation:
         normalizer: float | Tensor | None,
         kernel: str,
         watched: Mapping[str, frozenset[str]],
+        class_target: bool = True,
     ) -> None:
         self.batch, self.reduction, self.kernel = batch, reduction, kernel
+        self.class_target = class_target
         self.world = world_size()
         self.watched = frozenset().union(*watched.values()) if watched else frozenset()
         # One that the caller knows beforehand: `sum` and `normalizer` go before a term's own.
@@ -122,6 +127,8 @@ class Evaluation:
             for name, value in tensors.items()
             if name in self.watched and name not in STATISTICS
         }
+        if "target" in captured and not self.class_target:
+            captured["target"] = captured["target"].float()  # a number, which names no class
         stats = SoftmaxStats(
             **{name: value.detach() for name, value in self.stats.items()}, valid=self.batch.valid
         )
@@ -178,7 +185,14 @@ class Evaluation:
         if self.reduction == "sum":
             return torch.ones((), device=batch.device)
         if normalizer is not None:
-            return _positive(torch.as_tensor(normalizer, device=batch.device))
+            if not isinstance(normalizer, Tensor):
+                if not normalizer >= 0:
+                    raise ValueError(
+                        f"normalizer divides the sum over rows and must be at least 0, got "
+                        f"{normalizer}."
+                    )
+                normalizer = torch.full((), normalizer, device=batch.device)  # no copy that waits
+            return _positive(normalizer.to(batch.device))
         own = batch.counted if batch.weight is None else batch.weight.sum()
         return _positive(all_sum(own))
 
@@ -235,10 +249,11 @@ class Evaluation:
         return classes and ("log_prob" not in names or self._index_target() is not None)
 
     def _index_target(self) -> Tensor | None:
-        """The step's target if it says something about classes; None for real values."""
+        """The step's target if it says something about classes; None for other numbers."""
         target = self.batch.tensors.get("target")
-        real = target is None or (target.ndim == 1 and target.is_floating_point())
-        return None if real else target
+        if target is None or target.ndim > 1:
+            return target
+        return None if target.is_floating_point() or not self.class_target else target
 
     def _torch_sum(self, term: Term) -> Tensor | None:
         """The sum over rows by torch's own kernel, where that is all that the term is.
@@ -246,10 +261,9 @@ class Evaluation:
         Equal to the last bit to ``F.cross_entropy`` in a plain step, and as fast.
         """
         batch, tensors = self.batch, self.batch.tensors
-        by_torch = getattr(term.loss, "sum_over_rows", None)
         target, logits = tensors.get("target"), tensors.get("logits")
         if (
-            by_torch is None
+            not term.torch_sums
             or self.reduction == "none"
             or batch.weight is not None
             or term.target_transform is not None
@@ -266,7 +280,7 @@ class Evaluation:
         if batch.valid is not None:
             logits = torch.where(batch.valid[:, None], logits, 0)
             target = torch.where(batch.valid, target, SKIPPED)
-        total: Tensor = by_torch(logits, target, SKIPPED)
+        total: Tensor = term.loss.sum_over_rows(logits, target, SKIPPED)  # type: ignore[operator]
         return total
 
 

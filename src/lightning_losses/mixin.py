@@ -117,7 +117,7 @@ class LossMixin(_Base):
 
         # Epoch means weigh batches by rows that count; in training they are not taken, and asking
         # a device for the number would stall every step.
-        rows = record.rows if stage == "train" else int(record.count)
+        rows = record.rows if stage == "train" else max(1, int(record.count))  # no mean of nothing
 
         def log(name: str, value: Tensor, prog_bar: bool = False) -> None:
             self.log(

@@ -15,6 +15,7 @@ from lightning_losses.checks import explain
 from lightning_losses.evaluation import REDUCTIONS, Evaluation
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.record import LossRecord
+from lightning_losses.refusals import refuse_half_dressed, refuse_target, refuse_unread
 from lightning_losses.routing import missing_tensor
 from lightning_losses.softmax import KERNELS, STATISTICS, TWO_PASSES, in_autocast_dtype
 from lightning_losses.term import Term
@@ -61,6 +62,8 @@ class Objective(nn.Module):
                 )
         if kernel not in KERNELS:
             raise ValueError(f"Unknown kernel {kernel!r}; write one of {', '.join(KERNELS)}.")
+        if isinstance(ignore_index, bool) or not isinstance(ignore_index, int):
+            raise ValueError(f"ignore_index is one label, an int, got {ignore_index!r}.")
         if reduction not in REDUCTIONS:
             raise ValueError(f"Unknown reduction {reduction!r}; write one of {REDUCTIONS}.")
         self.terms = nn.ModuleDict(
@@ -133,6 +136,8 @@ class Objective(nn.Module):
                 values.
         """
         named = {"logits": logits, "target": target, **named}
+        if not torch.compiler.is_compiling():
+            refuse_unread(self.named_terms(), named, self.providers.keys())
         try:
             batch = self._provide(prepare(named, self.ignore_index))
             # One island: whatever the precision plug-in says, losses compute in float32 at least.
@@ -145,11 +150,11 @@ class Objective(nn.Module):
         except (IndexError, RuntimeError) as error:
             if torch.compiler.is_compiling():
                 raise
-            raise explain(named, self.ignore_index) or error from error
+            raise self._explain(named) or error from error
         # Asking is free on a CPU. Elsewhere a NaN stays visible in the loss and stalls no step.
         asks = record.total.device.type == "cpu" and not torch.compiler.is_compiling()
         if asks and bool(record.total.isnan().any()):
-            problem = explain(named, self.ignore_index)
+            problem = self._explain(named)
             if problem is not None:
                 raise problem
         return record
@@ -160,7 +165,8 @@ class Objective(nn.Module):
         Never by the one pass that forms the gradient of the sum. Parts that keep a state from call
         to call are moved by this as by any evaluation.
         """
-        evaluation = Evaluation(batch, self.reduction, normalizer, self.kernel, {})
+        batch_of = (batch, self.reduction, normalizer, self.kernel)
+        evaluation = Evaluation(*batch_of, {}, self._class_target(batch.tensors.get("logits")))
         terms = dict(self.named_terms())
         evaluation.add(terms)
         return dict(zip(terms, evaluation.parts, strict=True))
@@ -183,16 +189,30 @@ class Objective(nn.Module):
                     tensors[tensor] = self.providers[tensor](tensors)
                 else:
                     raise missing_tensor(name, term.loss, tensor, batch.tensors)
+        refuse_half_dressed(self.named_terms(), tensors)
         if has_rows and "logits" not in tensors:
             tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
         for name in [name for name in tensors if name in self._upcast]:
             tensors[name] = harmless(name, at_least_float32(tensors[name]), batch.valid)
         return batch._replace(tensors=tensors)
 
+    def _explain(self, named: Mapping[str, Any]) -> ValueError | None:
+        return explain(named, self.ignore_index, self._class_target(named.get("logits")))
+
+    def _class_target(self, logits: Tensor | None) -> bool:
+        """Whether some term takes an integer target for a column of the logits, or none has one."""
+        said = [term.class_target for _, term in self.named_terms()]
+        if logits is not None and logits.ndim == 2 and logits.shape[1] == 1:  # a binary score
+            return any("log_prob" in term.statistics for _, term in self.named_terms())
+        return any(said) or not any(answer is not None for answer in said)
+
     def _evaluate(self, batch: Batch, normalizer: float | Tensor | None) -> LossRecord:
         fused = self._fused_terms(batch)
         rest = {name: term for name, term in self.named_terms() if name not in fused}
-        evaluation = Evaluation(batch, self.reduction, normalizer, self.kernel, self._watched)
+        batch_of = (batch, self.reduction, normalizer, self.kernel)
+        evaluation = Evaluation(
+            *batch_of, self._watched, self._class_target(batch.tensors.get("logits"))
+        )
         if fused:
             evaluation.add_fused(fused)
         evaluation.add(rest)
@@ -210,7 +230,10 @@ class Objective(nn.Module):
             users
             and "hidden" in tensors
             and "logits" not in tensors
+            and "head_weight" in tensors
             and "class_range" not in tensors  # one gather for all rows, not one a chunk
+            # Formed before a GradScaler's factor arrives, float16 gradients of p / N would be 0.
+            and tensors["hidden"].dtype != torch.float16
             and self.kernel not in TWO_PASSES
             and self.reduction != "none"
             and torch.is_grad_enabled()
@@ -241,19 +264,6 @@ def reads_rows_only(term: Term, tensors: Mapping[str, Any]) -> bool:
         and not tensors[name].requires_grad
         for name, word in words.items()
     )
-
-
-def refuse_target(term: str, loss: nn.Module, tensors: Mapping[str, Any]) -> None:
-    """Complain where log p of a target is wanted and the target names no class."""
-    target = tensors.get("target")
-    if target is None:
-        raise missing_tensor(term, loss, "target", tensors)
-    if target.ndim == 1 and target.is_floating_point():
-        raise ValueError(
-            f"Term {term!r} ({type(loss).__name__}) needs class indices (int64) or soft targets "
-            f"(N, C), got {target.dtype} {tuple(target.shape)}: write target.long(), or for real "
-            "values +target@loss.NAME.target_transform=hl_gauss."
-        )
 
 
 def harmless(name: str, value: Any, valid: Tensor | None) -> Any:

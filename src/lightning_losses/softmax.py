@@ -34,6 +34,7 @@ from lightning_losses.softmax_arguments import (
     check,
     in_autocast_dtype,
     nothing_left,
+    require_classes,
     shift_left,
 )
 
@@ -221,6 +222,8 @@ def make_problem(
             target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
         if temperature is not None:
             temperature = torch.where(valid, temperature, 1)
+    if class_range is None and target is not None and target.ndim == 1:
+        require_classes(target, logits, head_weight)
     options = softcap, logit_scale, class_range, max_valid
     return Problem(logits, hidden, head_weight, head_bias, target, valid, temperature, *options)
 

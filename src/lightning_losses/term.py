@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.routing import arguments, pick
+from lightning_losses.routing import Argument, arguments, pick
 from lightning_losses.schedules import Schedule, as_schedule
 from lightning_losses.softmax import STATISTICS
 
@@ -49,6 +49,8 @@ class Term(nn.Module):
         self.row_weighting = row_weighting
         self.optimizer = dict(optimizer or {})
         self.arguments = arguments(loss, inputs)
+        _refuse_other_head(loss, self.arguments)
+        self.torch_sums = _torch_sums(loss, self.arguments)  # `sum_over_rows` stands for forward
         self.weighting_arguments = () if row_weighting is None else arguments(row_weighting, skip=2)
         self.schedule = as_schedule(weight)
         self.scale = 1.0  # what a controller moves; the schedule stays the user's
@@ -82,6 +84,17 @@ class Term(nn.Module):
         return tuple(name for name in STATISTICS if name in self.required)
 
     @property
+    def class_target(self) -> bool | None:
+        """Whether its integer target says which column of the logits is right; None without target.
+
+        A loss or a transform whose target counts something else has ``class_target = False``.
+        """
+        if not {"target", "log_prob"} & self.read:
+            return None
+        first = self.loss if self.target_transform is None else self.target_transform
+        return bool(getattr(first, "class_target", True))
+
+    @property
     def row_function(self) -> bool:
         """Whether this is a sum over rows of a function of softmax statistics and row data."""
         return (
@@ -94,10 +107,10 @@ class Term(nn.Module):
     def set_step(self, step: int) -> None:
         """Write the weight of this optimizer step. Raises ValueError if it is negative or NaN."""
         value = float(self.schedule(step)) * self.scale
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             raise ValueError(
                 f"The weight of {type(self.loss).__name__} is {value} at step {step}; it must be "
-                f"at least 0. Its schedule is {self.schedule!r}, its scale {self.scale}."
+                f"finite and at least 0. Its schedule is {self.schedule!r}, its scale {self.scale}."
             )
         if value != self._written:
             self._written = value
@@ -134,3 +147,22 @@ def _refuse_own_reduction(loss: nn.Module) -> None:
             f"{name} has reduction={reduction!r}, so the objective could not apply ignore_index, "
             f"mask or sample_weight. Write reduction: none (torch.nn.{name}(reduction='none'))."
         )
+
+
+def _refuse_other_head(loss: nn.Module, asked: tuple[Argument, ...]) -> None:
+    """Statistics are those of the step's logits and target, whatever a mapping says of these."""
+    moved = [a for a in asked if a.parameter in ("logits", "target") and a.parameter != a.tensor]
+    statistics = [a.tensor for a in asked if a.tensor in STATISTICS]
+    if moved and statistics:
+        raise ValueError(
+            f"inputs maps {moved[0].parameter} of {type(loss).__name__} to {moved[0].tensor!r}, "
+            f"but its {', '.join(statistics)} would still be of the step's logits and target. "
+            "For another head write a second Objective, and add the totals."
+        )
+
+
+def _torch_sums(loss: nn.Module, asked: tuple[Argument, ...]) -> bool:
+    """Whether a loss has torch's own sum for its forward: unmapped, and not overridden."""
+    owner = next((c for c in type(loss).__mro__ if "sum_over_rows" in vars(c)), None)
+    mapped = any(a.parameter != a.tensor for a in asked)
+    return owner is not None and vars(owner).get("forward") is type(loss).forward and not mapped

@@ -22,6 +22,8 @@ class HLGauss(nn.Module):
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
     """
 
+    class_target = False  # a number, whatever its dtype
+
     def __init__(
         self,
         min_value: float,

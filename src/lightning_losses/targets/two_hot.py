@@ -22,6 +22,8 @@ class TwoHot(nn.Module):
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
     """
 
+    class_target = False  # a number, whatever its dtype
+
     def __init__(self, min_value: float, max_value: float, num_bins: int) -> None:
         super().__init__()
         check_atoms("two_hot", min_value, max_value, num_bins)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.losses.refuse import check_binary, check_classes
 from lightning_losses.losses.vectors import LOWEST
 
 
@@ -23,6 +24,7 @@ class BinaryCrossEntropy(nn.Module):
     """
 
     scope = "rows"
+    class_target = False
 
     def __init__(self, positive_weight: float = 1.0) -> None:
         super().__init__()
@@ -30,24 +32,31 @@ class BinaryCrossEntropy(nn.Module):
             raise ValueError(f"positive_weight must be at least 0, got {positive_weight}.")
         self.positive_weight = positive_weight
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Per-row values ``(N,)``."""
-        z, t = binary_rows(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Per-row values ``(N,)``. Raises ValueError for targets outside [0, 1], on a CPU."""
+        z, t = binary_rows(logits, target, valid)
         # By logsigmoid: log(1 + e^z) - t z would cancel where the label is certain.
         loss = -self.positive_weight * t * F.logsigmoid(z) - (1 - t) * F.logsigmoid(-z)
         return loss.mean(1)
 
 
-def binary_rows(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def binary_rows(
+    logits: Tensor, target: Tensor, valid: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Scores and targets ``(N, L)`` of the same floating dtype, L = 1 for binary logits ``(N,)``.
 
+    Targets of rows that do not count are 0.
+
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not go together; targets outside [0, 1], on a CPU.
     """
     z = logits[:, None] if logits.ndim == 1 else logits
+    if valid is not None:
+        target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
     if target.ndim == 1 and z.shape[1] == 1:
         target = target[:, None]
     elif target.ndim == 1 and not target.is_floating_point():
+        check_classes(target, z.shape[1])
         # By scatter, which refuses an index out of range; a comparison would pass over it.
         target = torch.zeros_like(z).scatter(1, target[:, None], 1.0)
     if target.shape != z.shape:
@@ -55,4 +64,5 @@ def binary_rows(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"A binary loss got logits {tuple(logits.shape)} and {target.dtype} target "
             f"{tuple(target.shape)}: pass logits (N,) with target (N,), or (N, L) with (N, L)."
         )
+    check_binary(target)
     return z.clamp(min=LOWEST), target.to(z.dtype)  # 0 times -inf would be NaN

@@ -26,6 +26,7 @@ class BinaryFocal(nn.Module):
     """
 
     scope = "rows"
+    class_target = False
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
         super().__init__()
@@ -36,9 +37,9 @@ class BinaryFocal(nn.Module):
         self.gamma, self.alpha = gamma, alpha
         self.cross_entropy = BinaryCrossEntropy()
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Per-row values ``(N,)``."""
-        z, t = binary_rows(logits, target)
+    def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Per-row values ``(N,)``. Raises ValueError for targets outside [0, 1], on a CPU."""
+        z, t = binary_rows(logits, target, valid)
         # 1 - p_t without cancellation; never 0, where a power below 1 has an infinite slope.
         miss = torch.sigmoid(z) * (1 - t) + torch.sigmoid(-z) * t
         weight = miss.clamp(min=torch.finfo(z.dtype).tiny).pow(self.gamma)

@@ -66,6 +66,7 @@ class CrossEntropy(nn.Module):
             assert mean_logit is not None
             return (1 - eps) * nll + eps * (logsumexp - mean_logit)
         assert target is not None
+        self.class_weight.check(logits)
         nll = self.class_weight.of(target, nll) * nll
         if not eps:
             return nll

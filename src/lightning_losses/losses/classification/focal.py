@@ -19,7 +19,7 @@ class Focal(nn.Module):
 
     Args:
         gamma: focusing exponent, at least 0; 0 is cross-entropy.
-        alpha: ``(C,)`` weights of the classes; the mean is over rows, not over alpha.
+        alpha: ``(C,)`` non-negative weights of the classes; the mean is over rows, not over alpha.
 
     Shapes: per-row values ``(N,)`` from softmax statistics.
     """
@@ -34,7 +34,9 @@ class Focal(nn.Module):
         self.alpha = None if alpha is None else ClassWeights(alpha, "alpha")
         self.needs: tuple[str, ...] = () if alpha is None else ("target",)
 
-    def forward(self, log_prob: Tensor, target: Tensor | None = None) -> Tensor:
+    def forward(
+        self, log_prob: Tensor, target: Tensor | None = None, logits: Tensor | None = None
+    ) -> Tensor:
         """Per-row values ``(N,)``."""
         # 1 - p without cancellation; never 0, where a power below 1 has an infinite slope.
         miss = (-torch.expm1(log_prob)).clamp(min=torch.finfo(log_prob.dtype).tiny)
@@ -42,4 +44,5 @@ class Focal(nn.Module):
         if self.alpha is None:
             return loss
         assert target is not None
+        self.alpha.check(logits)  # where they are at hand: hidden states have none
         return self.alpha.of(target, loss) * loss

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import gather_with_gradient
+from lightning_losses.losses.refuse import same_rows
 from lightning_losses.losses.vectors import unit
 
 
@@ -34,6 +35,7 @@ class OrthogonalProjection(nn.Module):
 
     def forward(self, features: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """The loss of the batch, 0-dim."""
+        same_rows(features=features, target=target)
         if valid is None:
             valid = torch.ones_like(target, dtype=torch.bool)
         # By where, before the product: 0 times inf is NaN.

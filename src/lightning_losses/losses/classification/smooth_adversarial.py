@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.losses.classification.comp_sum import CompSum
-from lightning_losses.losses.vectors import log_softmax
+from lightning_losses.losses.vectors import LOWEST, log_softmax
 
 
 class SmoothAdversarial(nn.Module):
@@ -16,7 +16,8 @@ class SmoothAdversarial(nn.Module):
 
     Phi is that of `CompSum` at tau. Mao, Mohri and Zhong, arXiv 2304.07288. ``logits_adv`` come
     from a provider (`lightning_losses.providers.PGD`), which ascends KL or cross-entropy; the
-    paper's attack ascends the norm. Where nothing moved, the norm has gradient 0.
+    paper's attack ascends the norm. Where nothing moved, the norm has gradient 0; a class that is
+    -inf in both is no part of it.
 
     Args:
         tau: as in `CompSum`.
@@ -38,9 +39,15 @@ class SmoothAdversarial(nn.Module):
         """Per-row values ``(N,)``."""
         y = target[:, None]
         log_prob = log_softmax(logits / self.rho).gather(1, y).squeeze(1)
-        moved = logits_adv - logits
-        moved = moved.gather(1, y) - moved
+        loss: Tensor = self.comp_sum(log_prob)
+        if not self.nu:
+            return loss
+        before, after = (z.clamp(min=LOWEST) for z in (logits, logits_adv))  # -inf - -inf is NaN
+        moved = after - before
+        # More than the bound only between a forbidden class and a possible one: squares overflow.
+        moved = (moved.gather(1, y) - moved).clamp(-1e15, 1e15)
+        moved = torch.where((before == LOWEST) & (after == LOWEST), 0.0, moved)
         # torch's norm has gradient 0 at 0, where sqrt of a sum of squares has NaN.
         norm = torch.linalg.vector_norm(moved, dim=1)
-        loss: Tensor = self.comp_sum(log_prob) + self.nu * norm
+        loss = loss + self.nu * norm
         return loss

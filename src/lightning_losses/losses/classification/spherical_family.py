@@ -16,7 +16,7 @@ class TaylorSoftmax(nn.Module):
     de Brebisson and Vincent, "An Exploration of Softmax Alternatives Belonging to the Spherical
     Loss Family", arXiv 1511.05042. s is at least 1/2 and grows again below f = -1.
 
-    Shapes: logits ``(N, C)`` whole, target ``(N,)``; per-row values ``(N,)``.
+    Shapes: logits ``(N, C)`` whole and finite, target ``(N,)``; per-row values ``(N,)``.
     """
 
     scope = "rows"
@@ -36,7 +36,7 @@ class SphericalSoftmax(nn.Module):
         eps: positive, so that no probability is 0.
         normalize: scale each row of logits to length 1 before.
 
-    Shapes: logits ``(N, C)`` whole, target ``(N,)``; per-row values ``(N,)``.
+    Shapes: logits ``(N, C)`` whole and finite, target ``(N,)``; per-row values ``(N,)``.
     """
 
     scope = "rows"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.class_weights import ClassWeights
 from lightning_losses.losses.classification.focal import Focal
-from lightning_losses.losses.constant import constant
 from lightning_losses.losses.imbalance.counts import checked_counts, require_counts
 
 
@@ -47,10 +47,14 @@ class ClassBalanced(Focal):
             base = math.log(beta) if beta else -math.inf
             weight = 1 / -torch.expm1(counts * base)
             self.class_weight = tuple((weight * (len(weight) / weight.sum())).tolist())
+        self._weights = ClassWeights(self.class_weight, "class_counts")
         self.needs = ("target",)
 
-    def forward(self, log_prob: Tensor, target: Tensor | None = None) -> Tensor:
+    def forward(
+        self, log_prob: Tensor, target: Tensor | None = None, logits: Tensor | None = None
+    ) -> Tensor:
         """Per-row values ``(N,)``."""
         assert target is not None
-        weight = constant(require_counts(self.class_weight, "class_balanced"), log_prob)
-        return weight[target] * super().forward(log_prob)
+        require_counts(self.class_weight, "class_balanced")
+        self._weights.check(logits)  # one too many would change the weights of all others
+        return self._weights.of(target, log_prob) * super().forward(log_prob)

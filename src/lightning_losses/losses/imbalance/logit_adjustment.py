@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_losses.losses.constant import constant
 from lightning_losses.losses.imbalance.counts import checked_counts, require_counts
+from lightning_losses.losses.refuse import check_length
 from lightning_losses.losses.vectors import log_softmax
 
 
@@ -41,6 +42,7 @@ class LogitAdjustment(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
-        shift = constant(require_counts(self.shift, "logit_adjustment"), logits)
-        log_p = log_softmax(logits + shift)
+        shift = require_counts(self.shift, "logit_adjustment")
+        check_length("class_counts", len(shift), logits.shape[1])
+        log_p = log_softmax(logits + constant(shift, logits))
         return -log_p.gather(1, target[:, None]).squeeze(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.refuse import check_binary
 from lightning_losses.losses.vectors import log_softmax
 
 
@@ -16,10 +17,13 @@ def one_vs_rest(
     """Probabilities and 0/1 labels, both ``(N, K)``.
 
     Binary scores ``(N,)`` and labels ``(N,)`` in [0, 1] give one column of sigmoids; ``(N, C)``
-    with class indices ``(N,)`` or soft targets ``(N, C)`` give the softmax.
+    with class indices ``(N,)`` or soft targets ``(N, C)`` give the softmax. Raises ValueError for
+    labels and soft targets outside [0, 1], on a CPU.
     """
-    if valid is not None and target.is_floating_point():  # 0 times inf is NaN
-        target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0.0)
+    if valid is not None:  # 0 times inf is NaN
+        target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
+    if logits.ndim == 1 or target.ndim == 2:
+        check_binary(target)
     if logits.ndim == 1:
         return logits.sigmoid()[:, None], target.to(logits.dtype)[:, None]
     p = log_softmax(logits).exp()

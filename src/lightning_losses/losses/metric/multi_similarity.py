@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import gather_with_gradient, row_offset
+from lightning_losses.losses.refuse import same_rows
 from lightning_losses.losses.vectors import LOWEST, unit
 
 
@@ -46,6 +47,7 @@ class MultiSimilarity(nn.Module):
 
     def forward(self, features: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``: local anchors against the rows of all ranks."""
+        same_rows(features=features, target=target)
         if valid is None:
             valid = torch.ones_like(target, dtype=torch.bool)
         x = unit(torch.where(valid[:, None], features, 0))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_losses.losses.constant import constant
 from lightning_losses.losses.ordinal.levels import levels
+from lightning_losses.losses.refuse import check_length
 
 
 class Coral(nn.Module):
@@ -28,6 +29,7 @@ class Coral(nn.Module):
     """
 
     scope = "rows"
+    class_target = False
 
     def __init__(self, level_weight: Sequence[float] | None = None) -> None:
         super().__init__()
@@ -38,5 +40,6 @@ class Coral(nn.Module):
         above = levels(target, logits.shape[1])
         losses = F.softplus(torch.where(above, -logits, logits))
         if self.level_weight is not None:
+            check_length("level_weight", len(self.level_weight), losses.shape[1], "levels")
             losses = losses * constant(self.level_weight, losses)
         return losses.sum(1)

@@ -30,6 +30,7 @@ class Corn(nn.Module):
     """
 
     scope = "rows"
+    class_target = False
 
     def __init__(
         self, num_classes: int | None = None, divide_by: Literal["pairs", "classes"] = "pairs"

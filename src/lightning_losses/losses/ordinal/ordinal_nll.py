@@ -28,6 +28,7 @@ class OrdinalNLL(nn.Module):
     """
 
     scope = "rows"
+    class_target = False
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""

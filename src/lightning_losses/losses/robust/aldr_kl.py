@@ -28,7 +28,7 @@ class AdaptiveLDRKL(nn.Module):
     written and what ranks do. Outside training every sample has lambda_0 before the update.
 
     Args:
-        num_samples: size of the training set; 4 bytes each.
+        num_samples: size of the training set, above every sample_index; 4 bytes each.
         margin: at least 0, in units of g.
         temperature: lambda_0, positive.
         alpha: above 1 lambda_i stays well above 0.
@@ -67,7 +67,7 @@ class AdaptiveLDRKL(nn.Module):
         g = normalized(logits, self.normalize)
         training = self.training and torch.is_grad_enabled()
         if training:
-            before = self.lambdas.read(torch.where(valid, sample_index, 0), like=g)
+            before = self.lambdas.read(sample_index, valid, like=g)
         else:
             before = torch.full_like(g[:, 0], self.temperature)
         now = self._update(g.detach(), before)

@@ -23,7 +23,8 @@ class RobustLogLoss(nn.Module):
         released_code: ``log(sum_k (exp(1[k != y] f_k - sum_j f_j) + a)) / (C - 1)`` for the mean
             and no constant, as the code of the LDR paper has it: probably a slip, to compare.
 
-    Shapes: logits ``(N, C)`` whole, target ``(N,)``; per-row values ``(N,)``.
+    Shapes: logits ``(N, C)`` whole, with ``released_code`` finite too, target ``(N,)``; per-row
+    values ``(N,)``.
     """
 
     scope = "rows"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import gather_with_gradient
+from lightning_losses.losses.refuse import may_look
 
 
 class SampleState(nn.Module):
@@ -18,7 +19,8 @@ class SampleState(nn.Module):
 
     What a step writes is read from the next optimizer step on (`set_step`; a loop of your own calls
     ``objective.set_step(step)``), so that accumulation, closures and repeated forwards of one step
-    see one state. On several ranks each writes the rows of all, so the states stay equal.
+    see one state. On several ranks each writes the rows of all, so the states stay equal. Loading a
+    checkpoint drops what was written and not yet read.
 
     Args:
         num_samples: largest index + 1.
@@ -37,17 +39,26 @@ class SampleState(nn.Module):
         self._step = 0
         self._written: list[tuple[Tensor, Tensor]] = []
         self.register_state_dict_pre_hook(_commit)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
-    def read(self, index: Tensor, like: Tensor) -> Tensor:
-        """The values of samples ``(N,)``, in the dtype of ``like``."""
-        return self.values[index].to(like.dtype)
+    def read(self, index: Tensor, valid: Tensor, like: Tensor) -> Tensor:
+        """The values of samples ``(N,)``, in the dtype of ``like``.
+
+        Raises ValueError for an index out of range in a row that counts, on a CPU.
+        """
+        self._check(index, valid)
+        return self.values[self._places(index, valid)].to(like.dtype)
 
     def write(self, index: Tensor, values: Tensor, valid: Tensor) -> None:
-        """Note new values ``(N,)`` for the next step."""
-        index = torch.where(valid, index, len(self.values) - 1)
+        """Note new values ``(N,)`` of samples that were read for the next step."""
+        places = self._places(index, valid)
         self._written.append(
-            (gather_with_gradient(index), gather_with_gradient(values.detach()).detach())
+            (gather_with_gradient(places), gather_with_gradient(values.detach()).detach())
         )
+        # A loop that never sets the step would keep every batch of the run.
+        if sum(len(places) for places, _ in self._written) > 2 * len(self.values):
+            after = self._write_into(self.values.clone())
+            self._written = [(torch.arange(len(after), device=after.device), after)]
 
     def set_step(self, step: int) -> None:
         """Let what earlier steps wrote be read."""
@@ -57,9 +68,30 @@ class SampleState(nn.Module):
 
     def commit(self) -> None:
         """Let what was written be read now."""
-        for index, values in self._written:
-            self.values[index] = values.to(self.values.dtype)
+        self._write_into(self.values)
         self._written.clear()
+
+    def _write_into(self, state: Tensor) -> Tensor:
+        for places, values in self._written:
+            state[places] = values.to(state.dtype)
+        return state
+
+    def _places(self, index: Tensor, valid: Tensor) -> Tensor:
+        """Where samples are ``(N,)``: the last place if they do not count, none if out of range."""
+        n = len(self.values)
+        inside = (index >= 0) & (index < n - 1)
+        return torch.where(valid, torch.where(inside, index, n), n - 1)
+
+    def _check(self, index: Tensor, valid: Tensor) -> None:
+        if not (may_look(index) and len(index)):
+            return
+        low, high = (int(x) for x in torch.where(valid, index, 0).aminmax())
+        n = len(self.values) - 1
+        if low < 0 or high >= n:
+            raise ValueError(
+                f"sample_index must be in [0, {n}) for num_samples={n}, found {low} to {high}: "
+                f"write loss.KEY.num_samples={max(high + 1, n)} for indices that begin at 0."
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampleState:
         # A precision plug-in casts every buffer; in bfloat16 small changes would round away.
@@ -68,6 +100,11 @@ class SampleState(nn.Module):
         if self.values.element_size() < before.element_size():
             self.values = before.to(self.values.device)
         return self
+
+
+def _forget(module: Any, *_: Any) -> None:
+    """After a checkpoint was loaded: what the run before it wrote is not of this one."""
+    module._written.clear()
 
 
 def _commit(module: Any, *_: Any) -> None:

@@ -21,7 +21,7 @@ class TruncatedGCE(nn.Module):
     `SampleState`. Outside training w is that of the prediction itself.
 
     Args:
-        num_samples: size of the training set; 4 bytes each.
+        num_samples: size of the training set, above every sample_index; 4 bytes each.
         q: exponent in (0, 1].
         k: probability below which a row is dropped, in (0, 1).
         start: optimizer step from which rows may be dropped.
@@ -54,7 +54,7 @@ class TruncatedGCE(nn.Module):
             valid = torch.ones_like(log_prob, dtype=torch.bool)
         keep = (log_prob.detach() > self.log_k).to(log_prob.dtype)
         if self.training and torch.is_grad_enabled():
-            weight = self.kept.read(torch.where(valid, sample_index, 0), like=log_prob)
+            weight = self.kept.read(sample_index, valid, like=log_prob)
             self.kept.write(sample_index, keep if self._started else torch.ones_like(keep), valid)
         else:
             weight = keep if self._started else torch.ones_like(keep)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.constant import constant
+from lightning_losses.losses.refuse import check_length
 from lightning_losses.losses.segmentation.maps import harmless
 from lightning_losses.losses.segmentation.overlap import Over
 from lightning_losses.losses.segmentation.tversky import Tversky
@@ -70,6 +71,7 @@ class DiceCE(nn.Module):
             log_p = z.clamp(min=LOWEST).log_softmax(1)
             losses = -log_p.gather(1, labels.long())
         if self.class_weight is not None:
+            check_length("class_weight", len(self.class_weight), max(z.shape[1], 2))
             losses = losses * constant(self.class_weight, losses)[labels.long()]
         total = torch.where(counts, losses, 0.0).sum()
         return reduce_with_gradient(total) / all_sum(counts.sum()).clamp(min=1)

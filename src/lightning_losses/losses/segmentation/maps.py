@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.refuse import check_binary
 from lightning_losses.losses.vectors import LOWEST
 
 
@@ -31,7 +32,7 @@ def read_maps(
 
     Args:
         logit_map: ``(B, C, ...)``.
-        label_map: ``(B, ...)`` or ``(B, 1, ...)``; integer, or for one channel 0 and 1.
+        label_map: ``(B, ...)`` or ``(B, 1, ...)``; integer, or for one channel in [0, 1].
         valid: images ``(B,)`` or pixels that count.
         ignore_index: pixels of this label do not count.
         background: keep class 0 of several.
@@ -59,11 +60,17 @@ def read_maps(
 def harmless(
     logit_map: Tensor, labels: Tensor, valid: Tensor | None, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and labels ``(B, 1, ...)``, 0 at pixels that do not count, and which ones do."""
+    """Logits and labels ``(B, 1, ...)``, 0 at pixels that do not count, and which ones do.
+
+    Raises ValueError for labels of one channel outside [0, 1], on a CPU.
+    """
     counts = labels != ignore_index
     counts = counts & pixels(valid, counts)
+    labels = torch.where(counts, labels, 0)
+    if logit_map.shape[1] == 1:
+        check_binary(labels, "label_map")
     # The gradient of a softmax of inf is NaN.
-    return torch.where(counts, logit_map, 0.0), torch.where(counts, labels, 0), counts
+    return torch.where(counts, logit_map, 0.0), labels, counts
 
 
 def pixels(valid: Tensor | None, counts: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.losses.refuse import same_rows
 from lightning_losses.losses.structured.gram import log_gram, together
 
 
@@ -35,6 +36,7 @@ class CSDivergence(nn.Module):
         self, features: Tensor, estimate: Tensor, reference: Tensor, valid: Tensor | None = None
     ) -> Tensor:
         """The loss of the batch, 0-dim."""
+        same_rows(features=features, estimate=estimate, reference=reference, valid=valid)
         (x, found, wanted), counts = together(features, estimate, reference, valid=valid)
         near = log_gram(x, x, counts, self.sigma)
         own = (2 * near).logsumexp(1)
@@ -70,6 +72,7 @@ class CSMutualInformation(nn.Module):
 
     def forward(self, features: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
         """The loss of the batch, 0-dim."""
+        same_rows(features=features, reference=reference, valid=valid)
         (x, y), counts = together(features, reference, valid=valid)
         a, b = log_gram(x, x, counts, self.sigma), log_gram(y, y, counts, self.sigma)
         rows = a.logsumexp(1) + b.logsumexp(1)
@@ -99,6 +102,7 @@ class KdeKL(nn.Module):
 
     def forward(self, estimate: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
         """The loss of the batch, 0-dim."""
+        same_rows(estimate=estimate, reference=reference, valid=valid)
         (found, wanted), counts = together(estimate, reference, valid=valid)
         own = log_gram(wanted, wanted, counts, self.sigma).logsumexp(1)
         other = log_gram(found, wanted, counts, self.sigma).logsumexp(1)

@@ -24,7 +24,8 @@ class DistanceCovariance(nn.Module):
             standardise numbers, one-hot categories. True takes each column by itself and also sees
             dependence among them (JdCov).
         c: weight of lower-order dependence in JdCov, positive; unused otherwise.
-        probabilities: of predictions, by softmax or sigmoid; False compares logits.
+        probabilities: of predictions, by softmax or sigmoid; False compares logits, which must
+            then be finite.
 
     Shapes: logits ``(N,)`` or ``(N, C)``, sensitive ``(N,)`` or ``(N, A)``; one number.
     """

@@ -22,6 +22,11 @@ def together(*tensors: Tensor, valid: Tensor | None) -> tuple[list[Tensor], Tens
 
 def log_gram(x: Tensor, y: Tensor, counts: Tensor, sigma: float) -> Tensor:
     """``-|x_i - y_j|^2 / (2 sigma^2)`` ``(N, N)``; `LOWEST` for pairs that do not count."""
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"estimate and reference must have one shape, got {x.shape[1]} and {y.shape[1]} "
+            "numbers a row."
+        )
     squared = (x[:, None] - y[None, :]).square().sum(-1)
     pairs = counts[:, None] & counts[None, :]
     return torch.where(pairs, -squared / (2 * sigma**2), LOWEST)

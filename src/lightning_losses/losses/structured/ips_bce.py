@@ -30,9 +30,13 @@ class IPSBinaryCrossEntropy(BinaryCrossEntropy):
         self.needs = ("inverse_propensity",)
 
     def forward(
-        self, logits: Tensor, target: Tensor, inverse_propensity: Tensor | None = None
+        self,
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor | None = None,
+        inverse_propensity: Tensor | None = None,
     ) -> Tensor:
         """Per-row values ``(N,)``."""
         assert inverse_propensity is not None
-        losses = super().forward(logits, target)
+        losses = super().forward(logits, target, valid)
         return inverse_propensity.detach().to(losses.dtype) * losses

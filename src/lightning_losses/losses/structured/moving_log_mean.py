@@ -18,7 +18,8 @@ class MovingLogMean(nn.Module):
     The state is in checkpoints, float32 at least under any precision. What a step writes is read
     from the next optimizer step on (`set_step`; a loop of your own calls
     ``objective.set_step(step)``), the mean of its batches where it accumulates, so that closures
-    and repeated forwards of one step see one state.
+    and repeated forwards of one step see one state. Loading a checkpoint drops what was written and
+    not yet read.
 
     Args:
         rate: in (0, 1]; 1 keeps nothing of earlier steps.
@@ -36,6 +37,7 @@ class MovingLogMean(nn.Module):
         self.register_buffer("pending", torch.tensor([-math.inf, 0.0]), persistent=False)
         self._step = 0
         self.register_state_dict_pre_hook(_commit)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def mixed(self, log_mean: Tensor) -> Tensor:
         """``log((1 - rate) u + rate m)`` for ``log m`` 0-dim, without writing it."""
@@ -61,6 +63,10 @@ class MovingLogMean(nn.Module):
         """Let what was written be read now."""
         total, times = self.pending
         self.value.copy_(self.mixed(total - times.clamp(min=1).log()))
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was written and not yet read."""
         self.pending.copy_(self.pending.new_tensor([-math.inf, 0.0]))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingLogMean:
@@ -70,6 +76,11 @@ class MovingLogMean(nn.Module):
         if self.value.element_size() < value.element_size():
             self.value, self.pending = (x.to(self.value.device) for x in (value, pending))
         return self
+
+
+def _forget(module: Any, *_: Any) -> None:
+    """After a checkpoint was loaded: what the run before it wrote is not of this one."""
+    module.forget()
 
 
 def _commit(module: Any, *_: Any) -> None:

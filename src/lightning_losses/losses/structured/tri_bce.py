@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
+from lightning_losses.losses.refuse import check_binary
 
 
 class TriBCE(nn.Module):
@@ -37,10 +38,12 @@ class TriBCE(nn.Module):
         target: Tensor,
         valid: Tensor | None = None,
     ) -> Tensor:
-        """The loss of the batch, 0-dim."""
+        """The loss of the batch, 0-dim. Raises ValueError for targets outside [0, 1], on a CPU."""
         if valid is None:
             valid = torch.ones_like(target, dtype=torch.bool)
-        t = torch.where(valid, target, 0).to(logits_deep.dtype)
+        target = torch.where(valid, target, 0)
+        check_binary(target)
+        t = target.to(logits_deep.dtype)
         scores = torch.stack([(logits_deep + logits_shallow) / 2, logits_deep, logits_shallow])
         losses = F.binary_cross_entropy_with_logits(scores, t.expand_as(scores), reduction="none")
         total = reduce_with_gradient(torch.where(valid, losses, 0.0).sum(1))

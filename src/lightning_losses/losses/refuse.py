@@ -1,0 +1,67 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What losses refuse before they compute: labels that are none, shapes that would broadcast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def may_look(x: Tensor) -> bool:
+    """Whether asking for values is free: eagerly on a CPU. Elsewhere it stalls, or cannot be."""
+    return (
+        x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def check_binary(target: Tensor, name: str = "target") -> None:
+    """Raise ValueError for yes-or-no labels outside [0, 1], on a CPU; NaN is left to the objective.
+
+    Args:
+        target: any shape, 0 where it does not count.
+        name: what the user called it.
+    """
+    if not target.numel() or target.dtype == torch.bool or not may_look(target):
+        return
+    low, high = (x.item() for x in target.detach().aminmax())
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} must be in [0, 1] where a label is yes or no, found {low} to {high}: write "
+            f"{name} // 255 for 0 and 255, ({name} + 1) / 2 for -1 and 1; where a number marks "
+            "what does not count, write ignore_index=NUMBER."
+        )
+
+
+def check_classes(target: Tensor, classes: int) -> None:
+    """Raise ValueError for class indices ``(N,)`` out of range, on a CPU."""
+    if not target.numel() or not may_look(target):
+        return
+    low, high = (int(x) for x in target.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"target must be in [0, {classes}) for {classes} columns of logits, found "
+            f"{low if low < 0 else high}: write target - 1 for labels that begin at 1, "
+            "ignore_index=NUMBER for rows that do not count."
+        )
+
+
+def check_length(name: str, found: int, needed: int, what: str = "classes") -> None:
+    """Raise ValueError unless there is one number for each of what is needed."""
+    if found != needed:
+        raise ValueError(
+            f"{name} must be one number for each of {needed} {what}, got {found}: write {needed}."
+        )
+
+
+def same_rows(**named: Tensor | None) -> None:
+    """Raise ValueError unless all that are there have as many rows; one would broadcast."""
+    given = {name: tuple(x.shape) for name, x in named.items() if x is not None}
+    if len({shape[:1] for shape in given.values()}) > 1:
+        found = ", ".join(f"{name} {shape}" for name, shape in given.items())
+        raise ValueError(
+            f"{' and '.join(given)} must have as many rows, got {found}: pass row i of each for "
+            "sample i of the batch."
+        )
