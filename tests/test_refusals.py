@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossMixin, Objective, Term, build_objective
 from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
-from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal
+from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal, losses
 from lightning_losses.targets import HLGauss
+from lightning_losses.weighting import KLDRO
 
 Z = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(4)
@@ -83,6 +84,12 @@ def test_logits_are_not_capped_for_one_loss_and_plain_for_another() -> None:
 def test_a_teacher_of_one_column_is_not_broadcast() -> None:
     with pytest.raises(ValueError, match=r"teacher_logits must have shape \(4, 5\).* \(4, 1\)"):
         build_objective("kd")(Z, Y, teacher_logits=torch.randn(4, 1))
+
+
+def test_one_number_for_the_batch_has_no_rows_to_weigh() -> None:
+    term = Term(losses(), row_weighting=KLDRO())
+    with pytest.raises(ValueError, match="no row_weighting"):
+        Objective({"opl": term})(target=Y, features=torch.randn(4, 3))
 
 
 def test_weights_are_finite() -> None:

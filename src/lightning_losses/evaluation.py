@@ -140,10 +140,10 @@ class Evaluation:
         self._refuse_soft_target(name, term, tensors)
         values = term(tensors)
         if values.ndim == 0:
-            if self.reduction == "none":
+            if self.reduction == "none" or term.row_weighting is not None:
                 raise ValueError(
                     f"Term {name!r} ({type(term.loss).__name__}) is one number for the batch, so "
-                    "it has no values per row: write reduction='mean', or leave the term out."
+                    "it has no values per row: write reduction='mean' and no row_weighting."
                 )
             self._add_part(name, term, values, scale=1)
             return
