@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lightning_losses import Objective, Term, build_objective, losses
+from lightning_losses.__main__ import main
 from lightning_losses.build import compose_losses
 from lightning_losses.catalogue import find, keys, summary, target_class, yaml_text
 from lightning_losses.losses import CrossEntropy, Focal, OrthogonalProjection
+from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.providers import PGD
 from lightning_losses.schedules import Constant, Cosine, Linear, Piecewise
 from lightning_losses.targets import HLGauss
@@ -89,7 +92,7 @@ def test_every_file_composes_and_instantiates(path: Path, compose: Compose) -> N
 def test_every_file_resolves_and_says_what_it_is(path: Path) -> None:
     group, key = path.parent.as_posix(), path.stem
     text = yaml_text(group, key)
-    assert summary(group, key) or group in ("kernel",) or "defaults" in text
+    assert summary(group, key)
     if "\n_target_: " in text or text.startswith("_target_: "):
         assert target_class(group, key) is not None
     if group == "loss":
@@ -109,8 +112,29 @@ def test_catalogue() -> None:
     assert find("ce") == ("loss", "ce")
     assert find("kl_dro") == ("loss", "kl_dro")  # losses first
     assert find("weighting/kl_dro") == ("weighting", "kl_dro")
-    with pytest.raises(ValueError, match="there is no 'nope'"):
-        find("nope")
+    assert find("triton") == ("kernel", "triton")
+    assert find("csv") == ("logger", "csv")
+    for key, message in (
+        ("nope", r"there is no 'nope'\. Losses are adaptive_alpha_kd"),
+        ("focl", r"there is no 'focl'\. Did you mean focal\?"),
+        ("tritn", r"there is no 'tritn'\. Did you mean triton"),  # of another group than losses
+        ("logger/cvs", r"there is no 'logger/cvs'\. Did you mean csv\? Keys are csv, wandb"),
+        ("losses/ce", "there is no group 'losses'; groups are loss, "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find(key)
+
+
+def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["names"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match(r"logits +\(\.\.\., C\) float +class scores before the softmax$", lines[0])
+    assert {line.split()[0] for line in lines[:-2]} == set(NAMED_TENSORS)
+    for key, line in (("triton", "kernel: triton"), ("csv", "name: csv")):
+        assert main(["show", key]) == 0
+        assert line in capsys.readouterr().out
+    assert main(["show", "focl"]) == 2
+    assert "Did you mean focal?" in capsys.readouterr().err
 
 
 # -- the grammar -----------------------------------------------------------------------------------
@@ -176,6 +200,44 @@ def test_all_callbacks_at_once_and_a_cadence(compose: Compose) -> None:
     assert instantiate(config.callbacks.entropy).every_n_steps == 7
     state_keys = [instantiate(node).state_key for node in config.callbacks.values()]
     assert len(set(state_keys)) == len(names)
+
+
+@pytest.mark.parametrize("key", keys("logger"))
+def test_loggers_without_a_running_application(compose: Compose, key: str) -> None:
+    assert compose(f"+logger=[{key}]").logger[key].save_dir == "."
+    assert compose(f"+logger=[{key}]", "+run_dir=here").logger[key].save_dir == "here"
+
+
+@pytest.mark.parametrize("run_dir", [None, "${hydra:runtime.output_dir}/mine"])
+def test_every_job_of_a_sweep_keeps_its_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_dir: str | None
+) -> None:
+    """One folder for all of them would hold the last job's alone: the logger empties it."""
+    (tmp_path / "train.yaml").write_text("defaults:\n  - logger: [csv]\n  - _self_\nx: 0\n")
+
+    @hydra.main(version_base="1.3", config_path=str(tmp_path), config_name="train")
+    def app(config: DictConfig) -> None:
+        logger = instantiate(config.logger.csv)
+        logger.log_metrics({"x": config.x}, step=0)
+        logger.save()
+
+    quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    own = [f"+run_dir='{run_dir}'"] if run_dir else []
+    jobs = tmp_path / "jobs"
+    arguments = ["app", "-m", "x=1,2", f"hydra.sweep.dir={jobs}", *quiet, *own]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.chdir(tmp_path)
+    app()
+    found = {
+        path.relative_to(jobs).as_posix(): path.read_text().splitlines()[-1].split(",")
+        for path in jobs.rglob("metrics.csv")
+    }
+    below = "mine/csv" if run_dir else "csv"
+    assert {path: "1" in row for path, row in found.items()} == {
+        f"0/{below}/metrics.csv": True,
+        f"1/{below}/metrics.csv": False,
+    }
+    assert "2" in found[f"1/{below}/metrics.csv"]
 
 
 def test_sweeps(compose: Compose) -> None:
@@ -278,7 +340,7 @@ def test_outside_of_one_nothing_is_left_behind() -> None:
         (None, "at least one loss"),
         ("", "There is no loss ''"),
         ("cross_entropy", r"There is no loss 'cross_entropy'.*ce, .*focal.*_target_"),
-        (["ce", "opll"], "There is no loss 'opll'"),
+        (["ce", "opll"], r"There is no loss 'opll'\. Did you mean opl"),
         (["ce", "opl", "ce"], r"Two terms of one name: \['ce'\].*loss@loss.aux"),
         ({"opl": {"weight": 0.3}}, "Term 'opl' has no _target_.*first.*loss=opl"),
         ({"opl": 0.3}, "Term 'opl' has no _target_: found 0.3"),

@@ -174,3 +174,8 @@ def test_messages_of_missing_tensors() -> None:
     assert "compute_loss got nothing" in message("features")
     assert "pass logits=" in message("entropy")
     assert "logits=self.head(hidden)" in message("logits", hidden=1, head_weight=1)
+    line = "logits=logit_map.movedim(1, -1), target=label_map"
+    for name in ("logits", "target", "log_prob"):
+        assert line in message(name, logit_map=1, label_map=1)
+        assert line not in message(name, logit_map=None, features=1)
+    assert line not in message("features", logit_map=1)

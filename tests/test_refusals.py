@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossMixin, Objective, Term, build_objective
 from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
-from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal, losses
+from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal, OrthogonalProjection
 from lightning_losses.targets import HLGauss
 from lightning_losses.weighting import KLDRO
 
@@ -87,7 +87,7 @@ def test_a_teacher_of_one_column_is_not_broadcast() -> None:
 
 
 def test_one_number_for_the_batch_has_no_rows_to_weigh() -> None:
-    term = Term(losses(), row_weighting=KLDRO())
+    term = Term(OrthogonalProjection(), row_weighting=KLDRO())
     with pytest.raises(ValueError, match="no row_weighting"):
         Objective({"opl": term})(target=Y, features=torch.randn(4, 3))
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`lightning-losses list | show KEY | check | report RUN | push ENTITY/PROJECT`."""
+"""`lightning-losses list | show KEY | names | check | report RUN | push ENTITY/PROJECT`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_losses.catalogue import GROUPS, find, keys, summary, target_class
 from lightning_losses.dashboard.push import push
 from lightning_losses.dashboard.report import write_report
 from lightning_losses.kernel_check import check
-from lightning_losses.named_tensors import describe
+from lightning_losses.named_tensors import NAMED_TENSORS, describe
 from lightning_losses.softmax import STATISTICS, describe_kernel
 from lightning_losses.term import Term
 
@@ -30,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("list", help="every key, by group and family, with needs and scope")
     show = commands.add_parser("show", help="one key: needs, scope, paper, defaults, kernel")
     show.add_argument("key", help="a name from `list`, or GROUP/NAME")
+    commands.add_parser("names", help="the named tensors of compute_loss: name, shape, meaning")
     kernels = commands.add_parser("check", help="every kernel against the reference, here")
     kernels.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     report = commands.add_parser("report", help="a run, or several compared, as one HTML file")
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
             print(listing())
         elif options.command == "show":
             print(details(options.key))
+        elif options.command == "names":
+            print(vocabulary())
         elif options.command == "check":
             for line in check(options.device):
                 print(line, flush=True)
@@ -107,6 +110,14 @@ def details(key: str) -> str:
         lines.append("")
     lines += [f"defaults (conf/{group}/{name}.yaml):", "", yaml_text(group, name).rstrip()]
     return "\n".join(lines)
+
+
+def vocabulary() -> str:
+    """A line for every named tensor; names of the user's own work as well."""
+    width = max(len(word.shape) for word in NAMED_TENSORS.values())
+    lines = [f"{name:18} {w.shape:{width}} {w.meaning}" for name, w in NAMED_TENSORS.items()]
+    end = "Any other name reaches the loss whose forward has a parameter of it, as it was passed."
+    return "\n".join([*lines, "", end])
 
 
 def _term(key: str) -> Term:

@@ -147,11 +147,16 @@ def _flatten(name: str, value: Any, lead: tuple[int, ...]) -> Any:
 
 
 def _same_classes(tensors: dict[str, Any]) -> None:
-    """Other logits have the columns of the logits; one column would be broadcast in silence."""
+    """Refuse one column beside many, which would be broadcast in silence.
+
+    A teacher may have another vocabulary; that is between it and the loss.
+    """
     logits = tensors.get("logits")
     for name in ("teacher_logits", "logits_adv"):
         other = tensors.get(name)
-        if logits is not None and other is not None and other.shape != logits.shape:
+        if logits is None or other is None or other.shape == logits.shape:
+            continue
+        if name == "logits_adv" or other.ndim != logits.ndim or 1 in (*other.shape[1:],):
             raise _mismatch(name, tuple(other.shape), f"{tuple(logits.shape)}")
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import lightning_losses.searchpath  # noqa: F401  (so that keys resolve)
-from lightning_losses.catalogue import keys
+from lightning_losses.catalogue import did_you_mean, keys
 from lightning_losses.objective import Objective
 from lightning_losses.schedules import Schedule
 from lightning_losses.term import Term
@@ -62,7 +62,8 @@ def compose_losses(names: list[str]) -> DictConfig:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"There is no loss {name!r}. Write one of: {', '.join(known)}. "
+                f"There is no loss {name!r}.{did_you_mean(name, known)} "
+                f"Write one of: {', '.join(known)}. "
                 "Your own: {'mine': {'_target_': 'my.Loss'}}."
             )
     if duplicates := sorted({name for name in names if names.count(name) > 1}):

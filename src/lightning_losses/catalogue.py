@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib.resources import files
 
 from hydra.utils import get_class
 
 #: Groups that the command line lists, losses first.
-GROUPS = ("loss", "target", "weighting", "head", "provider", "schedule", "callbacks")
+GROUPS = (
+    *("loss", "target", "weighting", "head", "provider", "schedule", "callbacks"),
+    *("kernel", "logger"),
+)
 
 
 def keys(group: str) -> list[str]:
@@ -45,8 +50,20 @@ def find(key: str) -> tuple[str, str]:
         ValueError: if there is none.
     """
     group, _, name = key.rpartition("/")
-    for candidate in [group] if group else GROUPS:
-        if candidate in GROUPS and name in keys(candidate):
+    if group and group not in GROUPS:
+        raise ValueError(f"there is no group {group!r}; groups are {', '.join(GROUPS)}.")
+    groups = (group,) if group else GROUPS
+    for candidate in groups:
+        if name in keys(candidate):
             return candidate, name
-    known = ", ".join(keys("loss"))
-    raise ValueError(f"there is no {key!r}; losses are {known}; `list` shows the other groups.")
+    meant = did_you_mean(name, {known for candidate in groups for known in keys(candidate)})
+    raise ValueError(
+        f"there is no {key!r}.{meant} {'Keys are' if group else 'Losses are'} "
+        f"{', '.join(keys(groups[0]))}; `lightning-losses list` shows every group."
+    )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence, with a space before it, of the names that look like this one; empty if none."""
+    close = get_close_matches(name, sorted(known))
+    return f" Did you mean {' or '.join(close)}?" if close else ""

@@ -76,6 +76,9 @@ def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, 
         )
     else:
         fix = f"write self.compute_loss(..., {name}=...)"
+    if given.get("logit_map") is not None and name in ("logits", "target", *STATISTICS):
+        # Beside maps, rows are the pixels; another term may still read the maps.
+        fix += "; from the maps: logits=logit_map.movedim(1, -1), target=label_map"
     return ValueError(
         f"Term {term!r} ({type(module).__name__}) needs {describe(name)}. compute_loss got "
         f"{passed}. To fix it: {fix}."

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights that move while training: plain callables from the optimizer step to a float.
 
+The step is Lightning's ``trainer.global_step``, which counts the steps of all optimizers together:
+with two optimizers that both step every batch, ``steps: 1000`` are 500 batches.
+
 Any callable ``step -> float`` is a schedule; these are the usual ones, as frozen dataclasses so
 that they pickle, compare and print.
 """
@@ -93,10 +96,10 @@ def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:
             f"A weight is a number, a callable step -> float, or a mapping such as "
             f"{{start: 0, end: 0.3, steps: 1000}}; found {weight!r}."
         )
-    if not weight >= 0:
+    if not 0 <= weight < math.inf:
         raise ValueError(
-            f"A weight must be at least 0, found {weight}. To reward a quantity use a loss that is "
-            "minus it (entropy_bonus rewards entropy)."
+            f"A weight must be finite and at least 0, found {weight}. To reward a quantity use a "
+            "loss that is minus it (entropy_bonus rewards entropy)."
         )
     return Constant(float(weight))
 

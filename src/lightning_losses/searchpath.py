@@ -3,14 +3,16 @@
 """Puts this package's configs on Hydra's search path, after the user's own, so that theirs win.
 
 Registered at import, not through the `hydra_plugins` namespace package: an editable install does
-not find that, silently.
+not find that, silently. So is the resolver that those configs use.
 """
 
 from __future__ import annotations
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 
 class LightningLossesSearchPath(SearchPathPlugin):
@@ -21,4 +23,17 @@ class LightningLossesSearchPath(SearchPathPlugin):
         search_path.append(provider="lightning-losses", path="pkg://lightning_losses.conf")
 
 
+def run_dir() -> str:
+    """The folder of the running Hydra job; ``.`` where none runs, as in a notebook.
+
+    ``${hydra:runtime.output_dir}`` would be an error there.
+    """
+    if not HydraConfig.initialized():
+        return "."
+    runtime = HydraConfig.get().runtime
+    return "." if OmegaConf.is_missing(runtime, "output_dir") else str(runtime.output_dir)
+
+
 Plugins.instance().register(LightningLossesSearchPath)
+# Not cached: the jobs of a multirun share a process and differ in the folder.
+OmegaConf.register_new_resolver("lightning_losses.run_dir", run_dir, replace=True)
