@@ -23,8 +23,10 @@ ELSEWHERE = {
     "label_smoothing": "loss.NAME.label_smoothing=...",
 }
 #: Named tensors that nobody misses if they are misspelt.
-OPTIONAL = ("mask", "sample_weight", "softcap", "logit_scale", "temperature", "shift")
-OPTIONAL += ("head_bias", "max_valid", "class_range")
+OPTIONAL = (
+    *("mask", "sample_weight", "softcap", "logit_scale", "temperature", "shift"),
+    *("head_bias", "max_valid", "class_range"),
+)
 
 Terms = Sequence[tuple[str, Term]]
 
