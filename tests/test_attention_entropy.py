@@ -392,6 +392,16 @@ def test_alerts_when_a_layer_drops() -> None:
     assert run.trainer.global_step == 14
 
 
+@pytest.mark.filterwarnings("ignore:AttentionEntropyMonitor. ")
+def test_another_training_begins_anew() -> None:
+    used, fresh = monitor(), monitor()  # past and present fit into its window of 20
+    train(lambda: Sharpens(lr=1e-4), [used], max_epochs=4)
+    past = used.state_dict()
+    train(lambda: Model(lr=1e-4), [used])
+    train(lambda: Model(lr=1e-4), [fresh])
+    assert used.state_dict() == fresh.state_dict() != past
+
+
 def test_onset_is_logged_only_where_the_largest_logit_grows() -> None:
     class Grows(Model):
         def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

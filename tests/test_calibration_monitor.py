@@ -291,6 +291,30 @@ def test_an_epoch_measured_again_replaces_its_table(tmp_path: Path) -> None:
     )
 
 
+def test_another_run_in_the_folder_begins_the_table_anew(tmp_path: Path) -> None:
+    def fit(epochs: int, monitor: Heard, path: str | None = None) -> list[str]:
+        logger = CSVLogger(tmp_path, name="", version="")
+        run = trainer(monitor, logger=logger, max_epochs=epochs)
+        run.fit(Classifier(), loader(), validation(), ckpt_path=path)
+        run.save_checkpoint(tmp_path / "last.ckpt")
+        return [row["epoch"] for row in read(tmp_path / "reliability.csv")][::15]
+
+    used = Heard()
+    assert fit(3, used) == ["0", "1", "2"]
+    assert fit(2, Heard()) == ["0", "1"]
+    assert fit(1, used) == ["0"]
+    assert fit(2, Heard(), str(tmp_path / "last.ckpt")) == ["0", "1"]  # resumed: goes on
+
+
+def test_a_table_that_cannot_be_written_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "reliability.csv").mkdir()
+    run = trainer(Heard(), logger=CSVLogger(tmp_path, name="", version=""))
+    with pytest.warns(UserWarning, match="cannot be written") as caught:
+        run.fit(Classifier(), loader(), validation())
+    assert run.current_epoch == 2
+    assert len([w for w in caught if "cannot be written" in str(w.message)]) == 1
+
+
 def test_a_run_without_logger_writes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,21 @@ def test_monitors_change_no_bit_of_training(route: str) -> None:
         assert torch.equal(value, watched.state_dict()[name]), name
 
 
+def test_another_training_has_a_baseline_of_its_own() -> None:
+    def fit(monitor: Heard, lr: float) -> None:
+        trainer(monitor).fit(Classifier(lr=lr), loader(), loader())
+
+    options = {"every_n_steps": 1, "warmup_steps": 0, "baseline_measurements": 4}
+    used, fresh = Heard(**options), Heard(**options)
+    fit(used, 0.5)
+    before, used.heard = used.baseline, []
+    fit(used, 0.1)
+    fit(fresh, 0.1)
+    assert used.heard == fresh.heard
+    assert used.baseline == fresh.baseline != before
+    assert used.state_dict() == fresh.state_dict()
+
+
 def test_two_monitors_in_one_trainer(tmp_path: Path) -> None:
     often = Heard(every_n_steps=1, warmup_steps=0, baseline_measurements=1)
     rarely = Heard(every_n_steps=4, warmup_steps=4, baseline_measurements=1, name="late")
@@ -400,7 +415,7 @@ def test_supervised_mode_never_waits_for_the_device() -> None:
     shown = record([1.0] * 8, [True] * 8, device="meta")
     monitor.heard = []  # type: ignore[attr-defined]
     # A record of its own each: one that was seen before is not measured again.
-    feed(monitor, [replace(shown) for _ in range(3)])  # type: ignore[arg-type]
+    feed(monitor, [shown.detach() for _ in range(3)])  # type: ignore[arg-type]
     assert len(published) == 3
     assert "entropy/alert" in published[0]
     with pytest.raises((RuntimeError, NotImplementedError)):  # and this is how reading one ends

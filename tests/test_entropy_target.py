@@ -180,6 +180,26 @@ def test_the_term_gets_its_own_weight_back() -> None:
     assert module.loss.terms["entropy_bonus"].scale == 1.0
 
 
+def test_and_after_a_run_that_is_cut_off() -> None:
+    class Stop(L.Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 5:
+                raise KeyboardInterrupt
+
+    module = WithData()
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(lambda: module, [EntropyTarget(**OPTIONS | {"target": 5.0}), Stop()])
+    assert module.weights[-1] > 1
+    assert module.loss.terms["entropy_bonus"].scale == 1.0
+    assert module.loss._watched == {}
+
+
+def test_another_training_begins_anew() -> None:
+    used = EntropyTarget(**OPTIONS | {"target": 5.0})
+    first = fit(WithData(), used)
+    assert heard(fit(WithData(), used), "coefficient") == heard(first, "coefficient")
+
+
 def test_complaints() -> None:
     with pytest.raises(ValueError, match="the objective has ce, entropy_bonus"):
         fit(WithData(), EntropyTarget(term="bonus"))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import math
 import warnings
@@ -21,14 +22,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossRecord, SoftmaxStats, build_objective, softmax_stats
+from lightning_losses.callbacks.entropy import EntropyMonitor
 from lightning_losses.callbacks.gradient_rms import GradientRmsMonitor
 from lightning_losses.callbacks.logit_health import LogitHealthMonitor
 from lightning_losses.callbacks.perp_grad import PerpGrad
+from lightning_losses.callbacks.term_balance import TermBalanceMonitor
 from tests.harness import train, train_twice
 from tests.radius_modules import (
+    BATCH,
     BATCHES,
     CLASSES,
     FEATURES,
+    Couple,
     Hidden,
     Lbfgs,
     Manual,
@@ -297,6 +302,96 @@ def test_resuming_is_going_on(tmp_path: Path) -> None:
     assert any(alarm.on for alarm in straight[0].alarms.values())
 
 
+# ------------------------------------------------------------------ when, and what is left behind
+class Measures(LogitHealthMonitor):
+    """Knows at which steps it measured."""
+
+    def measure(self, *args: Any) -> None:
+        self.at = [*getattr(self, "at", []), self._measured_step]
+        super().measure(*args)
+
+
+def test_steps_of_several_optimizers_do_not_pass_a_due_one_by() -> None:
+    # Two optimizers a batch: batches begin at steps 0, 2, ..., 10. Multiples of 5 are 0, 5, 10.
+    monitor = Measures(every_n_steps=5)
+    train(Couple, [monitor])
+    assert monitor.at == [0, 6, 10]
+
+
+def test_no_logits_are_kept_between_measurements() -> None:
+    # Each keeps the record of its last measurement if it remembers records to know new ones.
+    live = []
+
+    class Look(L.Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == BATCHES - 1:
+                gc.collect()
+                tensors = [o for o in gc.get_objects() if isinstance(o, Tensor)]
+                live.extend(t for t in tensors if t.shape == (BATCH, 37))
+
+    class Wide(Module):
+        def make_net(self) -> nn.Module:
+            return nn.Linear(FEATURES, 37)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.loss = build_objective(["ce", "logsumexp_penalty"])
+
+    monitors = [EntropyMonitor(), LogitHealthMonitor(), TermBalanceMonitor()]
+    train(Wide, [*monitors, Look()])
+    assert live == []
+    assert all(m._seen is not None for m in monitors)
+
+
+def test_a_run_that_is_cut_off_leaves_no_request() -> None:
+    class Stop(L.Callback):
+        def on_before_backward(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 2:
+                raise RuntimeError("stop")
+
+    modules, monitor = [], LogitHealthMonitor(every_n_steps=1)
+
+    def factory() -> Module:
+        modules.append(Module())
+        return modules[-1]
+
+    with pytest.raises(RuntimeError, match="stop"):
+        train(factory, [EntropyMonitor(every_n_steps=1), monitor, Stop()])
+    assert modules[0].loss._watched == {}
+    assert not monitor.due
+
+
+def test_a_skipped_batch_is_made_up_for() -> None:
+    class Skips(Module):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+            return -1 if (self.current_epoch, batch_idx) == (0, 4) else None
+
+    monitor = Measures(every_n_steps=4)
+    run = train(Skips, [monitor], max_epochs=2)
+    assert run.trainer.global_step == 4 + BATCHES
+    assert monitor.at == [0, 4, 8]
+    assert run.module.loss._watched == {}
+
+
+@pytest.mark.filterwarnings("ignore:LogitHealthMonitor. ", "ignore:GradientRmsMonitor. ")
+def test_another_training_begins_anew() -> None:
+    used = [
+        Measures(every_n_steps=1, window=8, patience=2, collapse_share=0.01),
+        GradientRmsMonitor(every_n_steps=4, factor=1e9),
+    ]
+    fresh = [
+        Measures(every_n_steps=1, window=8, patience=2, collapse_share=0.01),
+        GradientRmsMonitor(every_n_steps=4, factor=1e9),
+    ]
+    train(Still, used, max_epochs=4)
+    assert used[0].onset is not None
+    train(Still, used)
+    train(Still, fresh)
+    assert used[0].at[-BATCHES:] == fresh[0].at == list(range(BATCHES))
+    for a, b in zip(used, fresh, strict=True):
+        assert a.state_dict() == b.state_dict()
+
+
 # ------------------------------------------------------------------ gradients against eps
 class Two(Module):
     """A head whose gradients are a million times smaller than those of the body."""
@@ -386,6 +481,25 @@ def test_other_optimizers() -> None:
         run = train(Momentum, [GradientRmsMonitor(every_n_steps=1)])
     assert len([w for w in caught if "SGD has no eps" in str(w.message)]) == 1
     assert "gradient_rms/smallest" not in run.logged[-1]
+
+
+def test_gradients_that_no_step_was_made_with_do_not_count() -> None:
+    # A GradScaler skips steps whose gradients are inf; before the first one Adam has no state.
+    module, monitor = Two(), GradientRmsMonitor()
+    adam = torch.optim.Adam(module.parameters())
+    for p in module.parameters():
+        p.grad = torch.full_like(p, math.inf)
+    assert monitor._scales(adam) == []
+
+    class Overflows(Two):
+        optimizer = torch.optim.Adagrad  # measured by the gradient itself
+
+        def on_before_optimizer_step(self, optimizer: Any) -> None:
+            self.net[0].weight.grad.fill_(math.inf)
+
+    run = train(Overflows, [GradientRmsMonitor(every_n_steps=1)], max_steps=1)
+    assert 0 < run.logged[0]["gradient_rms/smallest"] < math.inf
+    assert math.isfinite(run.logged[0]["gradient_rms/share_near_epsilon"])
 
 
 # ------------------------------------------------------------------ arguments and config

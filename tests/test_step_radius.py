@@ -380,6 +380,73 @@ def test_nothing_is_left_behind(fails: bool) -> None:
     assert monitor._step is None
 
 
+def test_a_skipped_batch_is_observed_no_further() -> None:
+    class Skips(m.Module):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+            return -1 if (self.current_epoch, batch_idx) == (0, 2) else None
+
+    calls = []
+
+    class Counts(StepRadiusMonitor):
+        def measure(self, *args: Any) -> None:
+            assert self._step is not None
+            calls.append(self._step.calls)
+            super().measure(*args)
+
+    run = train(Skips, [Counts(every_n_steps=1)], max_epochs=2)
+    assert calls == [1] * (2 + m.BATCHES)
+    assert "_capture" not in run.module.__dict__
+
+
+class Descent:
+    """Can step, which is enough for Lightning, but is no torch optimizer and has no hooks."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.param_groups = [{"params": list(parameters), "lr": 0.1}]
+        self.defaults: dict[str, Any] = {}
+        self.state: dict[Any, Any] = {}
+
+    def step(self, closure: Any = None) -> Any:
+        loss = closure()
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.sub_(0.1 * p.grad)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for p in self.param_groups[0]["params"]:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def test_an_optimizer_without_hooks_turns_the_monitor_off() -> None:
+    class Own(m.Module):
+        def configure_optimizers(self) -> Any:
+            return Descent(self.parameters())
+
+    with pytest.warns(UserWarning, match="Descent is no torch.optim.Optimizer") as caught:
+        run = train_twice(Own, [every_step()])
+    assert len([w for w in caught if "StepRadiusMonitor" in str(w.message)]) == 1
+    assert logged(run, "r") == [None] * m.BATCHES
+
+
+def test_radii_are_zero_where_nothing_that_counts_moved() -> None:
+    class Decays(m.NothingValid):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1, weight_decay=0.1)
+
+    run = train(Decays, [every_step()])
+    assert logged(run, "r")[0] == 0
+    assert logged(run, "update_norm")[0] > 0
+    for name in ("rho_a", "rho_dom", "rho_var"):
+        assert logged(run, name)[0] == 0
+
+
 def test_state_survives_a_checkpoint(tmp_path: Path) -> None:
     first, path = every_step(), tmp_path / "x.ckpt"
     train(m.Teacher, [first], max_steps=2).trainer.save_checkpoint(path)

@@ -14,6 +14,10 @@ class Alarm:
     def __init__(self, patience: int) -> None:
         self.patience, self.on, self.count = patience, False, 0
 
+    def forget(self) -> None:
+        """Off, with nothing counted."""
+        self.on, self.count = False, 0
+
     def update(self, *, bad: bool, good: bool) -> bool:
         """Take one measurement; True if it turns the alarm on."""
         if self.on:

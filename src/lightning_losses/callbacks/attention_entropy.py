@@ -16,7 +16,6 @@ from lightning_losses.callbacks.attention_heads import Head, heads_of, same_laye
 from lightning_losses.callbacks.attention_observer import AttentionObserver
 from lightning_losses.callbacks.compiled import compiled_parts
 from lightning_losses.callbacks.monitor import Monitor
-from lightning_losses.callbacks.table import write_table
 from lightning_losses.metrics.onset import onset_step
 
 COLUMNS = ("step", "layer", "head", "entropy", "entropy_fraction", "lower_bound", "max_logit")
@@ -120,6 +119,7 @@ class AttentionEntropyMonitor(Monitor):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask for the folder; the answer is a broadcast, so all ranks ask."""
+        super().on_train_start(trainer, pl_module)
         self._folder = str(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
     def on_before_backward(
@@ -169,6 +169,7 @@ class AttentionEntropyMonitor(Monitor):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """The same: a step that was cut off must not stay observed."""
+        super().on_exception(trainer, pl_module, exception)
         self._pause(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -188,7 +189,14 @@ class AttentionEntropyMonitor(Monitor):
     def _write(self) -> None:
         rows, self._unwritten = self._unwritten, []
         if rows and self._folder and "://" not in self._folder:
-            write_table(Path(self._folder, f"{self.name.replace('/', '_')}.csv"), COLUMNS, rows, 1)
+            file = f"{self.name.replace('/', '_')}.csv"
+            self.save_table(Path(self._folder, file), COLUMNS, rows, 1)
+
+    def forget(self) -> None:
+        """A new training has a past of its own."""
+        super().forget()
+        self.table, self._unwritten, self._history, self._max_logits = [], [], {}, []
+        self.alarm.forget()
 
     # -- what --------------------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from lightning_losses.callbacks.epoch_reader import EpochReader
 from lightning_losses.callbacks.plain_logits import PLAIN_LOGITS, plain_logits
-from lightning_losses.callbacks.table import write_table
 from lightning_losses.metrics import StreamingCalibration
 from lightning_losses.metrics.classwise import ClasswiseCalibration
 
@@ -161,4 +160,4 @@ class CalibrationMonitor(EpochReader):
         if "://" in folder:
             self.say_once(f"reliability.csv is only written to a local folder, not to {folder}.")
             return
-        write_table(Path(folder, file), COLUMNS, self.table, key=2)
+        self.save_table(Path(folder, file), COLUMNS, self.table, key=2)

@@ -25,7 +25,9 @@ class DriftMonitor(EpochReader):
     The population stability index (nats) between the confidences of the first validation epoch and
     those of this one, over the tenths of the first. By the usual rule 0.1 is a small shift and 0.25
     a large one; chance alone gives about 18 / N for N rows on either side, which is taken off
-    before the comparison with ``threshold``. The first epoch itself logs nothing.
+    before the comparison with ``threshold``. The first epoch itself logs nothing, so that a
+    ModelCheckpoint or EarlyStopping on ``drift/psi`` finds no such key then: let it monitor another
+    one, or give this callback its reference first, by ``trainer.validate``.
 
     From a model that is still learning, drift is expected. What this is for: attach it to a trained
     model (or resume from its checkpoint, which holds the reference) and validate on data that keeps

@@ -108,7 +108,7 @@ class EntropyMonitor(ValidationGap):
         self.judge = Judge(rules, baseline_measurements, on_warning, on_critical)
         self._labelled = False  # as of the last step; log p cannot be had without a target
         self._last: dict[str, Tensor | float] = {}
-        self._marginal: tuple[LossRecord, Tensor | None] | None = None
+        self._marginal: tuple[Tensor, Tensor | None] | None = None
 
     @property
     def state_key(self) -> str:
@@ -135,8 +135,8 @@ class EntropyMonitor(ValidationGap):
     ) -> None:
         """Take the mean prediction while the head is still the one that predicted."""
         record = getattr(pl_module, "loss_record", None)
-        if self.due and isinstance(record, LossRecord) and record is not self._seen:
-            self._marginal = record, marginal_sums(record, self.max_rows)
+        if self.due and isinstance(record, LossRecord) and record.total is not self._seen:
+            self._marginal = record.total, marginal_sums(record, self.max_rows)
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Log one record's entropy; on several ranks every rank must come here."""
@@ -152,7 +152,7 @@ class EntropyMonitor(ValidationGap):
             return
         found, rows, bad = gathered(trainer, record, entropy, self.supervised)
         share = torch.full_like(rows, torch.nan)
-        same = kept is not None and kept[0] is record
+        same = kept is not None and kept[0] is record.total
         sums = kept[1] if kept and same else marginal_sums(record, self.max_rows)
         if sums is not None:
             of = marginal(sums, trainer, self._labelled and self.supervised)
@@ -177,6 +177,12 @@ class EntropyMonitor(ValidationGap):
             found["ratio"] = found["mean"] / self.judge.baseline.divisor
         found |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
         self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.rows, 1))
+
+    def forget(self) -> None:
+        """A new training has a baseline of its own."""
+        super().forget()
+        self.judge.forget()
+        self._labelled, self._last, self._marginal = False, {}, None
 
     # -- when waiting for the device costs nothing ------------------------------------------------
 

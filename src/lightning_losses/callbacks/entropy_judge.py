@@ -47,6 +47,12 @@ class Judge:
         """Whether so many wait that it is time to read them at any cost."""
         return len(self.waiting) >= MOST_WAITING
 
+    def forget(self) -> None:
+        """Begin as in a new training."""
+        self.baseline = Baseline(self.baseline.measurements)
+        self.rules.forget()
+        self.waiting, self.bad, self.told = [], 0, False
+
     def add(self, step: int, *values: Tensor) -> None:
         """A measurement: the fields of `Reading` after the first, 0-dim each."""
         like = values[0]

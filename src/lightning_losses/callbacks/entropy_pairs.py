@@ -74,6 +74,13 @@ class ValidationGap(Monitor):
         super().__init__(every_n_steps)
         self._validated: list[Tensor] | None = None
 
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no request with the objective, and no epoch half counted."""
+        super().on_exception(trainer, pl_module, exception)
+        self._validated = None
+
     def judge_gap(self, trainer: Trainer, gap: float) -> None:
         """Look at the gap of a validation epoch; every rank comes here."""
         raise NotImplementedError

@@ -106,6 +106,11 @@ class EntropyRules:
         """0 none, 1 warning, 2 critical."""
         return 2 if self.alarms["critical"].on else int(any(a.on for a in self.alarms.values()))
 
+    def forget(self) -> None:
+        """All alarms off."""
+        for alarm in self.alarms.values():
+            alarm.forget()
+
     def judge(self, reading: Reading, baseline: Baseline) -> Alert | None:
         """Move the alarms; the gravest that went off."""
         return (self._policy if self.mode == "policy" else self._supervised)(reading, baseline)

@@ -40,7 +40,12 @@ class Coefficient:
         if not (target > 0 and delta > 0):
             raise ValueError(f"target and delta must be positive, got {target} and {delta}.")
         self.target, self.delta, self.low, self.high = target, delta, low, high
-        self.value, self.entropy = initial, math.nan
+        self.initial = initial
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.value, self.entropy = self.initial, math.nan
 
     @property
     def applied(self) -> float:
@@ -132,6 +137,10 @@ class EntropyTarget(RecordReader):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are counted from here, or from where a checkpoint was taken."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.global_step == 0:  # a callback may have been in another training
+            self.coefficient.forget()
+            self._sums = torch.zeros(2)
         self._step = trainer.global_step
 
     def on_train_batch_start(
@@ -176,6 +185,13 @@ class EntropyTarget(RecordReader):
             on_epoch=False,
             batch_size=1,
         )
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """The same as in the end: Lightning calls no teardown then."""
+        super().on_exception(trainer, pl_module, exception)
+        self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the term back with the weight of the config."""

@@ -73,9 +73,3 @@ class EpochReader(RecordReader):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log this epoch."""
         self.report(trainer, pl_module, "test")
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave no request with the objective when a run is cut off within an epoch."""
-        self.watch(pl_module, False)

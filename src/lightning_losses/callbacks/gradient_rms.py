@@ -50,7 +50,7 @@ class GradientRmsMonitor(RecordReader):
     LightningModule, no Objective needed. Optimizers with an eps that keep the second moment in
     another way are measured by the gradient itself. Those without (SGD, Lion) are left out, which
     is said once. A tensor without any gradient so far, or whose gradients were all exactly 0, does
-    not count: no eps would move it.
+    not count: no eps would move it. Nor does one that is not finite.
 
     Args:
         every_n_steps: optimizer steps between measurements.
@@ -93,6 +93,10 @@ class GradientRmsMonitor(RecordReader):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are counted from here, or from where a checkpoint was taken."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.global_step == 0:  # a callback may have been in another training
+            self.alarm.forget()
+            self._measured, self._waiting = [], Waiting()
         self._step = trainer.global_step
         self._names = {id(p): name for name, p in pl_module.named_parameters()}
 
@@ -118,7 +122,7 @@ class GradientRmsMonitor(RecordReader):
         device = pl_module.device
         rms = torch.stack([scale.rms.to(device) for scale in scales])
         epsilon = torch.tensor([scale.epsilon for scale in scales], device=device)
-        counts = rms > 0
+        counts = (rms > 0) & rms.isfinite()
         near = counts & (rms < self.factor * epsilon)
         share = near.sum() / counts.sum().clamp(min=1)
         smallest = torch.where(counts, rms, torch.inf).amin()
@@ -198,6 +202,8 @@ def scale_of(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) ->
     if isinstance(square, Tensor):  # RMSprop and Adadelta correct nothing
         mean = square.float().mean()
         return mean.sqrt()
+    if "betas" in group and not state:
+        return None  # not stepped yet, as under a GradScaler that skips: its moments will come
     gradient = parameter.grad
     if gradient is None or gradient.layout is not torch.strided:
         return None

@@ -21,7 +21,6 @@ from lightning_losses.callbacks.epoch_reader import EpochReader
 from lightning_losses.callbacks.every_kth import EveryKth
 from lightning_losses.callbacks.feature_rows import kept_rows
 from lightning_losses.callbacks.matching import matching_modules
-from lightning_losses.callbacks.table import write_table
 from lightning_losses.metrics.ebab import layer_information
 
 COLUMNS = ("epoch", "layer", "itx", "ity")
@@ -158,7 +157,7 @@ class InformationPlaneMonitor(EpochReader):
         self.table = table
         if trainer.is_global_zero and folder and "://" not in folder:
             file = f"{self.name.replace('/', '_')}.csv"
-            write_table(Path(folder, file), COLUMNS, self.table, key=2)
+            self.save_table(Path(folder, file), COLUMNS, self.table, key=2)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -136,6 +136,13 @@ class LogitHealthMonitor(Monitor):
             found["onset_step"] = torch.tensor(self.onset)
         self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.rows, 1))
 
+    def forget(self) -> None:
+        """A new training has logits of its own."""
+        super().forget()
+        self.onset, self._sizes, self._last, self._waiting = None, [], {}, Waiting()
+        for alarm in self.alarms.values():
+            alarm.forget()
+
     # -- speaking ----------------------------------------------------------------------------------
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

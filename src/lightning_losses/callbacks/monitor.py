@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_losses.callbacks.table import write_table
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 
@@ -24,7 +27,9 @@ class RecordReader(Callback):
 
     def __init__(self) -> None:
         self._said: set[str] = set()
-        self._seen: LossRecord | None = None
+        # The total of the last record, which tells records apart and, unlike a record, is small.
+        self._seen: Tensor | None = None
+        self._anew = False  # whether tables of another run may lie where ours will
 
     def say_once(self, message: str) -> None:
         """A monitor that cannot measure says so, once, and never stops the run."""
@@ -48,15 +53,48 @@ class RecordReader(Callback):
         objective = self.objective(module)
         if objective is not None:
             objective.watch(self.state_key, *(self.watches if on else ()))
-        self._seen = getattr(module, "loss_record", None)
+        self.look_away(module)
+
+    def look_away(self, module: LightningModule) -> None:
+        """The record that there is now is not a new one."""
+        record = getattr(module, "loss_record", None)
+        self._seen = record.total if isinstance(record, LossRecord) else None
 
     def new_record(self, module: LightningModule) -> LossRecord | None:
         """The record of a `compute_loss` since the last look; None if there was no call."""
         record = getattr(module, "loss_record", None)
-        if not isinstance(record, LossRecord) or record is self._seen:
+        if not isinstance(record, LossRecord) or record.total is self._seen:
             return None
-        self._seen = record
+        self._seen = record.total
         return record
+
+    def save_table(
+        self, path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], key: int
+    ) -> None:
+        """`write_table` on rank zero; a file that cannot be written is no reason to stop."""
+        try:
+            whole = write_table(path, columns, rows, key, keep=not self._anew)
+        except (OSError, UnicodeError) as error:
+            self.say_once(
+                f"{path.name} cannot be written, so training goes on without it "
+                f"({type(error).__name__}: {error})."
+            )
+            return
+        self._anew = False
+        if not whole:
+            self.say_once(f"{path.name} held lines that are no rows of this table; they are gone.")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A training that is not resumed begins its tables anew."""
+        self._anew = trainer.global_step == 0
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no request with the objective when a run is cut off."""
+        objective = getattr(pl_module, "loss", None)
+        if isinstance(objective, Objective):
+            objective.watch(self.state_key)
 
 
 class Monitor(RecordReader):
@@ -77,6 +115,7 @@ class Monitor(RecordReader):
         self.every_n_steps = every_n_steps
         self.due = False
         self._measured_step = -1
+        self._steps: tuple[int | None, int] = (None, -1)  # the last two that differ
 
     @property
     def state_key(self) -> str:
@@ -91,12 +130,45 @@ class Monitor(RecordReader):
         """Log scalars; every rank must publish the same keys at the same step."""
         self.log_dict(values, on_step=True, on_epoch=False, batch_size=rows)
 
+    def reaches(self, step: int) -> bool:
+        """Whether there is a multiple of ``every_n_steps`` after the step before, up to this one.
+
+        Several optimizers take ``global_step`` ahead by more than 1 a batch, past multiples.
+        """
+        before, now = self._steps
+        if step != now:
+            before = now if 0 <= now < step else None
+            self._steps = before, step
+        if before is None:  # of what was before a checkpoint nothing is known
+            return step % self.every_n_steps == 0
+        return step // self.every_n_steps > before // self.every_n_steps
+
+    def forget(self) -> None:
+        """A new training begins: whatever an earlier one left is stale."""
+        self._measured_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A callback may have been in another training."""
+        super().on_train_start(trainer, pl_module)
+        self.due, self._steps = False, (None, -1)
+        if trainer.global_step == 0:
+            self.forget()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no request with the objective, and nothing to be measured later."""
+        super().on_exception(trainer, pl_module, exception)
+        self.due = False
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Decide whether the coming step is measured."""
         step = trainer.global_step
-        self.due = step % self.every_n_steps == 0 and step != self._measured_step
+        reached = self.reaches(step)
+        # One that was due and is still is a batch that the module has skipped.
+        self.due = self.due or (reached and step != self._measured_step)
         if self.due:
             self._measured_step = step
             self.watch(pl_module, True)

@@ -48,7 +48,8 @@ class StepRadiusMonitor(StepWatcher[Measured]):
     - ``step_radius/rho_dom``, ``step_radius/rho_var``: in the same units two larger lengths that
       are as safe, with the logits' change over the whole step as their direction: the smallest
       over rows of `lightning_losses.metrics.radius.rho_dom` and ``rho_var``. With so many classes
-      that 2^20 logits are few rows, the others count with ``rho_a``, which is smaller
+      that 2^20 logits are few rows, the others count with ``rho_a``, which is smaller. All three
+      are 0 where there is no such length: the update moved no measured logit (r = 0)
     - ``step_radius/descent``: for class targets, the certificate ``8 * -slope / mean spread^2``,
       where slope is the derivative of the measured rows' mean cross-entropy along that direction.
       It is the certified step in units of this one: above 1, that cross-entropy fell for certain;
@@ -120,15 +121,20 @@ class StepRadiusMonitor(StepWatcher[Measured]):
             own = {
                 "r": step.r,
                 "update_norm": step.update_norm,
-                "rho_a": step.update_norm / step.r,
-                "rho_dom": step.update_norm / step.r_dom,
-                "rho_var": step.update_norm / step.r_var,
+                "rho_a": radius(step.update_norm, step.r),
+                "rho_dom": radius(step.update_norm, step.r_dom),
+                "rho_var": radius(step.update_norm, step.r_var),
                 "descent": step.descent,
                 "noise_floor": step.noise_floor,
             }
             end = f"/{number}" if optimizers > 1 else ""
             values |= {f"{name}{end}": v for name, v in own.items() if v is not None}
         return {f"step_radius/{name}": value for name, value in values.items()}
+
+
+def radius(update_norm: Tensor, r: Tensor) -> Tensor:
+    """The length of an update with r = 1 in this direction; 0 where r is 0 and it has no end."""
+    return (update_norm / r).nan_to_num(0, 0, 0)
 
 
 class RadiusStep(MeasuredStep[Measured]):

@@ -68,7 +68,7 @@ class StepWatcher(Monitor, Generic[M]):
 
     def is_due(self, step: int) -> bool:
         """Whether the coming optimizer step is measured."""
-        return step % self.every_n_steps == 0 and step != self._measured_step
+        return self.reaches(step) and step != self._measured_step
 
     def state_dict(self) -> dict[str, Any]:
         return {"measured_step": self._measured_step, "disabled": self.disabled}
@@ -78,18 +78,21 @@ class StepWatcher(Monitor, Generic[M]):
         self.disabled = state_dict["disabled"]
 
     def forget(self) -> None:
-        """A new training begins: whatever an earlier one left is stale."""
-        self.disabled, self._measured_step = None, -1
+        super().forget()
+        self.disabled = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hook into the optimizers: only they know when parameters change."""
+        super().on_train_start(trainer, pl_module)
         self._replay = None
-        if trainer.global_step == 0:  # not resumed
-            self.forget()
         if has_probe_step(pl_module):
             self.disabled = None  # the remedy may have come after the checkpoint
         if isinstance(trainer.strategy, SHARDED):
             self._disable(f"{type(trainer.strategy).__name__} shards the parameters", remedy="")
+        strange = [o for o in trainer.optimizers if not isinstance(o, Optimizer)]
+        if strange and self.disabled is None:  # Lightning takes whatever can step
+            kind = type(strange[0]).__name__
+            self._disable(f"{kind} is no torch.optim.Optimizer, so it has no hooks", remedy="")
         if self.disabled is not None or self.objective(pl_module) is None:
             return
         for number, optimizer in enumerate(trainer.optimizers):
@@ -110,6 +113,7 @@ class StepWatcher(Monitor, Generic[M]):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Decide whether the coming step is measured; under accumulation, its last batch is."""
+        self._release(pl_module)  # from a batch that the module has skipped
         step = trainer.global_step
         self.due = bool(self._handles) and self.disabled is None and self.is_due(step)
         if not self.due:
@@ -157,6 +161,7 @@ class StepWatcher(Monitor, Generic[M]):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave the optimizers and the module as they were found."""
+        super().on_exception(trainer, pl_module, exception)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -68,7 +68,7 @@ class TermBalanceMonitor(Monitor):
 
     def watch(self, module: LightningModule, on: bool) -> None:
         """Ask the objective to show its next evaluation, or to show no more."""
-        self._seen = getattr(module, "loss_record", None)
+        self.look_away(module)
         objective = self.objective(module)
         if objective is None:
             return
@@ -142,6 +142,7 @@ class TermBalanceMonitor(Monitor):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave the objective as it was found."""
+        super().on_exception(trainer, pl_module, exception)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
