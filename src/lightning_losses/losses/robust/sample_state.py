@@ -39,7 +39,6 @@ class SampleState(nn.Module):
         self._step = 0
         self._written: list[tuple[Tensor, Tensor]] = []
         self.register_state_dict_pre_hook(_commit)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def read(self, index: Tensor, valid: Tensor, like: Tensor) -> Tensor:
         """The values of samples ``(N,)``, in the dtype of ``like``.
@@ -93,6 +92,10 @@ class SampleState(nn.Module):
                 f"write loss.KEY.num_samples={max(high + 1, n)} for indices that begin at 0."
             )
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+        self._written.clear()  # what the run before wrote is not of the one that is loaded
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampleState:
         # A precision plug-in casts every buffer; in bfloat16 small changes would round away.
         before = self.values
@@ -100,11 +103,6 @@ class SampleState(nn.Module):
         if self.values.element_size() < before.element_size():
             self.values = before.to(self.values.device)
         return self
-
-
-def _forget(module: Any, *_: Any) -> None:
-    """After a checkpoint was loaded: what the run before it wrote is not of this one."""
-    module._written.clear()
 
 
 def _commit(module: Any, *_: Any) -> None:

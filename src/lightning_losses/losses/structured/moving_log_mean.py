@@ -37,7 +37,6 @@ class MovingLogMean(nn.Module):
         self.register_buffer("pending", torch.tensor([-math.inf, 0.0]), persistent=False)
         self._step = 0
         self.register_state_dict_pre_hook(_commit)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def mixed(self, log_mean: Tensor) -> Tensor:
         """``log((1 - rate) u + rate m)`` for ``log m`` 0-dim, without writing it."""
@@ -69,6 +68,10 @@ class MovingLogMean(nn.Module):
         """Drop what was written and not yet read."""
         self.pending.copy_(self.pending.new_tensor([-math.inf, 0.0]))
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+        self.forget()  # what the run before wrote is not of the one that is loaded
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingLogMean:
         # A precision plug-in casts every buffer; in bfloat16 small changes would round away.
         value, pending = self.value, self.pending
@@ -76,11 +79,6 @@ class MovingLogMean(nn.Module):
         if self.value.element_size() < value.element_size():
             self.value, self.pending = (x.to(self.value.device) for x in (value, pending))
         return self
-
-
-def _forget(module: Any, *_: Any) -> None:
-    """After a checkpoint was loaded: what the run before it wrote is not of this one."""
-    module.forget()
 
 
 def _commit(module: Any, *_: Any) -> None:
