@@ -87,6 +87,7 @@ def inputs(
     real = "quantiles" in names or any(
         term.target_transform is not None for _, term in objective.named_terms()
     )
+    most = 2 if "logits_deep" in names else 3  # scores of two branches go with yes or no
     made = {
         "logits": lambda: normal(rows, classes),
         "logits_adv": lambda: normal(rows, classes),
@@ -95,7 +96,7 @@ def inputs(
         "target": lambda: (
             torch.rand(rows, generator=g, dtype=torch.float64) * 1.6 - 0.8
             if real
-            else torch.randint(classes, (rows,), generator=g) % 3 % max(classes, 1)
+            else torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
         ),
         "features": lambda: normal(rows, DIM),
         "attention": lambda: normal(rows, 2, 3, 3, grad=False).softmax(-1).requires_grad_(),

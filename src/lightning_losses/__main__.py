@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -59,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(push(options.project, options.charts)))
         else:
             print(write_report(options.runs, options.out))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; Python would complain at its own flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, ImportError) as error:
         print(f"lightning-losses: {error}", file=sys.stderr)
         return 2

@@ -202,6 +202,8 @@ class ScalingForecast(RecordReader):
 def _steps_left(trainer: Trainer, done: int, late: int) -> float:
     """Optimizer steps (batches, in manual optimisation) up to the planned end; inf without one."""
     total = float(trainer.estimated_stepping_batches)
+    if total < 0:  # a data set that does not know its size, and no max_steps
+        return math.inf
     module = trainer.lightning_module
     if not module.automatic_optimization and 0 < trainer.max_steps <= total:
         total = trainer.max_steps * done / max(trainer.global_step - late, 1)  # steps to a batch
