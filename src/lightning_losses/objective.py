@@ -75,6 +75,9 @@ class Objective(nn.Module):
         # Kernels upcast hidden states and logits block by block; losses get whole tensors upcast.
         read = frozenset[str]().union(*(term.read for _, term in self.named_terms()))
         self._upcast = read - {"hidden", "head_weight", "head_bias", "input"}
+        said = [term.class_target for _, term in self.named_terms()]
+        self._names_class = any(said) or all(answer is None for answer in said)
+        self._asks_log_prob = any("log_prob" in term.statistics for _, term in self.named_terms())
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
         self._shown: dict[str, Inspector] = {}
@@ -201,10 +204,8 @@ class Objective(nn.Module):
 
     def _class_target(self, logits: Tensor | None) -> bool:
         """Whether some term takes an integer target for a column of the logits, or none has one."""
-        said = [term.class_target for _, term in self.named_terms()]
-        if logits is not None and logits.ndim == 2 and logits.shape[1] == 1:  # a binary score
-            return any("log_prob" in term.statistics for _, term in self.named_terms())
-        return any(said) or not any(answer is not None for answer in said)
+        binary = logits is not None and logits.ndim == 2 and logits.shape[1] == 1
+        return self._asks_log_prob if binary else self._names_class
 
     def _evaluate(self, batch: Batch, normalizer: float | Tensor | None) -> LossRecord:
         fused = self._fused_terms(batch)
