@@ -138,22 +138,20 @@ def by_chunks(passes: Passes) -> Route:
             stop = start + chunk.source.shape[0]
             part = {name: value[start:stop] for name, value in stats.items()}
             z = passes.logits(chunk, z)
-            into.add(chunk, passes.gradient(z, chunk, part, cut(k, start, stop), into.head_bias))
+            into.add(chunk, passes.gradient(z, chunk, part, k.rows(start, stop), into.head_bias))
             start = stop
         return into.result()
 
     return Route(forward, backward)
 
 
-def cut(k: Coefficients, start: int, stop: int) -> Coefficients:
-    """The coefficients of some of the rows."""
-    return Coefficients(*(None if x is None else x[start:stop] for x in k))
-
-
-def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
-    """Statistics of a chunk from `chunk_logits`, which are only read."""
+def chunk_statistics(
+    raw: Tensor, chunk: Problem, want: frozenset[str], spend: bool = False
+) -> dict[str, Tensor]:
+    """Statistics of a chunk from `chunk_logits`: only read, or with `spend` exponentiated."""
     parts = [
-        block_statistics(block_logits(z, rows), rows.target, want) for z, rows in blocks(raw, chunk)
+        block_statistics(block_logits(z, rows), rows.target, want, spend)
+        for z, rows in blocks(raw, chunk)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -168,9 +166,7 @@ def logits_to_gradient(
     """Overwrite `chunk_logits` with the gradient with respect to ``hidden W^T``."""
     if chunk.logits is not None:  # the caller's
         raw = raw.clone(memory_format=torch.contiguous_format)
-    start = 0
-    for z, rows in blocks(raw, chunk):
-        stop = start + z.shape[0]
+    for z, rows, own, factors in block_parts(raw, chunk, stats, k):
         dz = block_logits(z, rows)
         # tanh' = 1 - tanh^2, from the capped logits, which the next step overwrites.
         square = None
@@ -178,17 +174,13 @@ def logits_to_gradient(
             square = dz.square()
             if rows.temperature is not None:
                 square.mul_(rows.temperature[:, None].square())
-        prediction = stats["prediction"][start:stop] if "prediction" in stats else None
-        dz = block_gradient_(
-            dz, stats["logsumexp"][start:stop], cut(k, start, stop), rows.target, prediction
-        )
+        dz = block_gradient_(dz, own["logsumexp"], factors, rows.target, own.get("prediction"))
         if square is not None:
             assert rows.softcap is not None
             dz.addcmul_(dz, square, value=-1 / rows.softcap**2)
         undress_(dz, rows, bias_grad)
         if dz is not z:
             z.copy_(dz)
-        start = stop
     return raw
 
 
@@ -233,6 +225,18 @@ def blocks(z: Tensor, chunk: Problem) -> Iterator[tuple[Tensor, Problem]]:
     for start in range(0, max(n, 1), size):
         stop = min(start + size, n)
         yield z[start:stop], chunk.rows(start, stop)
+
+
+def block_parts(
+    raw: Tensor, chunk: Problem, stats: dict[str, Tensor], k: Coefficients
+) -> Iterator[tuple[Tensor, Problem, dict[str, Tensor], Coefficients]]:
+    """`blocks` of a chunk, each with its rows of the statistics and the coefficients."""
+    start = 0
+    for z, rows in blocks(raw, chunk):
+        stop = start + z.shape[0]
+        own = {name: value[start:stop] for name, value in stats.items()}
+        yield z, rows, own, k.rows(start, stop)
+        start = stop
 
 
 def chunk_logits(chunk: Problem, used: Tensor | None) -> Tensor:

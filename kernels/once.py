@@ -9,12 +9,20 @@ slope of a soft-cap needs z, also where that exponential is 0: there the passes 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from .chunked import TORCH, Passes, blocks, chunk_logits, chunk_rows, cut, finished, undress_
+from .chunked import (
+    TORCH,
+    Passes,
+    block_parts,
+    chunk_logits,
+    chunk_rows,
+    chunk_statistics,
+    finished,
+    undress_,
+)
 from .problem import Problem
-from .row_math import Coefficients, block_statistics, exponentials_to_gradient_
+from .row_math import Coefficients, exponentials_to_gradient_
 
 
 def torch_passes(problem: Problem) -> Passes:
@@ -24,9 +32,7 @@ def torch_passes(problem: Problem) -> Passes:
 
 def _statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
     """Statistics of a chunk of finished logits, which become exponentials."""
-    want |= {"confidence"}
-    parts = [block_statistics(z, rows.target, want, spend=True) for z, rows in blocks(raw, chunk)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return chunk_statistics(raw, chunk, want | {"confidence"}, spend=True)
 
 
 def _gradient(
@@ -37,19 +43,10 @@ def _gradient(
     bias_grad: Tensor | None,
 ) -> Tensor:
     """Overwrite the exponentials with the gradient with respect to ``hidden W^T``."""
-    start = 0
-    for e, rows in blocks(raw, chunk):
-        own = slice(start, start + len(e))
-        dz = exponentials_to_gradient_(
-            e,
-            stats["logsumexp"][own],
-            stats["confidence"][own],
-            cut(k, own.start, own.stop),
-            rows.target,
-            stats["prediction"][own] if k.f is not None else None,
-        )
+    for e, rows, own, factors in block_parts(raw, chunk, stats, k):
+        sums = own["logsumexp"], own["confidence"]
+        dz = exponentials_to_gradient_(e, *sums, factors, rows.target, own.get("prediction"))
         undress_(dz, rows, bias_grad)
-        start = own.stop
     return raw
 
 

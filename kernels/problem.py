@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -73,30 +74,22 @@ class Problem(NamedTuple):
 
     def rows(self, start: int, stop: int) -> Problem:
         """The same problem for rows start to stop, as views."""
-
-        def cut(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[start:stop]
-
-        return self._replace(
-            logits=cut(self.logits),
-            hidden=cut(self.hidden),
-            target=cut(self.target),
-            valid=cut(self.valid),
-            temperature=cut(self.temperature),
-        )
+        return self._of_rows(lambda tensor: tensor[start:stop])
 
     def take(self, rows: Tensor) -> Problem:
         """The same problem for these rows ``(n,)`` int64, in this order, as copies with graph."""
+        return self._of_rows(lambda tensor: tensor.index_select(0, rows))
 
-        def pick(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.index_select(0, rows)
+    def _of_rows(self, pick: Callable[[Tensor], Tensor]) -> Problem:
+        def some(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else pick(tensor)
 
         return self._replace(
-            logits=pick(self.logits),
-            hidden=pick(self.hidden),
-            target=pick(self.target),
-            valid=pick(self.valid),
-            temperature=pick(self.temperature),
+            logits=some(self.logits),
+            hidden=some(self.hidden),
+            target=some(self.target),
+            valid=some(self.valid),
+            temperature=some(self.temperature),
         )
 
     def states(self) -> Tensor:

@@ -33,6 +33,10 @@ class Coefficients(NamedTuple):
     e: Tensor | None  # everywhere
     f: Tensor | None  # at the argmax
 
+    def rows(self, start: int, stop: int) -> Coefficients:
+        """The coefficients of some of the rows."""
+        return Coefficients(*(None if x is None else x[start:stop] for x in self))
+
 
 def coefficients(
     grads: Grads, stats: dict[str, Tensor], mass: Tensor | None, classes: int

@@ -19,6 +19,7 @@ from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, Logit
 from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal, OrthogonalProjection
 from lightning_losses.targets import HLGauss
 from lightning_losses.weighting import KLDRO
+from tests.harness import train
 
 Z = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(4)
@@ -103,14 +104,19 @@ def test_weights_are_finite() -> None:
 
 
 class Module(LossMixin, L.LightningModule):
-    def __init__(self, loss: Objective, outputs: int) -> None:
+    def __init__(self, loss: Objective, outputs: int, top: int) -> None:
         super().__init__()
-        self.net, self.loss = nn.Linear(3, outputs), loss
+        self.net, self.loss, self.top = nn.Linear(3, outputs), loss, top
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         return self.compute_loss(logits=self.net(batch[0]), target=batch[1])
 
     validation_step = training_step
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(torch.randn(32, 3), torch.arange(32) % self.top), 16)
+
+    val_dataloader = train_dataloader
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -128,22 +134,13 @@ def test_monitors_do_not_take_every_integer_for_a_class(
     if key == "hl_gauss":
         bins = HLGauss(0.0, 100.0, 51)
         loss = Objective({"ages": Term(CrossEntropy(), target_transform=bins)})
-    g = torch.Generator().manual_seed(0)
-    data = TensorDataset(torch.randn(32, 3, generator=g), torch.arange(32) % top)
-    monitors: list[Any] = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1)]
-    trainer = L.Trainer(
+    monitors = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1)]
+    run = train(
+        lambda: Module(loss, outputs, top),
+        [*monitors, CalibrationMonitor()],
         default_root_dir=tmp_path,
-        max_steps=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*monitors, CalibrationMonitor()],
     )
-    loader = DataLoader(data, 16)
-    trainer.fit(Module(loss, outputs), loader, loader)
-    assert trainer.global_step == 2
+    assert run.trainer.global_step == 2
 
 
 def test_nan_logits_beside_a_top_level_are_not_blamed_on_the_target() -> None:

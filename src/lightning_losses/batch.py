@@ -156,7 +156,7 @@ def _same_classes(tensors: dict[str, Any]) -> None:
         other = tensors.get(name)
         if logits is None or other is None or other.shape == logits.shape:
             continue
-        if name == "logits_adv" or other.ndim != logits.ndim or 1 in (*other.shape[1:],):
+        if name == "logits_adv" or other.ndim != logits.ndim or 1 in other.shape[1:]:
             raise _mismatch(name, tuple(other.shape), f"{tuple(logits.shape)}")
 
 

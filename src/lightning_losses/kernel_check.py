@@ -46,7 +46,7 @@ def sensible(case: Case) -> bool:
     has = case.get
     if has("given") == "logits" and has("bias", False) is not False:
         return False
-    if has("target") == "soft" and str(has("count", "all rows")) != "all rows":
+    if has("target") == "soft" and has("count", "all rows") != "all rows":
         return False  # only class indices say that a row does not count
     return not (has("bias") == "a class masked by it" and has("classes") == 1)
 
@@ -54,12 +54,12 @@ def sensible(case: Case) -> bool:
 def cases() -> list[Case]:
     """Few cases in which every sensible pair of values of two options occurs."""
     values = [(name, value) for name, options in OPTIONS.items() for value in options]
-    pairs = [
+    missing = [
         (a, b)
         for a, b in itertools.combinations(values, 2)
         if a[0] != b[0] and sensible(dict([a, b]))
     ]
-    missing, found = list(pairs), []
+    found = []
     while missing:
         case: Case = dict(missing[0])
         for name, options in OPTIONS.items():

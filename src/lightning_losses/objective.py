@@ -168,8 +168,7 @@ class Objective(nn.Module):
         Never by the one pass that forms the gradient of the sum. Parts that keep a state from call
         to call are moved by this as by any evaluation.
         """
-        batch_of = (batch, self.reduction, normalizer, self.kernel)
-        evaluation = Evaluation(*batch_of, {}, self._class_target(batch.tensors.get("logits")))
+        evaluation = self._evaluation(batch, normalizer, {})
         terms = dict(self.named_terms())
         evaluation.add(terms)
         return dict(zip(terms, evaluation.parts, strict=True))
@@ -207,13 +206,19 @@ class Objective(nn.Module):
         binary = logits is not None and logits.ndim == 2 and logits.shape[1] == 1
         return self._asks_log_prob if binary else self._names_class
 
+    def _evaluation(
+        self,
+        batch: Batch,
+        normalizer: float | Tensor | None,
+        watched: Mapping[str, frozenset[str]],
+    ) -> Evaluation:
+        by_class = self._class_target(batch.tensors.get("logits"))
+        return Evaluation(batch, self.reduction, normalizer, self.kernel, watched, by_class)
+
     def _evaluate(self, batch: Batch, normalizer: float | Tensor | None) -> LossRecord:
         fused = self._fused_terms(batch)
         rest = {name: term for name, term in self.named_terms() if name not in fused}
-        batch_of = (batch, self.reduction, normalizer, self.kernel)
-        evaluation = Evaluation(
-            *batch_of, self._watched, self._class_target(batch.tensors.get("logits"))
-        )
+        evaluation = self._evaluation(batch, normalizer, self._watched)
         if fused:
             evaluation.add_fused(fused)
         evaluation.add(rest)

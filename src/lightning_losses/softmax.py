@@ -222,8 +222,6 @@ def make_problem(
             target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
         if temperature is not None:
             temperature = torch.where(valid, temperature, 1)
-    if class_range is None and target is not None and target.ndim == 1:
-        require_classes(target, logits, head_weight)
     options = softcap, logit_scale, class_range, max_valid
     return Problem(logits, hidden, head_weight, head_bias, target, valid, temperature, *options)
 
@@ -241,6 +239,7 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         if problem.class_range is not None:
             found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
             return finish(found, problem.valid)
+        require_classes(problem.target, problem.classes)
         module = kernel_module(kernel, problem)
         counted, rows = (problem, None) if module is reference else compact(problem)
         found = finish(module.statistics(counted, want), counted.valid)
@@ -263,6 +262,7 @@ def row_fused(
         return row_function(finish(stats, None), rows)
 
     with torch.autocast(problem.source.device.type, enabled=False):
+        require_classes(problem.target, problem.classes)
         counted, kept = compact(problem)
         if kept is not None:
             rows = {name: row.index_select(0, kept) for name, row in rows.items()}

@@ -138,10 +138,12 @@ class EntropyTarget(RecordReader):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are counted from here, or from where a checkpoint was taken."""
         super().on_train_start(trainer, pl_module)
-        if trainer.global_step == 0:  # a callback may have been in another training
-            self.coefficient.forget()
-            self._sums = torch.zeros(2)
         self._step = trainer.global_step
+
+    def forget(self) -> None:
+        super().forget()
+        self.coefficient.forget()
+        self._sums = torch.zeros(2)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -94,11 +94,13 @@ class GradientRmsMonitor(RecordReader):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are counted from here, or from where a checkpoint was taken."""
         super().on_train_start(trainer, pl_module)
-        if trainer.global_step == 0:  # a callback may have been in another training
-            self.alarm.forget()
-            self._measured, self._waiting = [], Waiting()
         self._step = trainer.global_step
         self._names = {id(p): name for name, p in pl_module.named_parameters()}
+
+    def forget(self) -> None:
+        super().forget()
+        self.alarm.forget()
+        self._measured, self._waiting = [], Waiting()
 
     @torch.no_grad()
     def on_train_batch_end(

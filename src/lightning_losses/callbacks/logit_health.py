@@ -8,13 +8,13 @@ import math
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.alarm import Alarm
 from lightning_losses.callbacks.announce import Action, announce, check_action
 from lightning_losses.callbacks.monitor import Monitor
+from lightning_losses.callbacks.planned_steps import planned_steps
 from lightning_losses.callbacks.waiting import Waiting
 from lightning_losses.metrics.onset import FEWEST, onset_step
 from lightning_losses.record import LossRecord
@@ -234,12 +234,3 @@ def tell(stats: SoftmaxStats) -> Tensor:
         [part.to(log_z.dtype).sum() for part in sums]
         + [torch.cat([torch.where(use, part, -math.inf), none]).amax() for part in maxima]
     )
-
-
-def planned_steps(trainer: Trainer) -> float:
-    """Optimizer steps of the whole training; inf where nobody knows."""
-    try:
-        steps = float(trainer.estimated_stepping_batches)
-    except MisconfigurationException:  # accumulation that changes from epoch to epoch
-        return math.inf
-    return steps if steps >= 0 else math.inf

@@ -85,8 +85,13 @@ class RecordReader(Callback):
             self.say_once(f"{path.name} held lines that are no rows of this table; they are gone.")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A training that is not resumed begins its tables anew."""
+        """A training that is not resumed begins anew: a callback may have been in another one."""
         self._anew = trainer.global_step == 0
+        if self._anew:
+            self.forget()
+
+    def forget(self) -> None:
+        """A new training begins: whatever an earlier one left is stale."""
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -144,15 +149,13 @@ class Monitor(RecordReader):
         return step // self.every_n_steps > before // self.every_n_steps
 
     def forget(self) -> None:
-        """A new training begins: whatever an earlier one left is stale."""
+        super().forget()
         self._measured_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A callback may have been in another training."""
+        """No step of this training was seen yet."""
         super().on_train_start(trainer, pl_module)
         self.due, self._steps = False, (None, -1)
-        if trainer.global_step == 0:
-            self.forget()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_losses.callbacks.loss_curve import LossCurve
 from lightning_losses.callbacks.monitor import RecordReader
 from lightning_losses.callbacks.planned_rates import Unplanned, planned_rates, rate_of
+from lightning_losses.callbacks.planned_steps import planned_steps
 from lightning_losses.metrics.annealing import DECAY
 from lightning_losses.metrics.scaling_law import Forecast, forecast, refused
 
@@ -79,13 +80,16 @@ class ScalingForecast(RecordReader):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the curve of a checkpoint, or begin one."""
+        super().on_train_start(trainer, pl_module)
         self._plan = []
-        if trainer.global_step == 0:
-            self.curve, self.forecast = LossCurve(self.every_n_steps, self.decay), None
-            self._fitted, self._late = -1, 0
-        elif self.curve.sums.steps == 0:
+        if self.curve.sums.steps == 0:
             self._late = trainer.global_step
         self.watch(pl_module, True)
+
+    def forget(self) -> None:
+        super().forget()
+        self.curve, self.forecast = LossCurve(self.every_n_steps, self.decay), None
+        self._fitted, self._late = -1, 0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -201,9 +205,7 @@ class ScalingForecast(RecordReader):
 
 def _steps_left(trainer: Trainer, done: int, late: int) -> float:
     """Optimizer steps (batches, in manual optimisation) up to the planned end; inf without one."""
-    total = float(trainer.estimated_stepping_batches)
-    if total < 0:  # a data set that does not know its size, and no max_steps
-        return math.inf
+    total = planned_steps(trainer)
     module = trainer.lightning_module
     if not module.automatic_optimization and 0 < trainer.max_steps <= total:
         total = trainer.max_steps * done / max(trainer.global_step - late, 1)  # steps to a batch
