@@ -21,7 +21,7 @@ gpu: SHELL := /bin/bash -o pipefail
 gpu:
 	$(BIN)/python -m lightning_losses check --device cuda
 	$(BIN)/pytest -m gpu
-	$(BIN)/pytest tests/test_kernels_triton.py
+	$(BIN)/pytest tests/kernels/test_triton.py
 	$(BIN)/python benchmarks/linear_ce.py --device cuda | tee benchmarks/results/linear_ce_cuda.txt
 
 # The README's picture.

@@ -25,9 +25,10 @@ if os.environ.pop("TRITON_INTERPRET", None):
 
 import triton
 from aot_configs import Config, configs
-from lightning_losses.kernels.choose import TARGETS
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+from lightning_losses.kernels.triton.tiles import TARGETS
 
 GPU = {
     "sm_80": GPUTarget("cuda", 80, 32),

@@ -7,7 +7,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from lightning_losses.kernels.choose import (
+from lightning_losses.kernels.eager.spread import Part
+from lightning_losses.kernels.study.softmax_passes_triton import online_rows, two_pass_rows
+from lightning_losses.kernels.triton.lean_backward_kernels import slab_gradient
+from lightning_losses.kernels.triton.lean_forward_kernels import (
+    merge_spans,
+    span_statistics,
+    target_logits,
+)
+from lightning_losses.kernels.triton.lean_forward_op import MERGE_ROWS, TARGET_DEPTH, TARGET_ROWS
+from lightning_losses.kernels.triton.row_kernels import row_gradient, row_statistics
+from lightning_losses.kernels.triton.spread import span_spread
+from lightning_losses.kernels.triton.tiles import (
     COPY_ENGINE,
     GROUP,
     Tile,
@@ -15,13 +26,6 @@ from lightning_losses.kernels.choose import (
     forward_tile,
     spread_tile,
 )
-from lightning_losses.kernels.lean_backward import slab_gradient
-from lightning_losses.kernels.lean_forward import merge_spans, span_statistics, target_logits
-from lightning_losses.kernels.lean_forward_op import MERGE_ROWS, TARGET_DEPTH, TARGET_ROWS
-from lightning_losses.kernels.spread import Part
-from lightning_losses.kernels.triton_rows import row_gradient, row_statistics
-from lightning_losses.kernels.triton_spread import span_spread
-from lightning_losses.kernels.triton_two_pass import online_rows, two_pass_rows
 
 STATISTICS = ("log_prob", "entropy", "mean", "collision", "confidence", "prediction")
 WANTS = {"lse": (), "ce": ("log_prob",), "+entropy": ("log_prob", "entropy"), "all": STATISTICS}

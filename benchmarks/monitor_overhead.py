@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossMixin, build_objective
-from lightning_losses.catalogue import keys
+from lightning_losses.config.catalogue import keys
 
 EVERY = 5
 CONTROLLERS = ("entropy_target", "perp_grad", "step_radius_controller")

@@ -17,8 +17,9 @@ from __future__ import annotations
 import argparse
 
 import torch
-from lightning_losses.kernels.choose import fast_chunk_rows, slab_classes
+
 from lightning_losses.kernels.problem import Problem
+from lightning_losses.kernels.triton.tiles import fast_chunk_rows, slab_classes
 
 SHAPES = [(4096, 4096, 128256), (8192, 4096, 128256), (8192, 2304, 256000), (16384, 1024, 50304)]
 #: Products of 2 N D V operations each, forward and backward together.

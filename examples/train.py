@@ -20,8 +20,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_losses import build_objective
-from lightning_losses.dashboard.picture import training_picture
-from lightning_losses.dashboard.report import write_report
+from lightning_losses.dashboard.charts.picture import training_picture
+from lightning_losses.dashboard.report.write import write_report
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -16,10 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import chunked, merge
-from .chunked import Route
+from . import partial as merge
 from .class_range import ClassRange
-from .merge import Partial
+from .eager import chunked
+from .eager.chunked import Route
+from .partial import Partial
 from .problem import Problem
 from .row_math import Coefficients
 
@@ -55,7 +56,7 @@ def statistics(
         _check_target(problem.target, problem.class_range)
     route = BY_CHUNKS
     if kernel == "triton" and problem.logits is None:
-        from . import triton_lean
+        from .triton import lean as triton_lean
 
         route = across_ranks(triton_lean.partials, triton_lean.LEAN)
     return chunked.statistics(problem, want, route)

@@ -27,8 +27,8 @@ from study import Claim, Options, Scores, loss_config, options, write
 from torch import Tensor, nn
 
 from lightning_losses import build_objective
-from lightning_losses.build import compose_losses
-from lightning_losses.callbacks.entropy_target import Coefficient
+from lightning_losses.callbacks.controllers.entropy_target import Coefficient
+from lightning_losses.config.build import compose_losses
 from lightning_losses.losses.policy.advantage import grpo_advantage
 
 PROMPTS, ANSWERS, RIGHT, HALF, GROUP, PASSES, PARTS = 32, 20, 4, 4, 8, 3, 4

@@ -23,7 +23,7 @@ from study import Claim, Options, Scores, accuracy, options, write
 from torch import Tensor, nn
 
 from lightning_losses import build_objective
-from lightning_losses.callbacks.perp_grad import perpendicular_gradient
+from lightning_losses.callbacks.controllers.perp_grad import perpendicular_gradient
 
 MODULUS, SHARE, WIDTH, EVERY = 31, 0.6, 128, 20
 WIDE = "ce, float64"

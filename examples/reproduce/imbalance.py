@@ -29,7 +29,7 @@ from study import (
 from torch import Tensor
 
 from lightning_losses import Objective, build_objective
-from lightning_losses.build import compose_losses
+from lightning_losses.config.build import compose_losses
 
 LARGEST, RATIO, CLASSES, BATCH = 100, 100, 10, 128
 WARM, BY_ROW = "ce, then anyloss", "dice, style=paper"

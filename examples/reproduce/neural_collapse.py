@@ -21,8 +21,8 @@ from study import Claim, Digits, Options, Scores, accuracy, digits, fit, mlp, op
 from torch import nn
 
 from lightning_losses import build_objective
-from lightning_losses.metrics.class_moments import nearest_centre
-from lightning_losses.metrics.neural_collapse import NeuralCollapse
+from lightning_losses.metrics.representation.class_moments import nearest_centre
+from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
 
 DECAY, FEW = 5e-4, 0.01
 METHODS = ("ce", "label_smoothing", "brier")

@@ -26,7 +26,7 @@ from torch.func import functional_call, jvp
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_losses.metrics.radius import rho_a
+from lightning_losses.metrics.step_radius.bounds import rho_a
 
 GRID = [10 ** (k / 10) for k in range(-15, 26)]  # r from 0.03 to 316
 DIRECTIONS = ("descent", "random")

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from lightning_losses import Objective
-from lightning_losses.build import compose_losses
+from lightning_losses.config.build import compose_losses
 
 Scores = dict[str, dict[str, list[float]]]
 Named = Callable[[nn.Module, Tensor, Tensor], dict[str, Any]]

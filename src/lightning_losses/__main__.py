@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_losses.build import build_objective
-from lightning_losses.catalogue import GROUPS, find, keys, summary, target_class, yaml_text
-from lightning_losses.dashboard.push import push
-from lightning_losses.dashboard.report import write_report
+from lightning_losses.config.build import build_objective
+from lightning_losses.config.catalogue import GROUPS, find, keys, summary, target_class, yaml_text
+from lightning_losses.dashboard.report.write import write_report
+from lightning_losses.dashboard.wandb_ui.push import push
 from lightning_losses.kernel_check import check
 from lightning_losses.named_tensors import NAMED_TENSORS, describe
 from lightning_losses.softmax import STATISTICS, describe_kernel

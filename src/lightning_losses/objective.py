@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.batch import Batch, prepare
-from lightning_losses.checks import explain
-from lightning_losses.evaluation import REDUCTIONS, Evaluation
+from lightning_losses.evaluation.rows import Batch, prepare
+from lightning_losses.evaluation.terms import REDUCTIONS, Evaluation
+from lightning_losses.evaluation.validation import (
+    explain,
+    refuse_half_dressed,
+    refuse_target,
+    refuse_unread,
+)
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.record import LossRecord
-from lightning_losses.refusals import refuse_half_dressed, refuse_target, refuse_unread
-from lightning_losses.routing import missing_tensor
 from lightning_losses.softmax import KERNELS, STATISTICS, TWO_PASSES, in_autocast_dtype
-from lightning_losses.term import Term
+from lightning_losses.term import Term, missing_tensor
 
 #: See `Objective.show`.
 Inspector = Callable[[Mapping[str, Any], Batch, "float | Tensor | None"], None]

@@ -4,17 +4,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 import pytest
-
-# --import-mode=importlib puts no folder on the path, and the harness is not a distribution.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from adapters import ADAPTERS
 from golden_harness.cases import Case, read
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_losses.losses.vectors import unit
+from lightning_losses.losses.shared.rows_math import unit
 
 #: Differences of a block of classes at a time: (rows, classes, D) beyond this is never held.
 BLOCK = 2**24

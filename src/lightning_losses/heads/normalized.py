@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import unit
+from lightning_losses.losses.shared.rows_math import unit
 
 
 class NormalizedHead(nn.Module):

@@ -18,13 +18,26 @@ from lightning_losses.losses.classification.smooth_adversarial import SmoothAdve
 from lightning_losses.losses.classification.spherical_family import SphericalSoftmax, TaylorSoftmax
 from lightning_losses.losses.classification.spherical_z import SphericalZ
 from lightning_losses.losses.classification.stablemax import StableMax
+from lightning_losses.losses.combinatorial.inter_variable_contrastive import (
+    InterVariableContrastive,
+)
+from lightning_losses.losses.density.compositional_nll import CompositionalNLL
+from lightning_losses.losses.density.marginalization import MarginalizationConsistency
+from lightning_losses.losses.density.noise_contrastive import NoiseContrastive
 from lightning_losses.losses.distillation.adaptive_alpha import AdaptiveAlphaDivergence
 from lightning_losses.losses.distillation.distilled_ce import DistilledCrossEntropy
+from lightning_losses.losses.distillation.f_divergence import FDivergence
 from lightning_losses.losses.distillation.kd import KnowledgeDistillation
 from lightning_losses.losses.imbalance.anyloss import AnyLoss
 from lightning_losses.losses.imbalance.class_balanced import ClassBalanced
 from lightning_losses.losses.imbalance.dice import Dice
 from lightning_losses.losses.imbalance.logit_adjustment import LogitAdjustment
+from lightning_losses.losses.information.cauchy_schwarz import (
+    CSDivergence,
+    CSMutualInformation,
+    KdeKL,
+)
+from lightning_losses.losses.information.distance_covariance import DistanceCovariance
 from lightning_losses.losses.metric.multi_similarity import MultiSimilarity
 from lightning_losses.losses.ordinal.c51 import CategoricalTD
 from lightning_losses.losses.ordinal.coral import Coral
@@ -36,6 +49,10 @@ from lightning_losses.losses.ordinal.squared_error import SquaredError
 from lightning_losses.losses.policy.clip_cov import ClipCov
 from lightning_losses.losses.policy.kl_cov import KLCov
 from lightning_losses.losses.policy.ppo_clip import PPOClip
+from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
+from lightning_losses.losses.recommender.personal_loss import PersonalLoss
+from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
+from lightning_losses.losses.recommender.tri_bce import TriBCE
 from lightning_losses.losses.robust.aldr_kl import AdaptiveLDRKL
 from lightning_losses.losses.robust.asymmetric import AsymmetricGCE, AsymmetricUnhinged
 from lightning_losses.losses.robust.bootstrapping import Bootstrapping
@@ -56,24 +73,9 @@ from lightning_losses.losses.segmentation.sinkhorn import SinkhornDivergence
 from lightning_losses.losses.segmentation.skeleton_recall import SkeletonRecall
 from lightning_losses.losses.segmentation.soft_cldice import SoftClDice
 from lightning_losses.losses.segmentation.tversky import Tversky
-from lightning_losses.losses.structured.aggregate_responses import AggregateResponses
-from lightning_losses.losses.structured.cauchy_schwarz import (
-    CSDivergence,
-    CSMutualInformation,
-    KdeKL,
-)
-from lightning_losses.losses.structured.compositional_nll import CompositionalNLL
-from lightning_losses.losses.structured.concept_bottleneck import ConceptBottleneckGumbel
-from lightning_losses.losses.structured.distance_covariance import DistanceCovariance
-from lightning_losses.losses.structured.f_divergence import FDivergence
-from lightning_losses.losses.structured.inter_variable_contrastive import InterVariableContrastive
-from lightning_losses.losses.structured.ips_bce import IPSBinaryCrossEntropy
-from lightning_losses.losses.structured.llp_proportion import LabelProportion
-from lightning_losses.losses.structured.marginalization import MarginalizationConsistency
-from lightning_losses.losses.structured.noise_contrastive import NoiseContrastive
-from lightning_losses.losses.structured.personal_loss import PersonalLoss
-from lightning_losses.losses.structured.profit_aware_bce import ProfitAwareBCE
-from lightning_losses.losses.structured.tri_bce import TriBCE
+from lightning_losses.losses.weak_labels.aggregate_responses import AggregateResponses
+from lightning_losses.losses.weak_labels.concept_bottleneck import ConceptBottleneckGumbel
+from lightning_losses.losses.weak_labels.llp_proportion import LabelProportion
 
 __all__ = [
     "LDRKL",

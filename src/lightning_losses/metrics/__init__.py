@@ -2,22 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics that stream: torchmetrics classes whose memory does not grow with the data."""
 
-from lightning_losses.metrics.attention import attention_entropy
-from lightning_losses.metrics.attention_bound import entropy_lower_bound
-from lightning_losses.metrics.calibration import StreamingCalibration, TopLabel, top_label
-from lightning_losses.metrics.classwise import ClasswiseCalibration
-from lightning_losses.metrics.ebab import layer_information
-from lightning_losses.metrics.exact_radius import exact_radius
-from lightning_losses.metrics.histogram import ConfidenceHistogram
-from lightning_losses.metrics.lr_sensitivity import lr_sensitivity
-from lightning_losses.metrics.neural_collapse import NeuralCollapse
-from lightning_losses.metrics.onset import onset_step
-from lightning_losses.metrics.psi import psi
-from lightning_losses.metrics.scaling_law import forecast
-from lightning_losses.metrics.spectral_entropy import (
+from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
+from lightning_losses.metrics.calibration.histogram import ConfidenceHistogram
+from lightning_losses.metrics.calibration.psi import psi
+from lightning_losses.metrics.calibration.streaming import StreamingCalibration, TopLabel, top_label
+from lightning_losses.metrics.entropy.attention import attention_entropy
+from lightning_losses.metrics.entropy.attention_bound import entropy_lower_bound
+from lightning_losses.metrics.representation.ebab import layer_information
+from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
+from lightning_losses.metrics.representation.spectral_entropy import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
 )
+from lightning_losses.metrics.step_radius.exact import exact_radius
+from lightning_losses.metrics.training_curve.lr_sensitivity import lr_sensitivity
+from lightning_losses.metrics.training_curve.onset import onset_step
+from lightning_losses.metrics.training_curve.scaling_law import forecast
 
 __all__ = [
     "ClasswiseCalibration",

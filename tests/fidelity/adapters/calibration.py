@@ -15,12 +15,12 @@ from lightning_losses.calibrators.correctness_aware import correctness_loss
 from lightning_losses.calibrators.histogram import bin_means
 from lightning_losses.calibrators.isotonic import interpolate, pool_adjacent_violators
 from lightning_losses.metrics import StreamingCalibration, top_label
-from lightning_losses.metrics.binned import brier_decomposition, debiased, rmsce
-from lightning_losses.metrics.classwise import ClasswiseCalibration
-from lightning_losses.metrics.fine import FineBins, arcsine_edges
-from lightning_losses.metrics.fine import equal_mass as groups_of
-from lightning_losses.metrics.psi import psi
-from lightning_losses.metrics.smooth import smece, smece_auto
+from lightning_losses.metrics.calibration.bins import brier_decomposition, debiased, rmsce
+from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
+from lightning_losses.metrics.calibration.fine_bins import FineBins, arcsine_edges
+from lightning_losses.metrics.calibration.fine_bins import equal_mass as groups_of
+from lightning_losses.metrics.calibration.psi import psi
+from lightning_losses.metrics.calibration.smooth import smece, smece_auto
 
 Inputs = dict[str, Any]
 NORMS = {"l1": "ece", "l2": "rmsce", "max": "mce"}

@@ -14,11 +14,13 @@ from adapters.table import NotBuilt, Term, adapter, evaluate
 from lightning_losses import Objective
 from lightning_losses.losses import CrossEntropy
 from lightning_losses.losses.classification.margin_control import MarginControl
+from lightning_losses.losses.combinatorial.inter_variable_contrastive import (
+    InterVariableContrastive,
+)
+from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
+from lightning_losses.losses.recommender.personal_loss import PersonalLoss, pair_losses
 from lightning_losses.losses.segmentation.energy_distance import EnergyDistance
 from lightning_losses.losses.segmentation.sinkhorn import SinkhornDivergence
-from lightning_losses.losses.structured.inter_variable_contrastive import InterVariableContrastive
-from lightning_losses.losses.structured.ips_bce import IPSBinaryCrossEntropy
-from lightning_losses.losses.structured.personal_loss import PersonalLoss, pair_losses
 
 Inputs = dict[str, Any]
 

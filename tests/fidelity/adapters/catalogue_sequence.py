@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from adapters.table import NotBuilt, Term, adapter, evaluate
+from lightning_losses.losses.density.compositional_nll import CompositionalNLL
+from lightning_losses.losses.density.marginalization import MarginalizationConsistency
+from lightning_losses.losses.density.noise_contrastive import NoiseContrastive
+from lightning_losses.losses.distillation.f_divergence import FDivergence
 from lightning_losses.losses.ordinal.squared_error import SquaredError
-from lightning_losses.losses.structured.compositional_nll import CompositionalNLL
-from lightning_losses.losses.structured.f_divergence import FDivergence
-from lightning_losses.losses.structured.marginalization import MarginalizationConsistency
-from lightning_losses.losses.structured.noise_contrastive import NoiseContrastive
 from lightning_losses.weighting.gibbs import Gibbs
 
 Inputs = dict[str, Any]

@@ -11,11 +11,11 @@ from golden_harness.compare import difference
 
 from adapters.table import Deviates, Term, adapter, evaluate
 from lightning_losses.losses import LogsumexpPenalty
-from lightning_losses.metrics.annealing import annealing_law, learning_rate_sums
-from lightning_losses.metrics.class_moments import nearest_centre
-from lightning_losses.metrics.law_grid import huber
-from lightning_losses.metrics.lr_sensitivity import lr_sensitivity
-from lightning_losses.metrics.neural_collapse import NeuralCollapse
+from lightning_losses.metrics.representation.class_moments import nearest_centre
+from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
+from lightning_losses.metrics.training_curve.annealing import annealing_law, learning_rate_sums
+from lightning_losses.metrics.training_curve.law_grid import huber
+from lightning_losses.metrics.training_curve.lr_sensitivity import lr_sensitivity
 from lightning_losses.softmax import softmax_stats
 
 Inputs = dict[str, Any]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from adapters.table import Deviates, NotBuilt, Term, Within, adapter, evaluate
-from lightning_losses.callbacks.entropy_target import Coefficient
+from lightning_losses.callbacks.controllers.entropy_target import Coefficient
 from lightning_losses.losses.policy.advantage import grpo_advantage as group_advantage
 from lightning_losses.losses.policy.clip_cov import ClipCov
-from lightning_losses.losses.policy.covariance import token_covariance
 from lightning_losses.losses.policy.kl_cov import KLCov
 from lightning_losses.losses.policy.ppo_clip import PPOClip
-from lightning_losses.losses.policy.ratio import clipped_pair
-from lightning_losses.metrics.entropy_law import entropy_law
+from lightning_losses.losses.shared.policy_ratio import clipped_pair
+from lightning_losses.losses.shared.token_covariance import token_covariance
+from lightning_losses.metrics.training_curve.entropy_law import entropy_law
 from lightning_losses.weighting.sequence import SequenceWeight
 
 Inputs = dict[str, Any]

@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.table import adapter
-from lightning_losses.metrics.exact_radius import exact_radius
-from lightning_losses.metrics.radius import rho_a, rho_dom, rho_var, spread
+from lightning_losses.metrics.step_radius.bounds import rho_a, rho_dom, rho_var, spread
+from lightning_losses.metrics.step_radius.exact import exact_radius
 
 
 @adapter("radius")

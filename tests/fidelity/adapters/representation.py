@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from adapters.table import adapter
-from lightning_losses.metrics.ebab import adaptive_edges, codes, joint_entropy
-from lightning_losses.metrics.spectral_entropy import diffusion_kernel, diffusion_spectral_entropy
+from lightning_losses.metrics.representation.ebab import adaptive_edges, codes, joint_entropy
+from lightning_losses.metrics.representation.spectral_entropy import (
+    diffusion_kernel,
+    diffusion_spectral_entropy,
+)
 
 Inputs = dict[str, Any]
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_losses.losses.refuse import check_binary, check_classes
-from lightning_losses.losses.vectors import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.validation import check_binary, check_classes
 
 
 class BinaryCrossEntropy(nn.Module):

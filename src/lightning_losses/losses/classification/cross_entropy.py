@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_losses.losses.class_weights import ClassWeights
+from lightning_losses.losses.shared.class_weights import ClassWeights
 
 
 class CrossEntropy(nn.Module):

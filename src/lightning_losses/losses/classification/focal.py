@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.class_weights import ClassWeights
+from lightning_losses.losses.shared.class_weights import ClassWeights
 
 
 class Focal(nn.Module):

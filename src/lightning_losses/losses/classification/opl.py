@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import gather_with_gradient
-from lightning_losses.losses.refuse import same_rows
-from lightning_losses.losses.vectors import unit
+from lightning_losses.losses.shared.rows_math import unit
+from lightning_losses.losses.shared.validation import same_rows
 
 
 class OrthogonalProjection(nn.Module):

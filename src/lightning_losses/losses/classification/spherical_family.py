@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import unit
+from lightning_losses.losses.shared.rows_math import unit
 
 
 class TaylorSoftmax(nn.Module):

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.structured.f_divergence import alpha_divergence
-from lightning_losses.losses.vectors import log_softmax
+from lightning_losses.losses.distillation.f_divergence import alpha_divergence
+from lightning_losses.losses.shared.rows_math import log_softmax
 
 #: This near to 1 an alpha is 1, as in the authors' code: a KL, which needs no clipping.
 ONE = 1e-3

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
 
 
 class KnowledgeDistillation(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import reduce_with_gradient
-from lightning_losses.losses.imbalance.one_vs_rest import keep, one_vs_rest
+from lightning_losses.losses.shared.one_vs_rest import keep, one_vs_rest
 
 SCORES = ("accuracy", "f_beta", "balanced_accuracy", "gmean")
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_losses.losses.class_weights import ClassWeights
 from lightning_losses.losses.classification.focal import Focal
-from lightning_losses.losses.imbalance.counts import checked_counts, require_counts
+from lightning_losses.losses.shared.class_counts import checked_counts, require_counts
+from lightning_losses.losses.shared.class_weights import ClassWeights
 
 
 class ClassBalanced(Focal):

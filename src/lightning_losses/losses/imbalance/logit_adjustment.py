@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_losses.losses.constant import constant
-from lightning_losses.losses.imbalance.counts import checked_counts, require_counts
-from lightning_losses.losses.refuse import check_length
-from lightning_losses.losses.vectors import log_softmax
+from lightning_losses.losses.shared.class_counts import checked_counts, require_counts
+from lightning_losses.losses.shared.constant import constant
+from lightning_losses.losses.shared.rows_math import log_softmax
+from lightning_losses.losses.shared.validation import check_length
 
 
 class LogitAdjustment(nn.Module):

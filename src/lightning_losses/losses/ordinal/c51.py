@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import log_softmax
+from lightning_losses.losses.shared.rows_math import log_softmax
 from lightning_losses.targets.two_hot import check_atoms, spread
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_losses.losses.constant import constant
-from lightning_losses.losses.ordinal.levels import levels
-from lightning_losses.losses.refuse import check_length
+from lightning_losses.losses.shared.constant import constant
+from lightning_losses.losses.shared.ordinal_levels import levels
+from lightning_losses.losses.shared.validation import check_length
 
 
 class Coral(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_losses.losses.ordinal.levels import levels
+from lightning_losses.losses.shared.ordinal_levels import levels
 
 #: Neighbouring logits nearer than this, or in the wrong order, are continued linearly.
 GAP = 1e-4

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.constant import constant
+from lightning_losses.losses.shared.constant import constant
 
 
 class Pinball(nn.Module):

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.policy.covariance import first, shuffled, token_covariance
-from lightning_losses.losses.policy.ratio import check_clip, clipped_pair
+from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
+from lightning_losses.losses.shared.token_covariance import first, shuffled, token_covariance
 
 
 class ClipCov(nn.Module):

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.policy.covariance import first, token_covariance
-from lightning_losses.losses.policy.ratio import log_ratio
+from lightning_losses.losses.shared.policy_ratio import log_ratio
+from lightning_losses.losses.shared.token_covariance import first, token_covariance
 
 
 class KLCov(nn.Module):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.policy.ratio import check_clip, clipped_pair
+from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
 
 
 class PPOClip(nn.Module):

@@ -16,7 +16,7 @@ from lightning_losses.losses.robust.ldr_kl import (
     margins,
     normalized,
 )
-from lightning_losses.losses.robust.sample_state import SampleState
+from lightning_losses.losses.shared.sample_state import SampleState
 
 
 class AdaptiveLDRKL(nn.Module):

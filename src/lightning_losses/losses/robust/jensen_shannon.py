@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST
 
 
 class JensenShannon(nn.Module):

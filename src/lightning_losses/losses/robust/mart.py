@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
 
 
 class Mart(nn.Module):

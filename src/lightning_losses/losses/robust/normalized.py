@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.losses.classification.comp_sum import CompSum
-from lightning_losses.losses.vectors import log_softmax
+from lightning_losses.losses.shared.rows_math import log_softmax
 
 
 class NormalizedCompSum(nn.Module):

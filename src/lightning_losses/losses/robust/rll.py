@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.vectors import log_softmax
+from lightning_losses.losses.shared.rows_math import log_softmax
 
 
 class RobustLogLoss(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.losses.classification.comp_sum import CompSum
-from lightning_losses.losses.robust.sample_state import SampleState
+from lightning_losses.losses.shared.sample_state import SampleState
 
 
 class TruncatedGCE(nn.Module):

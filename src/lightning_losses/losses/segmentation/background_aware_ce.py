@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.segmentation.maps import harmless
-from lightning_losses.losses.vectors import LOWEST
+from lightning_losses.losses.shared.maps import harmless
+from lightning_losses.losses.shared.rows_math import LOWEST
 
 
 class BackgroundAwareCE(nn.Module):

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.constant import constant
-from lightning_losses.losses.refuse import check_length
-from lightning_losses.losses.segmentation.maps import harmless
-from lightning_losses.losses.segmentation.overlap import Over
 from lightning_losses.losses.segmentation.tversky import Tversky
-from lightning_losses.losses.vectors import LOWEST
+from lightning_losses.losses.shared.constant import constant
+from lightning_losses.losses.shared.maps import harmless
+from lightning_losses.losses.shared.overlap import Over
+from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.validation import check_length
 
 
 class DiceCE(nn.Module):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_losses.losses.segmentation.sets import distances, read_sets
+from lightning_losses.losses.shared.sample_sets import distances, read_sets
 
 
 class EnergyDistance(nn.Module):

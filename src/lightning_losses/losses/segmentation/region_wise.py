@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.segmentation.maps import pixels
-from lightning_losses.losses.vectors import LOWEST
+from lightning_losses.losses.shared.maps import pixels
+from lightning_losses.losses.shared.rows_math import LOWEST
 
 
 class RegionWise(nn.Module):

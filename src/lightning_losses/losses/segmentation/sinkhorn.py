@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.segmentation.sets import distances, read_sets
+from lightning_losses.losses.shared.sample_sets import distances, read_sets
 
 #: Found exact to 1e-12 after 25, at any temperature.
 OWN_ITERATIONS = 25

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_losses.losses.segmentation.maps import read_maps
-from lightning_losses.losses.segmentation.overlap import Over, check_over, mean_of_scores
+from lightning_losses.losses.shared.maps import read_maps
+from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
 
 
 class SoftClDice(nn.Module):

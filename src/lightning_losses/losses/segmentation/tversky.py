@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.segmentation.maps import read_maps
-from lightning_losses.losses.segmentation.overlap import Over, check_over, mean_of_scores
+from lightning_losses.losses.shared.maps import read_maps
+from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
 
 
 class Tversky(nn.Module):

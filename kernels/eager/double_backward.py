@@ -1,0 +1,36 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""The backward pass for second derivatives: every step out of place, on materialised logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem, materialise
+from ..row_math import gradient
+
+
+def backward(
+    problem: Problem, grads: dict[str, Tensor | None], prediction: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """The same gradients, themselves differentiable; holds ``(N, V)`` tensors."""
+    z = materialise(problem)
+    dz = gradient(z, grads, problem.target, prediction)
+    if problem.temperature is not None:
+        dz = dz / problem.temperature[:, None]
+        z = z * problem.temperature[:, None]
+    if problem.softcap is not None:
+        dz = dz * (1 - (z / problem.softcap).square())
+    dz = dz * problem.logit_scale
+    if problem.valid is not None:
+        dz = torch.where(problem.valid[:, None], dz, 0.0)
+    bias = problem.head_bias
+    bias_grad = None if bias is None else dz.sum(0).to(bias.dtype)
+    if problem.logits is not None:
+        return dz.to(problem.logits.dtype), None, None, bias_grad
+    assert problem.head_weight is not None
+    hidden = problem.states()
+    dz = dz.to(hidden.dtype)
+    head_grad = (dz.t() @ hidden).to(problem.head_weight.dtype)
+    return None, dz @ problem.head(), head_grad, bias_grad

@@ -1,0 +1,84 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""From dlogits to the gradients of hidden states, head weight and bias, summed over chunks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+
+
+class Gradients:
+    """Sums the gradients with respect to logits, or hidden, head weight and bias, over chunks."""
+
+    def __init__(self, problem: Problem, needs: tuple[bool, ...]) -> None:
+        self.problem, self.needs = problem, needs
+        self.logits: list[Tensor] = []
+        self.hidden: list[Tensor] = []
+        self.head_weight: Tensor | None = None
+        bias = problem.head_bias
+        self.head_bias = (
+            torch.zeros_like(bias, dtype=problem.compute_dtype)
+            if bias is not None and needs[3]
+            else None
+        )
+
+    def add(self, chunk: Problem, dz: Tensor) -> None:
+        """Add a chunk's share, given its dlogits ``(n, V)``."""
+        if chunk.logits is not None:
+            if self.needs[0]:
+                self.logits.append(dz)
+            return
+        assert chunk.hidden is not None
+        assert self.problem.hidden is not None
+        assert self.problem.head_weight is not None
+        if self.needs[1]:
+            self.hidden.append(dz @ chunk.head())
+        if self.needs[2]:
+            only = chunk.hidden.shape == self.problem.hidden.shape
+            if only and dz.dtype == self.problem.head_weight.dtype:
+                self.head_weight = dz.t() @ chunk.hidden
+            else:
+                self.head_weight = add_product(
+                    self.head_weight, dz.t(), chunk.hidden, chunk.compute_dtype
+                )
+
+    def result(self) -> tuple[Tensor | None, ...]:
+        """Gradients for (logits, hidden, head_weight, head_bias), each in its tensor's dtype."""
+        found = (
+            _cat(self.logits),
+            _cat(self.hidden),
+            self.head_weight,
+            self.head_bias,
+        )
+        return tuple(
+            None if grad is None or value is None else grad.to(value.dtype)
+            for grad, value in zip(found, self.problem[:4], strict=True)
+        )
+
+
+def add_product(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """``total + a @ b``, summed in `dtype` and in place; `total` None stands for 0.
+
+    Summing a half-precision product in float32 matters: rounding to bfloat16 once a chunk is what
+    users of other fused losses report as divergence. Where the library can, the sum happens inside
+    the matrix product, which saves 12 bytes an entry of traffic.
+    """
+    inside = a.is_cuda and torch.version.hip is None and hasattr(torch.ops.aten.addmm, "dtype_out")
+    if total is None:
+        if a.dtype != dtype and inside:
+            return torch.mm(a, b, out_dtype=dtype)
+        return (a @ b).to(dtype)
+    if a.dtype == dtype:
+        return total.addmm_(a, b)
+    if inside and not torch.compiler.is_compiling():  # torch 2.11 and 2.12 cannot trace it
+        return torch.addmm(total, a, b, out_dtype=dtype, out=total)
+    return total.add_(torch.mm(a, b, out_dtype=dtype) if inside else a @ b)
+
+
+def _cat(parts: list[Tensor]) -> Tensor | None:
+    if len(parts) < 2:  # no copy of an (N, V) gradient that came in one piece
+        return parts[0] if parts else None
+    return torch.cat(parts)

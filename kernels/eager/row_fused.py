@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Value and gradient of a scalar made of row values, in one pass over the classes.
+
+Two passes cost four matrix products (the logits are made twice); knowing the whole objective when
+the forward runs costs three. The caller hands over a *row function* of the statistics; for each
+chunk it is evaluated under autograd on `(n,)` leaves, its gradients become the coefficients of
+`row_math`, and the chunk's logits are overwritten by their gradient before the next chunk is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from ..row_math import coefficients, target_mass
+from .chunked import Passes, chunks
+from .gradients import Gradients
+from .inplace_passes import torch_passes
+
+#: (statistics, row data) of n rows -> (scalar, raw row values (terms, n) without graph)
+RowFunction = Callable[[dict[str, Tensor], dict[str, Tensor]], tuple[Tensor, Tensor]]
+
+
+def row_fused(
+    problem: Problem,
+    want: tuple[str, ...],
+    row_function: RowFunction,
+    rows: dict[str, Tensor],
+    passes: Passes | None = None,
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The sum of `row_function` over all rows, with graph to hidden, head weight and bias.
+
+    Args:
+        problem: what makes the logits; `valid` rows only should count in the row function.
+        want: statistics `row_function` reads or the caller wants back.
+        row_function: see `RowFunction`; must be a sum over rows, so that chunks add up.
+        rows: per-row data that it reads, first dimension N, without graph.
+        passes: what is done to a chunk: plain torch if None, or the kernels of `triton_fused`.
+
+    Returns:
+        The scalar; the wanted statistics ``(N,)`` without graph; the raw values ``(terms, N)``.
+
+    Raises:
+        RuntimeError: at a second derivative: the gradient is formed in the forward pass.
+    """
+    differentiate = tuple(
+        torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
+        for tensor in problem[:4]
+    )
+    total, values, *stats = _RowFused.apply(  # type: ignore[no-untyped-call]
+        *problem[:4], problem, want, row_function, rows, differentiate, passes
+    )
+    return total, dict(zip(want, stats, strict=True)), values
+
+
+class _RowFused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor | None,
+        hidden: Tensor | None,
+        head_weight: Tensor | None,
+        head_bias: Tensor | None,
+        problem: Problem,
+        want: tuple[str, ...],
+        row_function: RowFunction,
+        rows: dict[str, Tensor],
+        differentiate: tuple[bool, ...],
+        passes: Passes | None,
+    ) -> tuple[Tensor, ...]:
+        problem = problem._replace(
+            logits=logits, hidden=hidden, head_weight=head_weight, head_bias=head_bias
+        )
+        names = frozenset(want) | {"logsumexp"}
+        if "confidence" in names:
+            names |= {"prediction"}
+        passes = passes or torch_passes(problem)
+        into = Gradients(problem, differentiate)
+        totals: list[Tensor] = []
+        values: list[Tensor] = []
+        found: list[dict[str, Tensor]] = []
+        raw: Tensor | None = None
+        start = 0
+        for chunk in chunks(problem, passes.chunk_rows(problem)):
+            stop = start + chunk.source.shape[0]
+            raw = passes.logits(chunk, raw)
+            stats = passes.statistics(raw, chunk, names)
+            total, value, grads = _differentiate(
+                row_function, stats, {name: row[start:stop] for name, row in rows.items()}
+            )
+            if any(differentiate):
+                k = coefficients(grads, stats, target_mass(chunk.target), chunk.classes)
+                into.add(chunk, passes.gradient(raw, chunk, stats, k, into.head_bias))
+            totals.append(total)
+            values.append(value)
+            found.append(stats)
+            start = stop
+        ctx.save_for_backward(*into.result())
+        stats_out = [torch.cat([stats[name] for stats in found]) for name in want]
+        value_out = torch.cat(values, dim=1)
+        ctx.mark_non_differentiable(value_out, *stats_out)
+        ctx.set_materialize_grads(False)
+        return torch.stack(totals).sum(), value_out, *stats_out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "A second derivative was asked for, but this objective's gradient was formed in "
+                "its forward pass (row_fused). Write kernel='reference', or call "
+                "softmax_stats(...) and build the loss from its statistics."
+            )
+        grad = upstream[0]
+        if grad is None:
+            return (None,) * 10
+        # The head's gradient may be the largest tensor of all: a second one only if it must be.
+        scale = torch.mul if _graph_is_kept() else Tensor.mul_
+        out = tuple(None if g is None else scale(g, grad.to(g.dtype)) for g in ctx.saved_tensors)
+        return (*out, None, None, None, None, None, None)
+
+
+def _graph_is_kept() -> bool:
+    """Whether this backward pass was started with ``retain_graph``; True if torch does not tell."""
+    tell = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return tell is None or bool(tell())
+
+
+def _differentiate(
+    row_function: RowFunction, stats: dict[str, Tensor], rows: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, dict[str, Tensor | None]]:
+    with torch.enable_grad():
+        leaves = {
+            name: value.detach().requires_grad_(value.is_floating_point())
+            for name, value in stats.items()
+        }
+        total, values = row_function(leaves, rows)
+        names = [name for name, leaf in leaves.items() if leaf.requires_grad]
+        grads: tuple[Tensor | None, ...] = (None,) * len(names)
+        if total.requires_grad:
+            grads = torch.autograd.grad(total, [leaves[n] for n in names], allow_unused=True)
+    return total.detach(), values.detach(), dict(zip(names, grads, strict=True))

@@ -1,0 +1,160 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Launches mode lean's forward kernels, as one op that `torch.compile` sees whole."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from . import tiles as choose
+from .common import as_bytes, flat, launch, options
+from .lean_forward_kernels import merge_spans, span_statistics, target_logits
+from .lean_tile import aligned, operands, pointers
+
+#: Rows a program of the two small kernels.
+MERGE_ROWS = 128
+TARGET_ROWS, TARGET_DEPTH = 16, 128
+
+
+@torch.library.custom_op("lightning_losses::lean_statistics", mutates_args=())
+def lean_statistics(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    names: str,
+) -> list[Tensor]:
+    """Statistics ``(N,)`` of hidden ``(N, D)`` times head ``(V, D)``, one for each of `names`."""
+    out = _empty(hidden, names)
+    if hidden.shape[0] == 0:
+        return out
+    result: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
+    parts, z_target = spans(
+        hidden, head, bias, temperature, target, valid, live, scale, softcap, frozenset(result)
+    )
+    n = hidden.shape[0]
+    assert parts["m_ptr"] is not None
+    launch(
+        merge_spans,
+        (triton.cdiv(n, MERGE_ROWS),),
+        hidden.device,
+        **parts,
+        z_target_ptr=z_target,
+        valid_ptr=as_bytes(valid),
+        logsumexp_ptr=result["logsumexp"],
+        log_prob_ptr=result.get("log_prob"),
+        entropy_ptr=result.get("entropy"),
+        mean_ptr=result.get("mean_logit"),
+        collision_ptr=result.get("collision"),
+        confidence_ptr=result.get("confidence"),
+        prediction_ptr=result.get("prediction"),
+        N=n,
+        V=head.shape[0],
+        spans=parts["m_ptr"].shape[0],
+        ROWS=MERGE_ROWS,
+    )
+    return out
+
+
+def spans(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    want: frozenset[str],
+) -> tuple[dict[str, Tensor | None], Tensor | None]:
+    """What `span_statistics` says, ``(spans, N)`` in base 2, and the target's logit ``(N,)``."""
+    hidden, head = aligned(hidden), aligned(head)
+    n, classes = hidden.shape[0], head.shape[0]
+    heavy = bias is not None or softcap is not None or temperature is not None
+    heavy |= bool(want & {"mean_logit", "collision", "prediction"})
+    arch = choose.architecture(hidden.device)
+    described = choose.descriptors(arch, hidden, head)
+    tile = choose.forward_tile(arch, heavy, hidden.element_size(), described)
+    span = choose.span_classes(n, classes, tile, hidden.device)
+    count = -(-classes // span)
+    bias, temperature, target, mask = flat(bias), flat(temperature), flat(target), as_bytes(valid)
+
+    def partial(wanted: bool, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        return hidden.new_empty((count, n), dtype=dtype) if wanted else None
+
+    parts = {
+        "m_ptr": partial(True),
+        "s_ptr": partial(True),
+        "t_ptr": partial("entropy" in want),
+        "q_ptr": partial("collision" in want),
+        "total_ptr": partial("mean_logit" in want),
+        "best_ptr": partial("prediction" in want, torch.int32),
+    }
+    finish = {"bias_ptr": bias, "temperature_ptr": temperature, **options(scale, softcap)}
+    launch(
+        span_statistics,
+        (triton.cdiv(n, tile.rows) * count,),
+        hidden.device,
+        **operands(hidden, head, tile, described),
+        **finish,
+        **parts,
+        live_ptr=live,
+        N=n,
+        V=classes,
+        span=span,
+        spans=count,
+        GROUP=choose.GROUP,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    z_target = None
+    if "log_prob" in want:
+        z_target = hidden.new_empty(n, dtype=torch.float32)
+        launch(
+            target_logits,
+            (triton.cdiv(n, TARGET_ROWS),),
+            hidden.device,
+            **pointers(hidden, head),
+            **finish,
+            target_ptr=target,
+            valid_ptr=mask,
+            out_ptr=z_target,
+            N=n,
+            D=hidden.shape[1],
+            ROWS=TARGET_ROWS,
+            BD=TARGET_DEPTH,
+        )
+    return parts, z_target
+
+
+@lean_statistics.register_fake
+def _lean_statistics_fake(
+    hidden: Tensor,
+    head: Tensor,
+    bias: Tensor | None,
+    temperature: Tensor | None,
+    target: Tensor | None,
+    valid: Tensor | None,
+    live: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    names: str,
+) -> list[Tensor]:
+    return _empty(hidden, names)
+
+
+def _empty(hidden: Tensor, names: str) -> list[Tensor]:
+    return [
+        hidden.new_empty(
+            hidden.shape[0], dtype=torch.int64 if name == "prediction" else torch.float32
+        )
+        for name in names.split()
+    ]

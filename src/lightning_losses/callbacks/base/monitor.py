@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""`Monitor`: the life of a callback that reads loss records and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_losses.callbacks.base.csv_table import write_table
+from lightning_losses.objective import Objective
+from lightning_losses.record import LossRecord
+
+
+class RecordReader(Callback):
+    """Finds the objective, asks it to keep what is read, and speaks once of what it cannot read."""
+
+    watches: ClassVar[tuple[str, ...]] = ()
+    """Statistics and named tensors that this callback reads from records."""
+
+    log_dict: Any  # Lightning gives it to callbacks
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        # The total of the last record, which tells records apart and, unlike a record, is small.
+        self._seen: Tensor | None = None
+        self._anew = False  # whether tables of another run may lie where ours will
+
+    def say_once(self, message: str) -> None:
+        """A monitor that cannot measure says so, once, and never stops the run."""
+        if message not in self._said:
+            self._said.add(message)
+            rank_zero_warn(f"{type(self).__name__}: {message}")
+
+    def objective(self, module: LightningModule) -> Objective | None:
+        """The objective that the module trains on, or None, having said why."""
+        found = getattr(module, "loss", None)
+        if isinstance(found, Objective):
+            return found
+        self.say_once(
+            f"{type(module).__name__}.loss is {type(found).__name__}, not an Objective, so there "
+            "are no records to read. Use LossMixin and self.loss = build_objective('ce')."
+        )
+        return None
+
+    def watch(self, module: LightningModule, on: bool) -> None:
+        """Ask the objective to keep what this callback reads, or to stop keeping it."""
+        objective = self.objective(module)
+        if objective is not None:
+            objective.watch(self.state_key, *(self.watches if on else ()))
+        self.look_away(module)
+
+    def look_away(self, module: LightningModule) -> None:
+        """The record that there is now is not a new one."""
+        record = getattr(module, "loss_record", None)
+        self._seen = record.total if isinstance(record, LossRecord) else None
+
+    def new_record(self, module: LightningModule) -> LossRecord | None:
+        """The record of a `compute_loss` since the last look; None if there was no call."""
+        record = getattr(module, "loss_record", None)
+        if not isinstance(record, LossRecord) or record.total is self._seen:
+            return None
+        self._seen = record.total
+        return record
+
+    def save_table(
+        self, path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], key: int
+    ) -> None:
+        """`write_table` on rank zero; a file that cannot be written is no reason to stop."""
+        try:
+            whole = write_table(path, columns, rows, key, keep=not self._anew)
+        except (OSError, UnicodeError) as error:
+            self.say_once(
+                f"{path.name} cannot be written, so training goes on without it "
+                f"({type(error).__name__}: {error})."
+            )
+            return
+        self._anew = False
+        if not whole:
+            self.say_once(f"{path.name} held lines that are no rows of this table; they are gone.")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A training that is not resumed begins anew: a callback may have been in another one."""
+        self._anew = trainer.global_step == 0
+        if self._anew:
+            self.forget()
+
+    def forget(self) -> None:
+        """A new training begins: whatever an earlier one left is stale."""
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no request with the objective when a run is cut off."""
+        objective = getattr(pl_module, "loss", None)
+        if isinstance(objective, Objective):
+            objective.watch(self.state_key)
+
+
+class Monitor(RecordReader):
+    """Reads the records of ``self.compute_loss`` every ``every_n_steps`` optimizer steps.
+
+    A subclass names what it reads in ``watches`` and writes ``measure``. The cadence comes from
+    ``trainer.global_step``, so every rank logs the same keys. Under gradient accumulation the
+    first batch of a due step is measured.
+
+    Args:
+        every_n_steps: optimizer steps between measurements, at least 1.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        super().__init__()
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}.")
+        self.every_n_steps = every_n_steps
+        self.due = False
+        self._measured_step = -1
+        self._steps: tuple[int | None, int] = (None, -1)  # the last two that differ
+
+    @property
+    def state_key(self) -> str:
+        """Unique for the arguments, so that two monitors of one class can live together."""
+        return self._generate_state_key(every_n_steps=self.every_n_steps)
+
+    def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
+        """Look at one record of a training step; log by ``self.publish``."""
+        raise NotImplementedError
+
+    def publish(self, values: dict[str, Tensor], rows: int) -> None:
+        """Log scalars; every rank must publish the same keys at the same step."""
+        self.log_dict(values, on_step=True, on_epoch=False, batch_size=rows)
+
+    def reaches(self, step: int) -> bool:
+        """Whether there is a multiple of ``every_n_steps`` after the step before, up to this one.
+
+        Several optimizers take ``global_step`` ahead by more than 1 a batch, past multiples.
+        """
+        before, now = self._steps
+        if step != now:
+            before = now if 0 <= now < step else None
+            self._steps = before, step
+        if before is None:  # of what was before a checkpoint nothing is known
+            return step % self.every_n_steps == 0
+        return step // self.every_n_steps > before // self.every_n_steps
+
+    def forget(self) -> None:
+        super().forget()
+        self._measured_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """No step of this training was seen yet."""
+        super().on_train_start(trainer, pl_module)
+        self.due, self._steps = False, (None, -1)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no request with the objective, and nothing to be measured later."""
+        super().on_exception(trainer, pl_module, exception)
+        self.due = False
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Decide whether the coming step is measured."""
+        step = trainer.global_step
+        reached = self.reaches(step)
+        # One that was due and is still is a batch that the module has skipped.
+        self.due = self.due or (reached and step != self._measured_step)
+        if self.due:
+            self._measured_step = step
+            self.watch(pl_module, True)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Measure the step that was decided on."""
+        if not self.due:
+            return
+        record = self.new_record(pl_module)
+        if record is not None:
+            self.measure(trainer, pl_module, record)
+        self.due = False
+        self.watch(pl_module, False)

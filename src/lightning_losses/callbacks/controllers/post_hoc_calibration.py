@@ -1,0 +1,235 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fits a map from logits to honest probabilities at the end of validation, and keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_losses.calibrators import (
+    Calibrator,
+    CorrectnessAware,
+    DirichletScaling,
+    HistogramBinning,
+    Isotonic,
+    TemperatureScaling,
+    VectorScaling,
+)
+from lightning_losses.callbacks.base.epoch_monitor import EpochReader
+from lightning_losses.callbacks.reading.logits import PLAIN_LOGITS, plain_logits
+from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.metrics import StreamingCalibration, top_label
+
+METHODS: dict[str, Callable[[], Calibrator]] = {
+    "temperature": TemperatureScaling,
+    "vector": VectorScaling,
+    "dirichlet": DirichletScaling,
+    "isotonic": Isotonic,
+    "histogram": HistogramBinning,
+    "correctness_aware": CorrectnessAware,
+}
+
+
+class PostHocCalibration(EpochReader):
+    """Fits a calibrator on the logits of every validation epoch; the model is left as it is.
+
+    Logs ``post_hoc/val/{ece_before,ece_after}`` (fractions), ``post_hoc/val/{nll_before,
+    nll_after}`` (nats) and, for ``method="temperature"``, ``post_hoc/temperature``. The numbers
+    after are cross-fitted: each half of the rows (even and odd ones) is judged by a calibrator of
+    the other half, for on its own rows a flexible one always looks good. The calibrator that is
+    kept is then fitted on all rows. A test epoch judges it on test rows, as ``post_hoc/test/...``.
+
+    The newest calibrator is in every checkpoint, and back after ``trainer.predict(model,
+    ckpt_path=...)`` or any other run from it with this callback attached. Use it by hand,
+    ``callback.calibrate(logits)``, or let ``apply=True`` calibrate what ``predict_step`` returns:
+    a dict with ``logits`` gets ``probabilities`` beside them; a tensor of logits is overwritten
+    with probabilities, because Lightning takes no other one from a callback (so return a tensor
+    that nothing else uses; half precision rounds them). Anything else is left alone, and said once.
+
+    Rows are those that count of the first dataloader, without ``sample_weight``. Needs ``logits``
+    (N, C) and class indices; with hidden states and a head it says so once and does nothing. What
+    ``calibrate`` is given should be what the softmax is taken of: after ``softcap`` and
+    ``logit_scale``, if the step passes these.
+
+    Args:
+        method: ``temperature``, ``vector``, ``dirichlet``, ``isotonic``, ``histogram`` or
+            ``correctness_aware``; see `lightning_losses.calibrators`.
+        max_rows: most rows of an epoch that are kept, over all ranks, on the CPU: row 0, k, 2k,
+            ..., where k doubles when they become too many.
+        apply: calibrate the outputs of ``predict_step``.
+        name: first part of the logged names; give a second one another.
+
+    Raises:
+        ValueError: an unknown method, or fewer than two rows.
+    """
+
+    watches = ("target", *PLAIN_LOGITS)
+
+    def __init__(
+        self,
+        method: str = "temperature",
+        max_rows: int = 10_000,
+        apply: bool = False,
+        name: str = "post_hoc",
+    ) -> None:
+        super().__init__()
+        if method not in METHODS:
+            raise ValueError(f"method is {method!r}; write one of {', '.join(METHODS)}.")
+        if max_rows < 2:
+            raise ValueError(f"max_rows must be at least 2, got {max_rows}; write max_rows=10000.")
+        self.method, self.max_rows, self.apply, self.name = method, max_rows, apply, name
+        self.calibrator = METHODS[method]()
+        self.classes = 0
+        self._rows = EveryKth(max_rows)
+
+    @property
+    def state_key(self) -> str:
+        """Unique for what is fitted, so that two can live together; not for how it is used."""
+        return self._generate_state_key(method=self.method, name=self.name)
+
+    def calibrate(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities ``(..., C)``, float32 at least, of logits ``(..., C)``.
+
+        Raises:
+            RuntimeError: nothing was fitted yet: validate, or start from a checkpoint.
+            ValueError: another number of classes than was fitted on.
+        """
+        if not self.calibrator.fitted:
+            raise RuntimeError(
+                "PostHocCalibration is not fitted; run trainer.validate(model, dataloader), or pass"
+                " the ckpt_path of a run that had this callback."
+            )
+        if not logits.ndim or logits.shape[-1] != self.classes:
+            raise ValueError(
+                f"PostHocCalibration was fitted on {self.classes} classes, got logits "
+                f"{tuple(logits.shape)}; classes go last."
+            )
+        return self.calibrator(logits)  # type: ignore[no-any-return]
+
+    # -- an epoch ----------------------------------------------------------------------------
+
+    def start(self, module: LightningModule, dataloaders: int) -> None:
+        """Forget the last epoch's rows, and have the records carry logits."""
+        self._rows = EveryKth(max(self.max_rows // module.trainer.world_size, 1))
+        self.watch(module, True)
+
+    def add(self, module: LightningModule, dataloader_idx: int) -> None:
+        """Keep some of the rows of this batch."""
+        if dataloader_idx:
+            return
+        record = self.new_record(module)
+        if record is None:
+            self.say_once("this step did not call compute_loss, so there are no logits to read.")
+            return
+        logits, target = plain_logits(record), record.captured.get("target")
+        if logits is None or not isinstance(target, Tensor) or target.ndim != 1:
+            self.say_once(
+                "needs logits (N, C) and class indices (N,) as target; this step passes "
+                f"{', '.join(sorted(record.captured)) or 'neither'}, so nothing is fitted. Hidden "
+                "states and a head will do for training: pass logits= in validation_step."
+            )
+            return
+        if target.is_floating_point():
+            self.say_once("needs class indices as target, not real values; nothing is fitted.")
+            return
+        valid = record.stats.valid
+        if valid is not None:
+            logits, target = logits[valid], target[valid]
+        self._rows.add(logits.float(), target)
+
+    def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Fit (after validation) on the rows of all ranks, which all come here; log."""
+        self.watch(module, False)
+        logits, target = self._all_rows(module)
+        self._rows = EveryKth(1)  # an epoch's logits are not kept through training
+        if len(target) < 2:
+            return
+        try:
+            after = self._fit(logits, target) if stage == "val" else self._judge(logits)
+        except ValueError as error:
+            self.say_once(f"nothing is fitted: {error}")
+            return
+        if after is None:
+            return
+        values: dict[str, Tensor] = {}
+        for when, log_p in (("before", logits), ("after", after.log())):
+            metric = StreamingCalibration(sync_on_compute=False)  # these are the rows of all ranks
+            metric.update(*top_label(log_p, target))
+            found = metric.compute()
+            for key in ("ece", "nll"):
+                values[f"{self.name}/{stage}/{key}_{when}"] = found[key].float()
+        if self.method == "temperature" and stage == "val":
+            temperature: Any = self.calibrator.temperature
+            values[f"{self.name}/temperature"] = temperature.float()
+        # Equal on every rank already; without sync_dist Lightning advises to set it.
+        values = {key: value.to(module.device) for key, value in values.items()}
+        self.log_dict(values, batch_size=1, sync_dist=True, add_dataloader_idx=False)
+
+    def _fit(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Fit on all rows; probabilities of each half from a calibrator of the other."""
+        after = torch.zeros_like(logits)
+        for half in (0, 1):
+            other = METHODS[self.method]().fit(logits[1 - half :: 2], target[1 - half :: 2])
+            after[half::2] = other(logits[half::2])
+        self.calibrator = METHODS[self.method]().fit(logits, target)
+        self.classes = logits.shape[1]
+        return after
+
+    def _judge(self, logits: Tensor) -> Tensor | None:
+        if not self.calibrator.fitted:
+            self.say_once("not fitted, so the test epoch has nothing to judge; validate first.")
+            return None
+        return self.calibrate(logits)
+
+    def _all_rows(self, module: LightningModule) -> tuple[Tensor, Tensor]:
+        parts = self._rows.parts()
+        logits = torch.cat([z for z, _ in parts]) if parts else torch.zeros(0, 0)
+        target = torch.cat([y for _, y in parts]) if parts else torch.zeros(0, dtype=torch.long)
+        if module.trainer.world_size > 1:
+            # A rank without rows joins in as well, or the others would wait for it.
+            every_z = gather_all_tensors(logits.to(module.device))
+            every_y = gather_all_tensors(target.to(module.device))
+            logits = torch.cat([z.cpu() for z in every_z if len(z)] or [logits])
+            target = torch.cat([y.cpu() for y in every_y])
+        return logits, target
+
+    # -- predictions and checkpoints ---------------------------------------------------------
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        """Calibrate what ``predict_step`` returned, if that was asked for."""
+        if not self.apply:
+            return
+        logits = outputs.get("logits") if isinstance(outputs, dict) else outputs
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            self.say_once(
+                f"predict_step returned {type(outputs).__name__}, which is left as it is; return "
+                "logits, or a dict with logits, or call calibrate(logits) yourself."
+            )
+            return
+        try:
+            probabilities = self.calibrate(logits)
+        except (RuntimeError, ValueError) as error:
+            self.say_once(f"{error} Predictions are left as they are.")
+            return
+        if isinstance(outputs, dict):
+            outputs["probabilities"] = probabilities
+        else:
+            outputs.copy_(probabilities)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fitted calibrator."""
+        return {"calibrator": dict(self.calibrator.state_dict()), "classes": self.classes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the calibrator that `state_dict` was taken of."""
+        self.calibrator = METHODS[self.method]()
+        self.calibrator.load_state_dict(state_dict["calibrator"])
+        self.classes = state_dict["classes"]

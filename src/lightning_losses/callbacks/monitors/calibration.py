@@ -1,0 +1,163 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Is the model as often right as it says? Calibration over every validation and test epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_losses.callbacks.base.epoch_monitor import EpochReader
+from lightning_losses.callbacks.reading.logits import PLAIN_LOGITS, plain_logits
+from lightning_losses.metrics import StreamingCalibration
+from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
+
+LOGGED = (
+    "ece",
+    "ece_equal_mass",
+    "ece_debiased",
+    "ece_classwise",
+    "mce",
+    "rmsce",
+    "over",
+    "under",
+    "gap",
+    "brier",
+    "brier_reliability",
+    "brier_resolution",
+    "brier_uncertainty",
+    "nll",
+    "ks",
+    "smece",
+    "smece_fixed",
+    "aurc",
+    "augrc",
+    "auroc_correctness",
+    "accuracy",
+)
+COLUMNS = ("stage", "epoch", "lower", "upper", "count", "confidence", "accuracy")
+
+
+class CalibrationMonitor(EpochReader):
+    """Logs ``calibration/<stage>/<measure>`` at the end of every validation and test epoch.
+
+    The measures are those of `StreamingCalibration` and `ClasswiseCalibration`, over the rows that
+    count of all batches and ranks, as listed in `LOGGED`: calibration errors (fractions), ``gap``
+    (confidence minus accuracy), ranking of right above wrong, ``brier`` (in [0, 2]) and the parts
+    of the Brier score of "the prediction is right", ``nll`` (nats), ``accuracy``. ``ece_classwise``
+    needs the step's ``logits`` (not just hidden and head_weight) and at most 100 classes, and is
+    left out elsewhere. The stage is ``val`` or ``test``; from the second dataloader on
+    ``val/dataloader_idx_1`` and so on. A measure that is undefined (``auroc_correctness`` when all
+    rows are right; everything when no row counts) is not logged that epoch.
+
+    The bins behind a reliability diagram are kept in ``table`` (rows of the last epoch, a dict
+    each, on every rank) and, if the run has a logger with a folder, written to
+    ``<trainer.log_dir>/reliability.csv``, one table a stage and epoch (the last, if an epoch is
+    validated several times).
+
+    Needs class indices as ``target``; without them it says so once and does nothing. The sanity
+    check is skipped. The last ``compute_loss`` of a step counts. A DistributedSampler repeats rows
+    to make ranks even, and those count twice. Nothing is kept between epochs, so there is nothing
+    to resume.
+
+    Args:
+        bins: equal-width bins of ``ece`` and of the table.
+        name: first part of the logged names, and of the file's name if it is not ``calibration``;
+            give a second monitor another one.
+    """
+
+    watches = ("log_prob", "collision", "confidence", "prediction", "target", *PLAIN_LOGITS)
+
+    def __init__(self, bins: int = 15, name: str = "calibration") -> None:
+        super().__init__()
+        self.bins, self.name = bins, name
+        self.table: list[dict[str, Any]] = []
+        self._metrics = [StreamingCalibration(bins)]  # one a dataloader
+        self._classwise = [ClasswiseCalibration(bins=bins)]
+
+    @property
+    def state_key(self) -> str:
+        """Unique for the arguments, so that two monitors of one class can live together."""
+        return self._generate_state_key(bins=self.bins, name=self.name)
+
+    def start(self, module: LightningModule, dataloaders: int) -> None:
+        """Forget the last epoch, and have the records carry what is read here."""
+        self._metrics, self._classwise = [], []
+        for _ in range(max(dataloaders, 1)):
+            metric = StreamingCalibration(self.bins).to(module.device)
+            classwise = ClasswiseCalibration(bins=self.bins).to(module.device)
+            nothing = torch.zeros(0, device=module.device)
+            metric.update(nothing, nothing)  # or torchmetrics warns of a rank without batches
+            classwise.update(nothing[:, None], nothing.long())
+            self._metrics.append(metric)
+            self._classwise.append(classwise)
+        self.watch(module, True)
+
+    def add(self, module: LightningModule, dataloader_idx: int) -> None:
+        """Count the rows of the record that this batch left behind."""
+        record = self.new_record(module)
+        if record is None:
+            self.say_once("this step did not call compute_loss, so there is nothing to count.")
+            return
+        stats, target = record.stats, record.captured.get("target")
+        if (
+            stats.confidence is None
+            or stats.prediction is None
+            or stats.log_prob is None
+            or stats.collision is None
+            or not isinstance(target, Tensor)
+            or target.ndim != 1
+        ):
+            self.say_once(
+                "needs logits (N, C) (or hidden and head_weight) and class indices (N,) as target; "
+                "this step has none, so nothing is logged."
+            )
+            return
+        brier = (1 - 2 * stats.log_prob.exp() + stats.collision).clamp(min=0)
+        self._metrics[dataloader_idx].update(
+            stats.confidence, stats.prediction == target, -stats.log_prob, brier, stats.valid
+        )
+        classwise, logits = self._classwise[dataloader_idx], plain_logits(record)
+        if logits is not None and logits.shape[1] <= classwise.max_classes:
+            classwise.update(logits.softmax(1), target, stats.valid)
+
+    def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Reduce over ranks, which therefore all come here; log, and write the table."""
+        self.watch(module, False)
+        # log_dir is a broadcast, so it is asked for before anything that only rank zero does.
+        folder = trainer.log_dir if trainer.loggers else None
+        self.table = []
+        for index, metric in enumerate(self._metrics):
+            label = f"{stage}/dataloader_idx_{index}" if index else stage
+            values, bins = metric.compute(), metric.reliability()
+            values["ece_classwise"] = self._classwise[index].compute()["ece_classwise"]
+            if not int(values["count"]):
+                continue
+            if nan_rows := int(values["nan_rows"]):
+                self.say_once(f"{nan_rows} rows of {label} hold NaN and were left out.")
+            # What is undefined is so on every rank, because the values are those of all ranks.
+            known = {key: values[key].float() for key in LOGGED if not values[key].isnan()}
+            self.log_dict(
+                {f"{self.name}/{label}/{key}": value for key, value in known.items()},
+                batch_size=1,
+                sync_dist=True,  # equal already; without it Lightning advises to set it
+                add_dataloader_idx=False,  # it is in the label
+            )
+            rows = zip(*(bins[key].tolist() for key in COLUMNS[2:]), strict=True)
+            self.table += [
+                dict(zip(COLUMNS, (label, trainer.current_epoch, *row), strict=True))
+                for row in rows
+            ]
+        if folder and self.table and trainer.is_global_zero:
+            suffix = "" if self.name == "calibration" else f"_{self.name.replace('/', '_')}"
+            self._write(str(folder), f"reliability{suffix}.csv")
+
+    def _write(self, folder: str, file: str) -> None:
+        if "://" in folder:
+            self.say_once(f"reliability.csv is only written to a local folder, not to {folder}.")
+            return
+        self.save_table(Path(folder, file), COLUMNS, self.table, key=2)

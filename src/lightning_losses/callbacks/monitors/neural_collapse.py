@@ -1,0 +1,252 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Do features collapse to one point a class? NC1 to NC4 over every validation epoch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_losses.callbacks.base.epoch_monitor import EpochReader
+from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_rows
+from lightning_losses.callbacks.reading.module_tree import matching_parameter
+from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.metrics.representation.class_moments import nearest_centre
+from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
+from lightning_losses.record import LossRecord
+
+LOGGED = ("nc1", "nc2_norms", "nc2_angles", "nc2_etf", "nc3")
+SAMPLE = 2048
+LARGEST = 1 << 25  # numbers in the state: 256 MiB of float64
+
+
+class NeuralCollapseMonitor(EpochReader):
+    """Logs ``neural_collapse/<measure>`` at the end of every validation and test epoch.
+
+    Papyan, Han and Donoho 2020 (arXiv 2008.08186); all are 0 at full collapse. ``nc1`` spread
+    within classes against that between them, ``nc2_norms``, ``nc2_angles`` and ``nc2_etf``
+    uneven lengths and angles of class means, ``nc3`` class weights against class means, ``nc4``
+    the fraction of rows where the prediction is not the class of the nearest mean. Formulas:
+    `neural_collapse`; means are centred at the mean of
+    the class means.
+
+    Reads ``features`` (or else ``hidden``), class indices ``target`` and the softmax's prediction;
+    all rows that count, of all batches, dataloaders and ranks. ``nc1`` to ``nc3`` are exact and
+    stream; ``nc4`` holds the class means of this epoch, all rows of it, against up to 2048 evenly
+    spaced rows a rank, which makes its standard error at most 0.011. ``nc3`` needs the head: the
+    step's ``head_weight``, or a parameter by name. Classes without rows do not take part; what is
+    undefined is not logged, and what is missing is said once.
+
+    The phenomenon is one of training rows. ``stage="train"`` measures those, in training epochs
+    instead, but across the updates of an epoch, in training mode; for the model as it is at the
+    end, give the trainer the training rows as a validation dataloader. Nothing is kept between
+    epochs, so there is nothing to resume; a training epoch resumed in the middle is measured from
+    there on.
+
+    Args:
+        head: name of the ``(C, D)`` weight among ``module.named_parameters()``, or a pattern that
+            one name matches, such as ``"*head.weight"``. None: ``head_weight`` of the step, or no
+            ``nc3``.
+        stage: ``val`` (and test) or ``train``.
+        name: first part of the logged names; give a second monitor another one.
+
+    Raises:
+        ValueError: another word for ``stage``.
+    """
+
+    watches = (*FEATURES, "prediction", "head_weight", "logits")
+
+    def __init__(
+        self,
+        head: str | None = None,
+        stage: Literal["val", "train"] = "val",
+        name: str = "neural_collapse",
+    ) -> None:
+        super().__init__()
+        if stage not in ("val", "train"):
+            raise ValueError(f"stage is {stage!r}; write 'val' or 'train'.")
+        self.head, self.stage, self.name = head, stage, name
+        self._metric: NeuralCollapse | None = None
+        self._sample = EveryKth(SAMPLE)
+        self._weight: Tensor | None = None  # of the step
+
+    @property
+    def state_key(self) -> str:
+        """Unique for the arguments, so that two monitors of one class can live together."""
+        return self._generate_state_key(stage=self.stage, name=self.name)
+
+    def start(self, module: LightningModule, dataloaders: int) -> None:
+        """Forget the last epoch, and have the records carry what is read here."""
+        if (self.stage == "train") == module.trainer.training:
+            self._metric, self._weight, self._sample = None, None, EveryKth(SAMPLE)
+            self.watch(module, True)
+
+    @torch.no_grad()
+    def add(self, module: LightningModule, dataloader_idx: int) -> None:
+        """Count the rows of the record that this batch left behind."""
+        if (self.stage == "train") != module.trainer.training:
+            return
+        record = self.new_record(module)
+        if record is None:
+            self.say_once("this step did not call compute_loss, so there is nothing to count.")
+            return
+        rows, prediction = feature_rows(record), record.stats.prediction
+        if isinstance(rows, str):
+            self.say_once(rows)
+            return
+        classes = _classes(record)
+        if rows.target is None or prediction is None or classes is None:
+            self.say_once("needs class indices (N,) as target and logits (N, C); there are none.")
+            return
+        if self._metric is None:
+            width = rows.features.shape[1]
+            if (classes + width) * width > LARGEST:
+                self.say_once(
+                    f"{classes} classes of {width} features are too many to hold, so nothing is "
+                    "measured. Pass narrower features."
+                )
+                return
+            self._metric = NeuralCollapse(classes, width).to(module.device)
+        if rows.features.shape[1] != self._metric.features:
+            self.say_once("features of different lengths in one epoch; only the first count.")
+            return
+        self._metric.update(rows.features, rows.target, rows.valid)
+        keep = rows.features.isfinite().all(1) & (rows.target >= 0)
+        keep = keep if rows.valid is None else keep & rows.valid
+        self._sample.add(rows.features[keep], prediction[keep])
+        weight = record.captured.get("head_weight")
+        self._weight = weight.detach() if isinstance(weight, Tensor) else None
+
+    def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Reduce over ranks, which therefore all come here, and log."""
+        if (self.stage == "train") != (stage == "train"):
+            return
+        self.watch(module, False)
+        metric, self._metric = same_metric(trainer, self._metric, module.device), None
+        if metric is None:
+            return
+        if isinstance(metric, str):
+            self.say_once(metric)
+            return
+        weight = self._head_weight(trainer, module)
+        if weight is not None and weight.shape != (metric.classes, metric.features):
+            self.say_once(
+                f"the head's weight is {tuple(weight.shape)}, not (classes, features) = "
+                f"{(metric.classes, metric.features)}, so there is no nc3."
+            )
+            weight = None
+        found = metric.compute(weight)
+        if skipped := int(found["skipped"]):
+            self.say_once(f"{skipped} rows of features are not finite and were left out.")
+        count, mean = found["class_count"], found["class_mean"]
+        values = {key: found[key] for key in LOGGED if key in found}
+        if not values:
+            self.say_once(
+                f"{int((count > 0).sum())} classes had rows, and it takes two whose means differ, "
+                "so nothing is logged."
+            )
+            return
+        values["nc4"] = mismatch(trainer, self._sample, mean, count)
+        self._sample = EveryKth(SAMPLE)
+        self.log_dict(
+            {
+                f"{self.name}/{key}": value.float().to(module.device)
+                for key, value in values.items()
+            },
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+            sync_dist=True,  # equal already; without it Lightning advises to set it
+            **({} if stage == "train" else {"add_dataloader_idx": False}),
+        )
+
+    def _head_weight(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
+        """The step's weight, or the parameter that was named; None, having said why."""
+        if self.head is not None:
+            found = matching_parameter(module, self.head)
+            if isinstance(found, Tensor):
+                return found
+            self.say_once(f"{found}; there is no nc3.")
+            return None
+        there = torch.tensor([self._weight is not None], device=trainer.strategy.root_device)
+        if trainer.world_size > 1:  # a rank without batches has none, and keys must be equal
+            there = trainer.strategy.all_gather(there).flatten()
+        if bool(there.all()):
+            return self._weight
+        self.say_once(
+            "without head_weight in the step there is no nc3; write "
+            "NeuralCollapseMonitor(head='head.weight')."
+        )
+        return None
+
+    # -- training epochs, which `EpochReader` leaves out -----------------------------------------
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin, if training rows are what is asked for."""
+        if self.stage == "train":
+            self.start(pl_module, 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count this batch."""
+        if self.stage == "train":
+            self.add(pl_module, 0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log this epoch."""
+        if self.stage == "train":
+            self.report(trainer, pl_module, "train")
+
+
+def _classes(record: LossRecord) -> int | None:
+    """How many classes the softmax is over."""
+    logits, weight = record.captured.get("logits"), record.captured.get("head_weight")
+    if isinstance(logits, Tensor):
+        return logits.shape[1] if logits.ndim == 2 else None
+    return len(weight) if isinstance(weight, Tensor) else None
+
+
+def same_metric(
+    trainer: Trainer, metric: NeuralCollapse | None, device: torch.device
+) -> NeuralCollapse | str | None:
+    """The metric, an empty one on a rank that saw no rows; None if no rank saw any.
+
+    Every rank must come here. A text says what is wrong: sizes that differ between ranks.
+    """
+    sizes = [0, 0] if metric is None else [metric.classes, metric.features]
+    if trainer.world_size > 1:
+        own = torch.tensor(sizes, device=trainer.strategy.root_device)
+        every = trainer.strategy.all_gather(own).reshape(-1, 2)
+        sizes = every.amax(0).tolist()
+        seen = every[every[:, 0] > 0]
+        if bool((seen != seen[:1]).any()):
+            return "ranks have features of different shapes, so nothing is measured."
+    if metric is None and sizes[0]:
+        metric = NeuralCollapse(sizes[0], sizes[1]).to(device)
+        nothing = torch.zeros(0, sizes[1], device=device)
+        metric.update(nothing, nothing[:, 0].long())  # or torchmetrics warns
+    return metric
+
+
+def mismatch(trainer: Trainer, sample: EveryKth, mean: Tensor, count: Tensor) -> Tensor:
+    """NC4 of the kept ``(features, prediction)`` of all ranks, which must all come here.
+
+    The fraction whose prediction is not the class of the nearest mean, 0-dim float64.
+    """
+    rows = torch.zeros(2, dtype=mean.dtype, device=mean.device)
+    for features, prediction in sample.parts():
+        nearest = nearest_centre(features.to(mean.device), mean, count)
+        rows[0] += (nearest != prediction.to(mean.device)).sum()
+        rows[1] += len(prediction)
+    if trainer.world_size > 1:
+        rows = trainer.strategy.all_gather(rows).reshape(-1, 2).sum(0)
+    return rows[0] / rows[1].clamp(min=1)

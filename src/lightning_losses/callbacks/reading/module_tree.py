@@ -1,0 +1,41 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Modules and parameters by name pattern, as a user writes them in a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+
+def matching_parameter(module: nn.Module, pattern: str) -> Tensor | str:
+    """The one parameter whose name matches, without graph; or what is wrong, in a clause."""
+    found = [p for name, p in module.named_parameters() if fnmatchcase(name, pattern)]
+    if len(found) == 1:
+        return found[0].detach()
+    matrices = [name for name, p in module.named_parameters() if p.ndim == 2]
+    return f"{pattern!r} matches {len(found)} parameters; write one of {', '.join(matrices[-8:])}"
+
+
+def matching_modules(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """Submodules whose name matches one of the patterns, by name, in order."""
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if name and any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def compiled_parts(module: LightningModule) -> list[str]:
+    """Names of compiled submodules; of the module's class if it is compiled as a whole."""
+    # Lightning marks a module whose steps it runs compiled.
+    whole = getattr(module, "_compiler_ctx", None) is not None
+    # `torch.compile(part)` wraps it as `_orig_mod`; importing the wrapper's class takes a second.
+    return [type(module).__name__] * whole + [
+        name or type(module).__name__
+        for name, part in module.named_modules()
+        if "_orig_mod" in part._modules or part._compiled_call_impl is not None
+    ]

@@ -1,0 +1,206 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""`MeasuredStep`: the logits of one batch before and after the optimizers have stepped on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
+from lightning_losses.callbacks.replay.step_rows import Rows, rows_of
+from lightning_losses.metrics.step_radius.secant import Secant, secant
+
+#: A re-run at unchanged parameters may differ from the real step by this r (or by rounding).
+TOLERANCE = 1e-3
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+#: Parameters that an optimizer moves, each with a copy of its value before.
+Kept = list[tuple[Tensor, Tensor]]
+
+
+class MeasuredStep(Generic[M]):
+    """One training step while it is measured. Never raises: what goes wrong is its ``failure``.
+
+    A subclass says in ``settle`` what is done about an optimizer's step and what is found.
+
+    Args:
+        trainer: passed on to `Probe`, as ``module``, ``batch``, ``batch_idx`` and ``call`` are.
+        ignore_index: rows with this target do not count.
+        max_rows: see `rows_of`.
+        replay: r between a real step and its re-run, if that is known already.
+    """
+
+    repeats: ClassVar[bool] = False
+    """Whether a further step of one optimizer within the training step is settled too; the logits
+    before it take another re-run."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        *,
+        call: int,
+        ignore_index: int,
+        max_rows: int,
+        replay: float | None,
+    ) -> None:
+        self.trainer, self.call = trainer, call
+        self.ignore_index, self.max_rows, self.replay = ignore_index, max_rows, replay
+        self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+        self.before: Rows | None = None
+        self.calls = 0
+        self.stepped = False
+        self.failure: str | None = None
+        self.measured: dict[int, M] = {}
+        self._kept: dict[Optimizer, Kept] = {}
+        self.probe = Probe(trainer, module, batch, batch_idx, self._read, call)
+
+    def settle(self, before: Rows, kept: Kept, norm: Tensor) -> tuple[M | None, Rows | None]:
+        """What was found, and the rows as they are now; None both if it failed on any rank."""
+        raise NotImplementedError
+
+    def observe(self, named: Named) -> None:
+        """The real step's tensors, as ``compute_loss`` gets them."""
+        self.calls += 1
+        if self.calls != self.call + 1 or self.failure is not None or self.probe.stands_alone:
+            return
+        try:
+            if not self.stepped:
+                self.probe.require_still()
+            self.before = self._read(named)
+        except Exception as error:
+            self.failure = explain(error)
+
+    def before_step(self, optimizer: Optimizer, number: int) -> None:
+        """Keep the parameters that this optimizer will move; ``number`` is its place."""
+        self._kept[optimizer] = []
+        try:
+            alone = self.probe.stands_alone and self.before is None and not self.stepped
+            if alone or (self.repeats and number in self.measured):
+                self.before = self._run()
+            trained = (p for group in optimizer.param_groups for p in group["params"])
+            self._kept[optimizer] = [(p, p.detach().clone()) for p in trained if p.requires_grad]
+        except Exception as error:
+            self.failure = explain(error)
+
+    def after_step(self, optimizer: Optimizer, number: int) -> M | None:
+        """Settle what the optimizer did, if it did anything."""
+        kept = self._kept.pop(optimizer, None)
+        if kept is None:
+            return None
+        norm = update_norm(kept, self.trainer.strategy.root_device)
+        if norm == 0 and (kept or self.failure is None):
+            return None  # a GradScaler skipped, under a fused optimizer
+        self.stepped = True
+        if number in self.measured and not self.repeats:
+            self.before = None  # a second step: the logits before it are not known
+        before = self.before
+        # Ranks agree before a re-run too: it may hold collectives that wait for every rank.
+        if (before is None and self.failure is None) or not self._agree():
+            return None
+        assert before is not None
+        found, self.before = self.settle(before, kept, norm)  # where the next step begins
+        if found is not None:
+            self.measured[number] = found
+        return found
+
+    def compare(self, before: Rows, kept: Kept, bounds: bool = False) -> tuple[Rows, Secant] | None:
+        """The rows now, and how they differ; None if that failed on any rank."""
+        return self._attempt(lambda: self._compare(before, kept, bounds))
+
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest over ranks, entry by entry."""
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="max")
+        return values
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over ranks, entry by entry."""
+        if self.trainer.world_size > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return values
+
+    def _compare(self, before: Rows, kept: Kept, bounds: bool) -> tuple[Rows, Secant]:
+        """On first use also the replay check."""
+        replay = self.replay
+        if replay is None:
+            again = secant(before.problem, self.probe.run_checked(kept).problem)
+            replay = _largest(again.spread / math.pi)
+            if replay > max(TOLERANCE, _largest(rounding(again, before))):
+                raise ProbeFailed(
+                    "the step, run again at unchanged parameters, gives other logits (by "
+                    f"{replay:.2g} in r): it depends on something that the module does not hold, "
+                    "such as a random generator or a counter elsewhere"
+                )
+        after = self._run()
+        self.replay = replay
+        return after, secant(before.problem, after.problem, bounds)
+
+    def _run(self) -> Rows:
+        """The rows now; at first with every parameter watched."""
+        return self.probe.run_checked() if self.replay is None else self.probe.run()
+
+    def _attempt(self, work: Callable[[], T]) -> T | None:
+        """What ``work`` returns; None if it failed on any rank."""
+        done = None
+        try:
+            done = work()
+        except Exception as error:
+            self.failure = explain(error)
+        return done if self._agree() else None
+
+    def _agree(self) -> bool:
+        """Whether no rank has failed; if one has, all ranks now know of its failure."""
+        strategy, world = self.trainer.strategy, self.trainer.world_size
+        if world > 1:
+            # The lowest rank that failed, as a number that a maximum finds.
+            first = 0 if self.failure is None else world - self.trainer.global_rank
+            shared = torch.tensor(float(first), device=strategy.root_device)
+            if first := int(strategy.reduce(shared, reduce_op="max")):
+                self.failure = strategy.broadcast(self.failure, src=world - first)
+        return self.failure is None
+
+    def _read(self, named: Named) -> Rows:
+        chosen = None if self.before is None else self.before.chosen
+        return rows_of(named, self.ignore_index, self.max_rows, chosen, self.dtype)
+
+
+def rounding(change: Secant, before: Rows) -> Tensor:
+    """The r that rounding alone may show, ``(N,)``."""
+    return change.size * before.epsilon / math.pi
+
+
+def is_coarse(before: Rows) -> bool:
+    """Whether the logits were made in bf16 or fp16."""
+    return before.epsilon > torch.finfo(torch.float32).eps
+
+
+def update_norm(kept: Kept, device: torch.device) -> Tensor:
+    """Euclidean length of an update from (new, old) pairs, 0-dim, float32 at least."""
+    norms = [
+        (new.detach().to(torch.promote_types(new.dtype, torch.float32)) - old).norm().to(device)
+        for new, old in kept
+    ]
+    return torch.stack(norms).norm() if norms else torch.zeros((), device=device)
+
+
+def explain(error: Exception) -> str:
+    """One line for the message that turns a monitor off."""
+    if isinstance(error, ProbeFailed):
+        return str(error)
+    return f"asking the step for its logits raised {type(error).__name__}: {error}"
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.amax()) if len(values) else 0.0

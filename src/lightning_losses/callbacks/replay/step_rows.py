@@ -1,0 +1,93 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of one `compute_loss`, copied, so that their logits can be had after the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_losses.evaluation.rows import prepare
+from lightning_losses.softmax import Problem
+
+
+class Rows(NamedTuple):
+    """The rows that are measured, without graph, and where their logits come from."""
+
+    problem: Problem
+    chosen: Tensor  # (n,) which of the rows of the call
+    epsilon: float  # of the coarsest precision on the way to the logits
+
+
+@torch.no_grad()
+def rows_of(
+    named: dict[str, Any],
+    ignore_index: int,
+    max_rows: int,
+    chosen: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Rows:
+    """Copy the rows that count, every k-th so that there are at most ``max_rows``.
+
+    Args:
+        named: the named tensors of one ``compute_loss``.
+        ignore_index: rows with this target do not count, nor do rows of ``sample_weight`` 0.
+        max_rows: how many rows to copy at most.
+        chosen: exactly these rows instead.
+        dtype: that the model computes in, if not that of its logits.
+
+    Raises:
+        ValueError: there are neither logits nor hidden states, or shapes do not go together, or
+            the classes are sliced over ranks.
+    """
+    batch = prepare(
+        {k: v.detach() if isinstance(v, Tensor) else v for k, v in named.items()}, ignore_index
+    )
+    logits = batch.tensors.get("logits")
+    if logits is None and "hidden" not in batch.tensors:
+        raise ValueError("compute_loss gets neither logits nor hidden, so there is no softmax")
+    target = batch.tensors.get("target")
+    if logits is not None and logits.ndim == 1:  # binary scores: the other class has logit 0
+        both = torch.stack([torch.zeros_like(logits), logits], 1)
+        if target is not None and target.is_floating_point() and target.ndim == 1:
+            target = torch.stack([1 - target, target], 1)
+        batch = batch._replace(tensors=batch.tensors | {"logits": both})
+    if chosen is None:
+        counts = batch.valid if batch.weight is None else batch.weight > 0
+        every = torch.arange(batch.rows, device=batch.device)
+        chosen = every if counts is None else every[counts]
+        chosen = chosen[:: max(1, math.ceil(len(chosen) / max_rows))]
+    problem = batch.problem(None)
+    if problem.class_range is not None:
+        raise ValueError(
+            "compute_loss gets class_range, and this rank's slice of the head does not tell how "
+            "far the logits of all classes moved"
+        )
+    kind = problem.source.device.type
+    dtypes = [problem.source.dtype, *([] if dtype is None else [dtype])]
+    if torch.is_autocast_enabled(kind):
+        dtypes.append(torch.get_autocast_dtype(kind))
+    epsilon = max(torch.finfo(dtype).eps for dtype in dtypes)
+
+    def copy(tensor: Tensor | None) -> Tensor | None:  # the optimizer writes into the original
+        return None if tensor is None else tensor.clone()
+
+    problem = problem._replace(
+        head_weight=copy(problem.head_weight),
+        head_bias=copy(problem.head_bias),
+        target=_class_target(target, problem.classes),
+        valid=None,
+    ).take(chosen)
+    return Rows(problem, chosen, epsilon)
+
+
+def _class_target(target: Tensor | None, classes: int) -> Tensor | None:
+    """Class indices ``(N,)`` or distributions ``(N, V)``; None if it is anything else."""
+    if target is None:
+        return None
+    if target.is_floating_point():
+        return target if target.ndim == 2 and target.shape[1] == classes else None
+    return target if target.ndim == 1 else None

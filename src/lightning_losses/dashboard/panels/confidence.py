@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Panels about the entropy of the predictions."""
+
+from __future__ import annotations
+
+from lightning_losses.dashboard.panels.panel import Line, Panel
+
+CONFIDENCE = (
+    Panel(
+        "entropy",
+        "Confidence",
+        "Entropy of the predictions",
+        ("entropy/mean", "entropy/p10", "entropy/p50", "entropy/p90", "entropy/marginal"),
+        "0 nats is certainty. p10 to p90 are quantiles over rows; marginal is the entropy of the "
+        "mean prediction, so how many classes are used at all.",
+        "falls with the loss in supervised training, stays up in policy training; marginal "
+        "stays up in both",
+        "EntropyMonitor",
+        unit="nats",
+        kind="band",
+        summary="min",
+    ),
+    Panel(
+        "entropy_ratio",
+        "Confidence",
+        "Entropy against its baseline",
+        ("entropy/ratio",),
+        "Mean entropy divided by what it was early in training.",
+        "in policy training between 0.5 and 2; in supervised training falling is success",
+        "EntropyMonitor",
+        unit="times baseline",
+        lines=(
+            Line(2.0, "policy: explodes", above=None),
+            Line(0.5, "policy: warning", above=None),
+            Line(0.2, "policy: collapse", above=None),
+        ),
+    ),
+    Panel(
+        "effective_classes",
+        "Confidence",
+        "Effective number of classes",
+        ("entropy/effective_classes", "entropy/marginal_classes"),
+        "Between how many equally likely classes the model chooses in a row (e to the entropy), "
+        "and over all rows together (marginal).",
+        "falls towards 1 a row in supervised training; marginal near the classes in the data",
+        "EntropyMonitor",
+        unit="classes",
+        scale="auto",
+        lines=(Line(1.05, "policy: no choice left", above=None),),
+    ),
+    Panel(
+        "nll_gap",
+        "Confidence",
+        "Loss beyond the model's own entropy",
+        ("entropy/nll_gap", "entropy/val_nll_gap"),
+        "Negative log-likelihood minus entropy: what the model loses beyond what it expects to.",
+        "near 0; above it the model is surer than it should be",
+        "EntropyMonitor",
+        unit="nats",
+        lines=(Line(0.0, "as expected", above=None),),
+    ),
+    Panel(
+        "alert",
+        "Confidence",
+        "Entropy alerts",
+        ("entropy/alert",),
+        "0 nothing, 1 a warning, 2 critical: collapse, explosion or NaN in the logits.",
+        "0 throughout",
+        "EntropyMonitor",
+        kind="levels",
+        join="max",
+        lines=(Line(1.0, "warning", above=True), Line(2.0, "critical", above=None)),
+    ),
+    Panel(
+        "entropy_target",
+        "Confidence",
+        "Entropy held at a target",
+        ("entropy_target/entropy",),
+        "The entropy that the controller sees; it moves a term's coefficient to hold it.",
+        "comes to the target and stays there",
+        "EntropyTarget",
+        unit="nats",
+    ),
+    Panel(
+        "entropy_coefficient",
+        "Confidence",
+        "Coefficient of the entropy controller",
+        ("entropy_target/coefficient",),
+        "What the controller multiplies the entropy term with.",
+        "settles; at a bound of its range the target is out of reach",
+        "EntropyTarget",
+        detail=True,
+    ),
+    Panel(
+        "token_covariance",
+        "Confidence",
+        "Covariance of log-probability and advantage",
+        ("entropy/token_covariance",),
+        "In policy training: positive values are what drives entropy down.",
+        "small; large positive values precede collapse",
+        "EntropyMonitor in policy training",
+        detail=True,
+    ),
+    Panel(
+        "entropy_law",
+        "Confidence",
+        "Reward against entropy: the fitted law",
+        ("entropy/ceiling", "entropy/law_a", "entropy/law_b", "entropy/law_r2"),
+        "Fit of reward = b - a exp(entropy); ceiling is what it predicts at entropy 0.",
+        "law_r2 near 1, else the other three mean nothing",
+        "EntropyMonitor in policy training",
+        detail=True,
+    ),
+    Panel(
+        "entropy_rows",
+        "Confidence",
+        "Rows behind the entropy",
+        ("entropy/rows",),
+        "How many rows each measurement is about.",
+        "steady; 0 means that nothing counted and the values before were repeated",
+        "EntropyMonitor",
+        unit="rows",
+        join="min",
+        detail=True,
+    ),
+)

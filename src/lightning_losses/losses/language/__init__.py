@@ -1,3 +1,0 @@
-# SPDX-FileCopyrightText: 2026 The lightning-losses authors
-# SPDX-License-Identifier: Apache-2.0
-"""Losses of policies and language models."""

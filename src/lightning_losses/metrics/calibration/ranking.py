@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Does more confidence mean more often right? Ranking measures, from a fine histogram.
+
+Rows that share a fine bin are ties: each function gives the mean over their orders, and says how
+far the value of sorted rows may be. Write `e` for the wrong ones of a bin's `n` rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_losses.metrics.calibration.fine_bins import FineBins, running_sum
+
+
+def auroc(fine: FineBins) -> Tensor:
+    """Chance that a correct row has more confidence than a wrong one; ties count one half.
+
+    NaN when every row is correct or every row is wrong: ranking is undefined then, not 1/2. Rows
+    that share a fine bin are ties: off by at most half the share of (correct, wrong) pairs that do.
+    """
+    wrong = fine.rows - fine.correct
+    beaten = running_sum(wrong) - wrong / 2
+    return (fine.correct * beaten).sum() / (fine.correct.sum() * wrong.sum())
+
+
+def aurc(fine: FineBins) -> Tensor:
+    """Area under the risk-coverage curve: the mean over k of the error rate of the top k rows.
+
+    Of the k most confident rows, for every k from 1 to N; a fraction, lower is better, equal to
+    1 - accuracy for a confidence that says nothing (Geifman, Uziel and El-Yaniv, arXiv 1805.08206).
+    Others integrate the same curve by trapezoids and rescale: values differ by about 1 / N. Off by
+    at most the sum over bins of `e (n - e) / n (H(k + n) - H(k)) / N`, where `k` rows have more
+    confidence and `H` is the harmonic number.
+    """
+    n, wrong = fine.rows.flip(0), (fine.rows - fine.correct).flip(0)
+    above = n.cumsum(0) - n
+    wrong_above = running_sum(wrong) - wrong
+    k = above.to(wrong)
+    harmonic = torch.digamma(k + n + 1) - torch.digamma(k + 1)
+    # sum_j (wrong_above + wrong j / n) / (k + j) over j = 1 .. n, in closed form.
+    risks = (wrong_above - wrong * k / n.clamp(min=1)) * harmonic + wrong
+    return risks.sum() / n.sum()
+
+
+def augrc(fine: FineBins) -> Tensor:
+    """Area under the generalised risk-coverage curve: risk of a silent error, over all coverages.
+
+    The integral over coverage of (wrong rows among the accepted) / N, by trapezoids, in [0, 1/2]
+    (arXiv 2407.01032). Where `aurc` weighs the few most confident rows most, this weighs all alike.
+    Off by at most the sum over bins of `e (n - e) / (2 N^2)`.
+    """
+    wrong = (fine.rows - fine.correct).flip(0)
+    total = fine.rows.sum()
+    height = running_sum(wrong) - wrong / 2
+    return (fine.rows.flip(0) * height).sum() / total / total

@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Softmax statistics: what one pass over the classes tells every loss, monitor and controller.
+
+The one front door to the kernels, and the only package that imports them.
+"""
+
+from lightning_losses.kernels.class_range import ClassRange
+from lightning_losses.kernels.dispatch import (
+    KERNELS,
+    SMALL,
+    TWO_PASSES,
+    describe_kernel,
+    resolve_kernel,
+)
+from lightning_losses.kernels.eager.row_fused import RowFunction
+from lightning_losses.kernels.eager.spread import Direction, Spread
+from lightning_losses.kernels.problem import STATISTICS, Problem
+from lightning_losses.kernels.triton.tiles import unavailable
+from lightning_losses.softmax.arguments import in_autocast_dtype, shift_left
+from lightning_losses.softmax.compute import logit_spread, make_problem, row_fused, statistics
+from lightning_losses.softmax.stats import SoftmaxStats, softmax_stats
+
+__all__ = [
+    "KERNELS",
+    "SMALL",
+    "STATISTICS",
+    "TWO_PASSES",
+    "ClassRange",
+    "Direction",
+    "Problem",
+    "RowFunction",
+    "SoftmaxStats",
+    "Spread",
+    "describe_kernel",
+    "in_autocast_dtype",
+    "logit_spread",
+    "make_problem",
+    "resolve_kernel",
+    "row_fused",
+    "shift_left",
+    "softmax_stats",
+    "statistics",
+    "unavailable",
+]

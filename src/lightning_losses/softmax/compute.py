@@ -1,0 +1,127 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""From checked arguments to a kernel and back; with `stats`, the only importers of the kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_losses.kernels import vocab_parallel
+from lightning_losses.kernels.class_range import ClassRange
+from lightning_losses.kernels.dispatch import kernel_module, resolve_kernel
+from lightning_losses.kernels.eager import reference
+from lightning_losses.kernels.eager import row_fused as _row_fused
+from lightning_losses.kernels.eager import spread as _spread
+from lightning_losses.kernels.eager.row_fused import RowFunction
+from lightning_losses.kernels.eager.spread import Direction, Spread
+from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
+from lightning_losses.kernels.valid_rows import compact, restore
+from lightning_losses.softmax.arguments import check, in_autocast_dtype, require_classes
+
+
+def make_problem(
+    *,
+    logits: Tensor | None = None,
+    hidden: Tensor | None = None,
+    head_weight: Tensor | None = None,
+    head_bias: Tensor | None = None,
+    target: Tensor | None = None,
+    valid: Tensor | None = None,
+    temperature: Tensor | None = None,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    class_range: ClassRange | None = None,
+    max_valid: int | None = None,
+) -> Problem:
+    """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
+    check(logits, hidden, head_weight, head_bias, target, temperature, softcap, logit_scale)
+    if max_valid is not None and max_valid < 0:
+        raise ValueError(f"max_valid is a number of rows, got {max_valid}: leave it out.")
+    if class_range is not None:
+        rows = head_weight if logits is None else logits.t()
+        assert rows is not None
+        class_range.check(len(rows), target)
+    hidden = None if hidden is None else in_autocast_dtype(hidden)
+    if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
+        valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
+    if valid is not None:
+        if target is not None:
+            target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
+        if temperature is not None:
+            temperature = torch.where(valid, temperature, 1)
+    options = softcap, logit_scale, class_range, max_valid
+    return Problem(logits, hidden, head_weight, head_bias, target, valid, temperature, *options)
+
+
+def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") -> dict[str, Tensor]:
+    """The wanted statistics ``(N,)`` with graph, by the named kernel."""
+    unknown = [name for name in want if name not in STATISTICS]
+    if unknown:
+        raise ValueError(f"Unknown statistics {unknown}; there are {', '.join(STATISTICS)}.")
+    if "log_prob" in want and problem.target is None:
+        raise ValueError("log_prob was asked for, but no target was given: pass target=....")
+    if not want:
+        return {}
+    with torch.autocast(problem.source.device.type, enabled=False):
+        if problem.class_range is not None:
+            found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
+            return finish(found, problem.valid)
+        require_classes(problem.target, problem.classes)
+        module = kernel_module(kernel, problem)
+        counted, rows = (problem, None) if module is reference else compact(problem)
+        found = finish(module.statistics(counted, want), counted.valid)
+        return {name: restore(x, rows, problem.source.shape[0]) for name, x in found.items()}
+
+
+def row_fused(
+    problem: Problem,
+    want: tuple[str, ...],
+    row_function: RowFunction,
+    rows: dict[str, Tensor],
+    kernel: str = "auto",
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
+    assert problem.class_range is None, "the objective takes two passes there"
+    triton = resolve_kernel(kernel, problem) == "triton"
+    module = kernel_module(kernel, problem) if triton else _row_fused
+
+    def finished(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return row_function(finish(stats, None), rows)
+
+    with torch.autocast(problem.source.device.type, enabled=False):
+        require_classes(problem.target, problem.classes)
+        counted, kept = compact(problem)
+        if kept is not None:
+            rows = {name: row.index_select(0, kept) for name, row in rows.items()}
+        total, stats, values = module.row_fused(counted, want, finished, rows)
+    n = problem.source.shape[0]
+    found = finish(stats, counted.valid)
+    return total, {k: restore(x, kept, n) for k, x in found.items()}, restore(values, kept, n)
+
+
+def logit_spread(problem: Problem, direction: Direction, kernel: str = "auto") -> Spread:
+    """How far the logits of each row change along a direction; see `kernels.spread`. No graph."""
+    if problem.class_range is not None:
+        raise ValueError(
+            "The spread is over all classes and this rank holds some: take it on each rank of a "
+            "problem without class_range, then the largest high and the smallest low of the ranks."
+        )
+    if resolve_kernel(kernel, problem) != "triton":
+        return _spread.spread(problem, direction)
+    from lightning_losses.kernels.triton import spread as triton_spread
+
+    return triton_spread.spread(problem, direction)
+
+
+def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
+    """Give back -inf where a masked class made it, and 0 to rows that do not count."""
+    stats = dict(stats)
+    for name in ("log_prob", "logsumexp", "mean_logit"):
+        if name in stats:
+            # No honest float logit is near it, and the mean over 1e9 classes still passes it.
+            value = stats[name]
+            stats[name] = torch.where(value < LOWEST * 1e-10, -torch.inf, value)
+    if valid is not None:
+        stats = {name: torch.where(valid, value, 0) for name, value in stats.items()}
+    return stats

@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Calls whose number would not be what was meant: refused, or computed as meant."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from training import train
+
+from lightning_losses import LossMixin, Objective, Term, build_objective
+from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
+from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal, OrthogonalProjection
+from lightning_losses.targets import HLGauss
+from lightning_losses.weighting import KLDRO
+
+Z = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"ignore_index": 0}, r"No term reads ignore_index=: write build_objective"),
+        ({"reduction": "sum"}, r"build_objective\(\.\.\., reduction"),
+        ({"weight": torch.ones(5)}, r"class_weight"),
+        ({"label_smoothing": 0.1}, r"loss\.NAME\.label_smoothing"),
+        ({"soft_cap": 1.0}, r"No term reads soft_cap=: write softcap="),
+        ({"sample_weights": torch.ones(4)}, r"write sample_weight="),
+        ({"normalizer": -1}, r"normalizer .* at least 0, got -1"),
+        ({"normalizer": math.nan}, r"normalizer .* at least 0, got nan"),
+    ],
+)
+def test_options_that_nobody_reads(named: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_objective("ce")(Z, Y, **named)
+
+
+def test_a_name_of_the_users_own_may_be_passed_in_vain() -> None:
+    class Own(nn.Module):
+        scope = "rows"
+
+        def forward(self, logits: Tensor, weight: Tensor) -> Tensor:
+            return logits.sum(1) * weight
+
+    Objective({"ce": CrossEntropy()})(Z, Y, trunk=torch.ones(3))
+    assert Objective({"own": Own()})(Z, Y, weight=torch.zeros(4)).total == 0
+
+
+def test_a_mapping_names_no_second_head_for_statistics() -> None:
+    for parameter in ("logits", "target"):
+        with pytest.raises(ValueError, match=f"inputs maps {parameter} of CrossEntropy"):
+            Term(CrossEntropy(), inputs={parameter: "other"})
+    # A mapped statistic is what it is mapped to, whoever stands beside it.
+    mapped = Term(CrossEntropy(), inputs={"log_prob": "own"})
+    own = -torch.ones(4)
+    assert Objective({"a": mapped})(Z, Y, own=own).total == 1
+    assert Objective({"a": mapped, "f": Focal()})(Z, Y, own=own).terms["a"] == 1
+
+
+def test_an_overridden_forward_is_not_passed_over() -> None:
+    class Doubled(CrossEntropy):
+        def forward(self, log_prob: Tensor) -> Tensor:
+            return -2 * log_prob
+
+    plain, doubled = (Objective({"a": loss})(Z, Y).total for loss in (CrossEntropy(), Doubled()))
+    torch.testing.assert_close(doubled, 2 * plain)
+
+
+def test_logits_are_not_capped_for_one_loss_and_plain_for_another() -> None:
+    weighted = CrossEntropy(0.1, class_weight=[1.0, 2.0, 3.0, 4.0, 5.0])
+    for name, value in (("softcap", 0.5), ("temperature", torch.ones(4)), ("logit_scale", 2.0)):
+        with pytest.raises(ValueError, match=f"{name} was passed, but term 'a' reads the logits"):
+            Objective({"a": weighted})(Z, Y, **{name: value})
+    Objective({"a": CrossEntropy(0.1)})(Z, Y, softcap=0.5)
+
+
+def test_a_teacher_of_one_column_is_not_broadcast() -> None:
+    with pytest.raises(ValueError, match=r"teacher_logits must have shape \(4, 5\).* \(4, 1\)"):
+        build_objective("kd")(Z, Y, teacher_logits=torch.randn(4, 1))
+
+
+def test_one_number_for_the_batch_has_no_rows_to_weigh() -> None:
+    term = Term(OrthogonalProjection(), row_weighting=KLDRO())
+    with pytest.raises(ValueError, match="no row_weighting"):
+        Objective({"opl": term})(target=Y, features=torch.randn(4, 3))
+
+
+def test_weights_are_finite() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        Term(CrossEntropy(), math.inf)
+    with pytest.raises(ValueError, match="ignore_index is one label"):
+        Objective({"ce": CrossEntropy()}, ignore_index=None)  # type: ignore[arg-type]
+
+
+# -- targets that name no column of the logits -----------------------------------------------------
+
+
+class Module(LossMixin, L.LightningModule):
+    def __init__(self, loss: Objective, outputs: int, top: int) -> None:
+        super().__init__()
+        self.net, self.loss, self.top = nn.Linear(3, outputs), loss, top
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        return self.compute_loss(logits=self.net(batch[0]), target=batch[1])
+
+    validation_step = training_step
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(torch.randn(32, 3), torch.arange(32) % self.top), 16)
+
+    val_dataloader = train_dataloader
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+# Levels 0 to 4 beside 4 thresholds; a binary score (N, 1); ages beside 51 bins.
+@pytest.mark.parametrize(
+    ("key", "outputs", "top"),
+    [("coral", 4, 5), ("corn", 4, 5), ("ordinal_nll", 4, 5), ("bce", 1, 2), ("hl_gauss", 51, 90)],
+)
+def test_monitors_do_not_take_every_integer_for_a_class(
+    key: str, outputs: int, top: int, tmp_path: Path
+) -> None:
+    loss = Objective({"corn": Corn(num_classes=5)}) if key == "corn" else build_objective(key)
+    if key == "hl_gauss":
+        bins = HLGauss(0.0, 100.0, 51)
+        loss = Objective({"ages": Term(CrossEntropy(), target_transform=bins)})
+    monitors = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1)]
+    run = train(
+        lambda: Module(loss, outputs, top),
+        [*monitors, CalibrationMonitor()],
+        default_root_dir=tmp_path,
+    )
+    assert run.trainer.global_step == 2
+
+
+def test_nan_logits_beside_a_top_level_are_not_blamed_on_the_target() -> None:
+    with pytest.raises(ValueError, match=r"logits .* holds NaN"):
+        build_objective("coral")(torch.full((2, 4), math.nan), torch.tensor([4, 0]))
+
+
+def test_a_class_is_still_a_class() -> None:
+    objective = Objective({"c": CompSum(0.0)})
+    objective.watch("me", "log_prob", "target")
+    record = objective(Z, Y)
+    assert record.stats.log_prob is not None
+    assert record.captured["target"].dtype == torch.int64

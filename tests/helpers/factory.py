@@ -1,0 +1,161 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Small inputs for any loss, made from the names of the tensors that it requires."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_losses import Objective, build_objective
+from lightning_losses.config.build import compose_losses
+from lightning_losses.config.catalogue import keys
+from lightning_losses.softmax import STATISTICS
+
+LOSSES = keys("loss")
+CLASSES = 5
+DIM = 4
+
+#: Penalties read parameters, so rows that do not count are no matter to them.
+PARAMETERS_ONLY = [k for k in LOSSES if k in ("presto", "weight_distribution")]
+ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY]
+#: Their target is a real value, so they share no batch with losses on classes.
+REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
+#: Classes that have an order, or a column in more tensors than logits, may not change places.
+ORDINAL = ["coral", "corn", "ordinal_ce", "ordinal_nll"]
+ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_bottleneck"]
+ORDERED += ["inter_variable_contrastive"]
+#: Their logits mean something by themselves, not only their differences within a row.
+ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_responses"]
+ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "ensloss", "l2_svm", "ldr_kl"]
+ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
+ABSOLUTE += ["inter_variable_contrastive", "ips_bce"]
+#: Of their value, a part that depends on the logits sends no gradient.
+PARTLY_DETACHED = ["aldr_kl", "ensloss", "personal_loss"]
+
+
+def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
+    """The objective of one key with weight 1, its settings made small."""
+    node = composed(key).copy()
+    node.weight = 1.0
+    if "num_bins" in (node.get("target_transform") or {}):
+        node.target_transform.num_bins = classes
+    if "class_counts" in node:
+        node.class_counts = [10.0] * classes  # equal, so that classes may change places
+    if "steepness" in node:
+        node.steepness = 5.0  # at 73 a small batch may have no gradient worth comparing
+    if "num_classes" in node:
+        # Of ordered classes there is one more than there are logits.
+        node.num_classes = classes + (key in ORDINAL)
+    return build_objective({key: node}, **options)
+
+
+@cache
+def composed(key: str) -> Any:
+    """The node of a key; composing takes tens of milliseconds, and some tests build hundreds."""
+    return compose_losses([key])[key]
+
+
+def required(objective: Objective) -> set[str]:
+    """Named tensors that the step must pass; statistics stand for logits and target."""
+    names = set().union(*(term.required for _, term in objective.named_terms()))
+    if names & set(STATISTICS):
+        names |= {"logits"}
+    if "log_prob" in names:
+        names |= {"target"}
+    return names - set(STATISTICS) - {"valid"}
+
+
+def inputs(
+    objective: Objective,
+    rows: int = 6,
+    classes: int = CLASSES,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> dict[str, Any]:
+    """Named tensors for an objective; those that a network would make require a gradient."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, grad: bool = True) -> Tensor:
+        x = 1.5 * torch.randn(*shape, generator=g, dtype=torch.float64)
+        return x.to(dtype).requires_grad_(grad)
+
+    names = required(objective)
+    real = "quantiles" in names or any(
+        term.target_transform is not None for _, term in objective.named_terms()
+    )
+    most = 2 if "logits_deep" in names else 3  # scores of two branches go with yes or no
+    made = {
+        "logits": lambda: normal(rows, classes),
+        "logits_adv": lambda: normal(rows, classes),
+        "teacher_logits": lambda: normal(rows, classes, grad=False),
+        # Few classes among many rows, so that every class has pairs.
+        "target": lambda: (
+            torch.rand(rows, generator=g, dtype=torch.float64) * 1.6 - 0.8
+            if real
+            else torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
+        ),
+        "features": lambda: normal(rows, DIM),
+        "attention": lambda: normal(rows, 2, 3, 3, grad=False).softmax(-1).requires_grad_(),
+        "list_id": lambda: torch.arange(rows) // 3,
+        "sequence_id": lambda: torch.arange(rows) // 3,
+        "advantage": lambda: normal(rows, grad=False),
+        "old_log_prob": lambda: -normal(rows, grad=False).abs(),
+        "sample_index": lambda: torch.randperm(rows, generator=g),
+        "class_similarity": lambda: normal(rows, classes, grad=False),
+        "module": lambda: network(seed, dtype),
+        "quantiles": lambda: normal(rows, 5),
+        "estimate": lambda: normal(rows, 3),
+        "reference": lambda: normal(rows, 3, grad=False),
+        "next_logits": lambda: normal(rows, classes, grad=False),
+        "reward": lambda: normal(rows, grad=False),
+        "discount": lambda: torch.rand(rows, generator=g, dtype=torch.float64).to(dtype),
+        "logit_map": lambda: normal(rows, classes, 5, 4),
+        "label_map": lambda: torch.randint(classes, (rows, 5, 4), generator=g) % 3,
+        "skeleton_map": lambda: torch.randint(classes, (rows, 5, 4), generator=g) % 3,
+        "region_map": lambda: normal(rows, classes, 5, 4, grad=False),
+        "sensitive": lambda: normal(rows, 2, grad=False),
+        "bag_id": lambda: torch.arange(rows) // 2 % 3,
+        "bag_target": lambda: (torch.arange(rows) // 2 % 3).to(dtype),
+        "bag_proportion": lambda: normal(rows, classes, grad=False).softmax(1),
+        "profit": lambda: normal(rows, grad=False),
+        "logits_deep": lambda: normal(rows),
+        "logits_shallow": lambda: normal(rows),
+        "score": lambda: normal(rows),
+        "log_q": lambda: normal(rows, grad=False),
+        "noise_score": lambda: normal(rows, 3),
+        "noise_log_q": lambda: normal(rows, 3, grad=False),
+        "log_marginal": lambda: normal(rows),
+        "next_log_marginal": lambda: normal(rows),
+        "x0": lambda: normal(rows, 3, grad=False),
+        "x1": lambda: normal(rows, 3, grad=False),
+        "concept_logits": lambda: normal(rows, classes),
+        "logits_positive": lambda: normal(rows, classes),
+        "logits_negative": lambda: normal(rows, classes),
+        "inverse_propensity": lambda: normal(rows, grad=False).exp(),
+        "old_class_map": lambda: normal(rows, 5, 4, grad=False).sigmoid(),
+        "solutions": lambda: torch.randint(-1, 2, (rows, 3, classes), generator=g),
+        "solution_value": lambda: normal(rows, 3, grad=False),
+    }
+    unknown = names - made.keys()
+    assert not unknown, f"tests/factory.py makes no {sorted(unknown)} yet: add a line to it"
+    return {name: made[name]() for name in sorted(names)}
+
+
+def network(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """Two linear layers, for penalties (the first weight is left out by some)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(DIM, 6), nn.Linear(6, CLASSES)).to(dtype)
+
+
+def leaves(named: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors and parameters of `inputs` that require a gradient, by name."""
+    found = {n: t for n, t in named.items() if isinstance(t, Tensor) and t.requires_grad}
+    for name, value in named.items():
+        if isinstance(value, nn.Module):
+            found |= {f"{name}.{n}": p for n, p in value.named_parameters()}
+    return found
