@@ -74,7 +74,7 @@ def compile_config(config: Config, arch: str) -> dict[str, Any]:
     row |= _amd(built.asm["amdgcn"]) if arch == "gfx942" else _nvidia(built.asm["cubin"])
     text = built.asm["amdgcn"] if arch == "gfx942" else built.asm["ptx"]
     row["mma"] = len(re.findall(MMA[arch], text))
-    if config.described:
+    if config.use_tma:
         row["tma"] = len(re.findall(TMA, text))
     row["atomics"] = len(re.findall(r"\batom\.|\bred\.|global_atomic", text))
     row["faults"] = [
@@ -83,7 +83,7 @@ def compile_config(config: Config, arch: str) -> dict[str, Any]:
             (f"{row['stack']} B of stack", row["stack"] > 0),
             (f"shared memory over {SHARED_LIMIT[arch]}", row["shared"] > SHARED_LIMIT[arch]),
             (f"no {MMA[arch]}", config.matrix and not row["mma"]),
-            (f"no {TMA}", config.described and not row["tma"]),
+            (f"no {TMA}", config.use_tma and not row["tma"]),
             # Made on the host, descriptors need no memory from `triton.set_allocator`.
             ("global scratch", getattr(built.metadata, "global_scratch_size", 0) > 0),
             ("atomics: not deterministic", row["atomics"] > 0),

@@ -42,25 +42,25 @@ class Config(NamedTuple):
     warps: int
     stages: int
     matrix: bool  # must hold matrix instructions
-    described: bool = False  # must load tiles by tensor descriptor
+    use_tma: bool = False  # must load tiles by tensor descriptor
 
 
 def row_configs() -> Iterator[Config]:
     for kind in ("bf16", "fp32"):
         lane = 8 if kind == "bf16" else 4
         for want in ("ce", "+entropy", "all"):
-            for dressed in (False, True):
+            for with_options in (False, True):
                 yield Config(
-                    f"row_statistics {kind} {want}{' dressed' if dressed else ''}",
+                    f"row_statistics {kind} {want}{' options' if with_options else ''}",
                     row_statistics,
                     {
-                        **_common(kind, dressed),
+                        **_common(kind, with_options),
                         "target_ptr": "*i64",
                         "soft_ptr": None,
                         "soft_stride": "i32",
                         "logsumexp_ptr": "*fp32",
                         **_outputs(WANTS[want]),
-                        "LIFT": dressed,
+                        "LIFT": with_options,
                         "BLOCK": 4096,
                         "LANE": lane,
                     },
@@ -69,10 +69,10 @@ def row_configs() -> Iterator[Config]:
                     False,
                 )
                 yield Config(
-                    f"row_gradient {kind} {want}{' dressed' if dressed else ''}",
+                    f"row_gradient {kind} {want}{' options' if with_options else ''}",
                     row_gradient,
                     {
-                        **_common(kind, dressed),
+                        **_common(kind, with_options),
                         "out_ptr": f"*{kind}",
                         "out_stride": "i32",
                         "target_ptr": "*i64",
@@ -81,7 +81,7 @@ def row_configs() -> Iterator[Config]:
                         "logsumexp_ptr": "*fp32",
                         "prediction_ptr": "*i64" if want == "all" else None,
                         **_coefficients(want),
-                        "LIFT": dressed,
+                        "LIFT": with_options,
                         "BLOCK": 4096,
                     },
                     8,
@@ -92,13 +92,13 @@ def row_configs() -> Iterator[Config]:
 
 def lean_configs(arch: str) -> Iterator[Config]:
     for kind in ("bf16", "fp32"):
-        for dressed in (False, True):
-            operands = _operands(arch, kind, dressed)
-            for described in (False, True) if arch in COPY_ENGINE else (False,):
-                yield from _products(arch, kind, dressed, described, operands)
+        for with_options in (False, True):
+            operands = _operands(arch, kind, with_options)
+            for use_tma in (False, True) if arch in COPY_ENGINE else (False,):
+                yield from _products(arch, kind, with_options, use_tma, operands)
             target = operands | {"target_ptr": "*i64", "out_ptr": "*fp32"}
             sizes = {"ROWS": TARGET_ROWS, "BD": TARGET_DEPTH}
-            tail = f"{kind}{' dressed' if dressed else ''}"
+            tail = f"{kind}{' options' if with_options else ''}"
             yield Config(f"lean target {tail}", target_logits, target | sizes, 4, 3, False)
     merge = {**_partials(STATISTICS), **_outputs(STATISTICS), "z_target_ptr": "*fp32",
              "valid_ptr": "*u8", "logsumexp_ptr": "*fp32", "N": "i32", "V": "i32",
@@ -106,36 +106,36 @@ def lean_configs(arch: str) -> Iterator[Config]:
     yield Config("lean merge all", merge_spans, merge, 4, 3, False)
 
 
-def _operands(arch: str, kind: str, dressed: bool) -> dict[str, Any]:
-    bare = {k: v for k, v in _common(kind, dressed).items() if k[0] != "z"}
+def _operands(arch: str, kind: str, with_options: bool) -> dict[str, Any]:
+    bare = {k: v for k, v in _common(kind, with_options).items() if k[0] != "z"}
     return bare | {
         **{f"{x}_ptr": f"*{kind}" for x in "hw"},
         **{f"{x}_stride": "i32" for x in "hw"},
         **{f"{x}_step": 1 for x in "hw"},
-        "live_ptr": "*i32",
+        "num_valid_ptr": "*i32",
         "N": "i32",
         "D": "i32",
         "GROUP": GROUP,
-        "EVEN": True,
-        "DESCRIBED": False,
+        "EVEN_D": True,
+        "USE_TMA": False,
         "PRECISION": "ieee" if kind == "bf16" or arch == "gfx942" else "tf32x3",
     }
 
 
 def _products(
-    arch: str, kind: str, dressed: bool, described: bool, operands: dict[str, Any]
+    arch: str, kind: str, with_options: bool, use_tma: bool, operands: dict[str, Any]
 ) -> Iterator[Config]:
     """Both matrix products of mode lean, with every set of statistics and coefficients."""
     itemsize = 2 if kind == "bf16" else 4
-    tail = f"{kind}{' dressed' if dressed else ''}"
+    tail = f"{kind}{' options' if with_options else ''}"
     for want, names in WANTS.items():
         if want == "ce":  # the target's logit has its own kernel
             continue
-        tile = forward_tile(arch, dressed or want == "all", itemsize, described)
+        tile = forward_tile(arch, with_options or want == "all", itemsize, use_tma)
         forward = operands | _partials(names) | {"span": "i32", "spans": "i32"}
         name = f"lean forward {tail} {want}"
-        yield from _lean(name, span_statistics, forward, tile, described)
-    tile = backward_tile(arch, dressed, itemsize, described)
+        yield from _lean(name, span_statistics, forward, tile, use_tma)
+    tile = backward_tile(arch, with_options, itemsize, use_tma)
     for want in COEFFICIENTS:
         gradient = (
             operands
@@ -151,26 +151,26 @@ def _products(
             }
         )
         name = f"lean backward {tail} {want}"
-        yield from _lean(name, slab_gradient, gradient, tile, described)
+        yield from _lean(name, slab_gradient, gradient, tile, use_tma)
 
 
 def spread_configs(arch: str) -> Iterator[Config]:
     for kind, itemsize in (("bf16", 2), ("fp32", 4)):
         exact = "ieee" if kind == "bf16" or arch == "gfx942" else "tf32x3"
-        for dressed in (False, True):
-            bare = {k: v for k, v in _common(kind, dressed).items() if k[0] != "z"}
+        for with_options in (False, True):
+            bare = {k: v for k, v in _common(kind, with_options).items() if k[0] != "z"}
             arguments = bare | {
                 **{f"{x}_ptr": f"*{kind}" for x in ("h", "w", "dh", "dw")},
                 **{f"{x}_stride": "i32" for x in ("h", "w", "dh", "dw")},
                 **{f"{x}_step": 1 for x in ("h", "w", "dh", "dw")},
-                "dbias_ptr": "*fp32" if dressed else None,
+                "dbias_ptr": "*fp32" if with_options else None,
                 **{f"{x}_ptr": "*fp32" for x in Part._fields},
                 **dict.fromkeys(("N", "D", "span", "spans"), "i32"),
                 "GROUP": GROUP,
-                "EVEN": True,
+                "EVEN_D": True,
                 "PRECISION": exact,
             }
-            name = f"spread {kind}{' dressed' if dressed else ''}"
+            name = f"spread {kind}{' options' if with_options else ''}"
             yield from _lean(name, span_spread, arguments, spread_tile(arch, itemsize))
 
 
@@ -187,20 +187,20 @@ def softmax_configs() -> Iterator[Config]:
 
 
 def _lean(
-    name: str, kernel: Any, arguments: dict[str, Any], tile: Tile, described: bool = False
+    name: str, kernel: Any, arguments: dict[str, Any], tile: Tile, use_tma: bool = False
 ) -> Iterator[Config]:
     arguments = arguments | {"BM": tile.rows, "BV": tile.classes, "BD": tile.depth}
     size = f"{tile.rows}x{tile.classes}x{tile.depth}/{tile.warps}/{tile.stages}"
-    if described:
+    if use_tma:
         kind = arguments["h_ptr"][1:]
         arguments["h_ptr"] = f"tensordesc<{kind}[{tile.rows}, {tile.depth}]>"
         arguments["w_ptr"] = f"tensordesc<{kind}[{tile.classes}, {tile.depth}]>"
-        arguments["DESCRIBED"] = True
+        arguments["USE_TMA"] = True
         name += " TMA"
-    config = Config(f"{name} {size}", kernel, arguments, tile.warps, tile.stages, True, described)
+    config = Config(f"{name} {size}", kernel, arguments, tile.warps, tile.stages, True, use_tma)
     yield config
     if name.endswith("bf16 all"):
-        odd = arguments | {"EVEN": False}
+        odd = arguments | {"EVEN_D": False}
         yield config._replace(name=f"{name} ragged D {size}", arguments=odd)
 
 
@@ -211,17 +211,17 @@ def _partials(names: tuple[str, ...]) -> dict[str, Any]:
     return {f"{k}_ptr": kinds.get(k, "*fp32") if on else None for k, on in wanted.items()}
 
 
-def _common(kind: str, dressed: bool) -> dict[str, Any]:
-    """Logits and what finishes them; dressed means bias, temperature, scale and soft-cap."""
+def _common(kind: str, with_options: bool) -> dict[str, Any]:
+    """Logits and what finishes them; with_options means bias, temperature, scale and soft-cap."""
     return {
         "z_ptr": f"*{kind}",
         "z_stride": "i32",
-        "bias_ptr": "*fp32" if dressed else None,
-        "temperature_ptr": "*fp32" if dressed else None,
+        "bias_ptr": "*fp32" if with_options else None,
+        "temperature_ptr": "*fp32" if with_options else None,
         "valid_ptr": "*u8",
         "V": "i32",
-        "scale": "fp32" if dressed else None,
-        "softcap": "fp32" if dressed else None,
+        "scale": "fp32" if with_options else None,
+        "softcap": "fp32" if with_options else None,
     }
 
 

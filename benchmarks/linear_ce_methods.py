@@ -72,7 +72,7 @@ def composed() -> dict[str, Term | nn.Module]:
     }
 
 
-def dressed_naive(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
+def options_naive(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
     """Options that leave the objective one term: bias, soft-cap, smoothing, z-loss."""
     z = CAP * torch.tanh((F.linear(hidden, head) + bias_of(head)) / CAP)
     ce = F.cross_entropy(z, target, label_smoothing=SMOOTHING)
@@ -84,7 +84,7 @@ def bias_of(head: Tensor) -> Tensor:
     return head.detach()[:, 0].contiguous()
 
 
-def dressed(kernel: str) -> Loss:
+def with_options(kernel: str) -> Loss:
     objective = Objective(
         {
             "ce": CrossEntropy(label_smoothing=SMOOTHING),
@@ -114,8 +114,8 @@ def methods() -> dict[str, dict[str, Loss]]:
             "ours, monitors on": ours(composed(), "auto", MONITORS),
         },
         "bias + soft-cap + smoothing + z-loss": {
-            "by hand on logits": dressed_naive,
-            "ours": dressed("auto"),
+            "by hand on logits": options_naive,
+            "ours": with_options("auto"),
         },
     }
 

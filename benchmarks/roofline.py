@@ -7,7 +7,7 @@
 
 For each shape (N, D, V): the time of the matrix products that each mode needs if they ran at the
 given rate, the time to move the logits once, and the bytes that each mode holds beside its inputs
-and gradients, from the chunk and slab sizes that `kernels/choose.py` decides on: logits, the
+and gradients, from the chunk and slab sizes that `kernels/triton/tiles.py` decides on: logits, the
 float32 sums of gradients that come in parts, and copies of hidden states without the rows that do
 not count. A head in float32, as under precision="bf16-mixed", is its own sum. Nothing is measured.
 """

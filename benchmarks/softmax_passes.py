@@ -29,9 +29,9 @@ def methods(device: str) -> dict[str, Callable[[Tensor], Tensor]]:
     if device == "cpu":
         ours = {"two-pass (twin)": two_pass.two_pass, "online (twin)": two_pass.online}
     else:
-        from lightning_losses.kernels.study import softmax_passes_triton as triton_two_pass
+        from lightning_losses.kernels.study import softmax_passes_triton as softmax_passes_triton
 
-        ours = {"two-pass": triton_two_pass.two_pass, "online": triton_two_pass.online}
+        ours = {"two-pass": softmax_passes_triton.two_pass, "online": softmax_passes_triton.online}
     return {"copy": torch.clone, "torch": lambda z: z.softmax(1)} | ours
 
 

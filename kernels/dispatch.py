@@ -1,19 +1,20 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a kernel's name to the module that computes a problem."""
+"""From a kernel's name to the functions that compute a problem."""
 
 from __future__ import annotations
 
 import warnings
 from functools import cache, partial
-from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
+from .availability import unavailable
 from .eager import chunked, reference
+from .eager.row_fused import RowFunction, row_fused
 from .problem import Problem
-from .triton import tiles as choose
 
 #: How statistics may be asked for; see `resolve_kernel`. ``triton`` chooses its mode by itself.
 KERNELS = ("auto", "reference", "chunked", "triton", "triton_keep", "triton_lean")
@@ -40,7 +41,7 @@ def resolve_kernel(kernel: str, problem: Problem) -> str:
         )
     if kernel in ("reference", "chunked"):
         return kernel
-    reason = choose.unavailable(problem)
+    reason = unavailable(problem)
     if kernel.startswith("triton"):
         if reason is not None:
             _warn_once(f"kernel={kernel!r} gives way to 'chunked'. {reason}")
@@ -51,17 +52,46 @@ def resolve_kernel(kernel: str, problem: Problem) -> str:
     return "triton" if reason is None and problem.source.device.type == "cuda" else "chunked"
 
 
-def kernel_module(kernel: str, problem: Problem) -> Any:
-    """The module of `resolve_kernel`'s choice; Triton is imported only here, and only if used."""
-    resolved = resolve_kernel(kernel, problem)
-    if resolved == "triton":
-        from .triton import modes as triton_modes
+class Statistics(Protocol):
+    """Every wanted statistic ``(N,)``, with graph: any upstream gradient."""
 
-        if kernel in TWO_PASSES:
-            mode = kernel.removeprefix("triton_")
-            return SimpleNamespace(statistics=partial(triton_modes.statistics, mode=mode))
-        return triton_modes
-    return reference if resolved == "reference" else chunked
+    def __call__(self, problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]: ...
+
+
+class RowFused(Protocol):
+    """A scalar made of row values, and its gradient, in one pass; see `row_fused.row_fused`."""
+
+    def __call__(
+        self,
+        problem: Problem,
+        want: tuple[str, ...],
+        row_function: RowFunction,
+        rows: dict[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]: ...
+
+
+class Kernel(NamedTuple):
+    """The two entries of a kernel, each tested against the other."""
+
+    statistics: Statistics
+    row_fused: RowFused
+
+
+EAGER = {
+    "reference": Kernel(reference.statistics, row_fused),
+    "chunked": Kernel(chunked.statistics, row_fused),
+}
+
+
+def find_kernel(kernel: str, problem: Problem) -> Kernel:
+    """The functions of what `resolve_kernel` chose. Triton is imported here, and only if used."""
+    resolved = resolve_kernel(kernel, problem)
+    if resolved != "triton":
+        return EAGER[resolved]
+    from .triton import modes
+
+    mode = kernel.removeprefix("triton_") if kernel in TWO_PASSES else "auto"
+    return Kernel(partial(modes.statistics, mode=mode), modes.row_fused)
 
 
 @cache

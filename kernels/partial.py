@@ -36,8 +36,8 @@ class Partial(NamedTuple):
     at_target: Tensor | None  # z of the target where it is among these classes, else 0
 
 
-def partial(z: Tensor, target: Tensor | None, want: frozenset[str]) -> Partial:
-    """Of a block of finished logits ``(n, V)``, which is only read; classes count from 0."""
+def partial_statistics(z: Tensor, target: Tensor | None, want: frozenset[str]) -> Partial:
+    """Of a block of final logits ``(n, V)``, which is only read; classes count from 0."""
     top, best = z.max(1)
     x = z - top[:, None]
     e = x.exp()
@@ -104,10 +104,10 @@ def gather(part: Partial, group: Any, ranks: int) -> Partial:
     dist.all_gather(every, mine, group=group)
     rows = iter(torch.stack(every, 1))  # (ranks, N) a column
     by_field: list[Any] = [None if x is None else next(rows) for x in part]
-    found = Partial(*by_field)
-    if found.best is None:
-        return found
-    return found._replace(best=found.best.contiguous().view(_BITS[dtype]).long())
+    parts = Partial(*by_field)
+    if parts.best is None:
+        return parts
+    return parts._replace(best=parts.best.contiguous().view(_BITS[dtype]).long())
 
 
 def statistics_of(part: Partial, want: frozenset[str], classes: int) -> dict[str, Tensor]:
@@ -139,8 +139,8 @@ def statistics_of(part: Partial, want: frozenset[str], classes: int) -> dict[str
 
 def _by_field(f: Callable[[list[Tensor]], Tensor], parts: Sequence[Partial]) -> Partial:
     columns = [list(column) for column in zip(*parts, strict=True)]
-    found: list[Any] = [None if column[0] is None else f(column) for column in columns]
-    return Partial(*found)
+    fields: list[Any] = [None if column[0] is None else f(column) for column in columns]
+    return Partial(*fields)
 
 
 def _bits(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every kernel is given, and the logits that it stands for."""
+"""What every kernel is given: logits, or what makes them, flattened to rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ STATISTICS = (
 
 #: Stands for -inf inside a kernel: exp of it is 0, and 0 times it is 0 rather than NaN.
 LOWEST = -1e30
+#: A float below this was made of LOWEST: no logit of a network is near it, and the mean of LOWEST
+#: and 1e9 ordinary logits is still below.
+NO_CLASS_LEFT = LOWEST * 1e-10
 
 
 class Problem(NamedTuple):
@@ -46,6 +49,19 @@ class Problem(NamedTuple):
     logit_scale: float
     class_range: ClassRange | None = None  # logits or head are these of more classes
     max_valid: int | None = None  # no more rows than this are valid; see `compact`
+
+    def sources(self) -> tuple[Tensor | None, ...]:
+        """What may need a gradient: logits, hidden, head weight, head bias."""
+        return self.logits, self.hidden, self.head_weight, self.head_bias
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The fields that autograd must see as arguments; `sources` first."""
+        return (*self.sources(), self.target, self.valid, self.temperature)
+
+    def options(self) -> dict[str, Any]:
+        """The other fields, by name: ``Problem(*problem.tensors(), **problem.options())``."""
+        fields = self._asdict()
+        return {name: fields[name] for name in self._fields[len(self.tensors()) :]}
 
     @property
     def source(self) -> Tensor:
@@ -80,6 +96,18 @@ class Problem(NamedTuple):
         """The same problem for these rows ``(n,)`` int64, in this order, as copies with graph."""
         return self._of_rows(lambda tensor: tensor.index_select(0, rows))
 
+    def of_classes(self, start: int, stop: int) -> Problem:
+        """The same rows for classes start to stop, as views; `target` still counts all classes."""
+
+        def some(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[start:stop]
+
+        return self._replace(
+            logits=None if self.logits is None else self.logits[:, start:stop],
+            head_weight=some(self.head_weight),
+            head_bias=some(self.head_bias),
+        )
+
     def _of_rows(self, pick: Callable[[Tensor], Tensor]) -> Problem:
         def some(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else pick(tensor)
@@ -92,42 +120,8 @@ class Problem(NamedTuple):
             temperature=some(self.temperature),
         )
 
-    def states(self) -> Tensor:
-        """The hidden states with 0 in rows that do not count: in the product that makes the head's
-        gradient a NaN there would outlive its dlogits of 0. A copy, so of a chunk where possible.
-        """
-        assert self.hidden is not None
-        if self.valid is None:
-            return self.hidden
-        return torch.where(self.valid[:, None], self.hidden, 0)
-
     def head(self) -> Tensor:
         """The head's weight in the dtype of the hidden states, for the matrix products."""
         assert self.head_weight is not None
         assert self.hidden is not None
         return self.head_weight.to(self.hidden.dtype)
-
-
-def materialise(problem: Problem) -> Tensor:
-    """All logits of the problem, ``(N, V)``, differentiable, in the compute dtype.
-
-    Rows that are not valid become 0 and -inf becomes `LOWEST` here, *before* any softmax: a mask
-    applied after it leaves NaN gradients behind.
-    """
-    if problem.logits is not None:
-        z = problem.logits.to(problem.compute_dtype)
-        if problem.valid is not None:  # before the soft-cap: tanh of NaN has a NaN gradient
-            z = torch.where(problem.valid[:, None], z, 0.0)
-    else:
-        z = (problem.states() @ problem.head().t()).to(problem.compute_dtype)
-    if problem.head_bias is not None:
-        z = z + problem.head_bias
-    if problem.logit_scale != 1.0:
-        z = z * problem.logit_scale
-    if problem.softcap is not None:
-        z = problem.softcap * torch.tanh(z / problem.softcap)
-    if problem.temperature is not None:
-        z = z / problem.temperature[:, None]
-    if problem.valid is not None:
-        z = torch.where(problem.valid[:, None], z, 0.0)
-    return z.clamp(min=LOWEST)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .problem import LOWEST
+from .problem import LOWEST, NO_CLASS_LEFT
 
 Grads = dict[str, Tensor | None]
 
@@ -77,13 +77,13 @@ def target_mass(target: Tensor | None) -> Tensor | None:
 
 
 def block_statistics(
-    z: Tensor, target: Tensor | None, want: frozenset[str], spend: bool = False
+    z: Tensor, target: Tensor | None, want: frozenset[str], inplace: bool = False
 ) -> dict[str, Tensor]:
     """Statistics of a block of logits ``(n, V)``; log-sum-exp always.
 
     The block is a few rows that stay in cache, so each pass here is cheap beside the matrix product
     that made it: that is where the chunked kernel gains on torch's own softmax. z is only read; or
-    with `spend` it is left as ``exp(z - max z)``.
+    with `inplace` it is left as ``exp(z - max z)``.
     """
     out: dict[str, Tensor] = {}
     if "prediction" in want:
@@ -92,7 +92,7 @@ def block_statistics(
     else:
         top = z.amax(1, keepdim=True)
     # Entropy needs x beside e, and then x goes elsewhere.
-    x = z.sub_(top) if spend and "entropy" not in want else z - top
+    x = z.sub_(top) if inplace and "entropy" not in want else z - top
     if "mean_logit" in want:
         out["mean_logit"] = x.mean(1) + top.squeeze(1)
     if "log_prob" in want:
@@ -102,7 +102,7 @@ def block_statistics(
         else:
             soft = target.to(x.dtype)
             shifted, mass = torch.linalg.vecdot(soft, x), soft.sum(1)
-    e = x.exp_() if "entropy" not in want else torch.exp(x, out=z if spend else None)
+    e = x.exp_() if "entropy" not in want else torch.exp(x, out=z if inplace else None)
     s = e.sum(1)
     log_s = s.log()
     out["logsumexp"] = top.squeeze(1) + log_s
@@ -125,7 +125,7 @@ def block_gradient_(
         z.zero_()
     else:
         # A row without any class left has p = 0 everywhere, not LOWEST - LOWEST.
-        scale = torch.where(logsumexp < LOWEST * 1e-10, -LOWEST, logsumexp)
+        scale = torch.where(logsumexp < NO_CLASS_LEFT, -LOWEST, logsumexp)
         log_p = z.sub_(scale[:, None])
         if k.b is None:
             p = log_p.exp_()
@@ -151,7 +151,7 @@ def exponentials_to_gradient_(
     if k.a is None and k.b is None and k.c is None:
         e.zero_()
     else:
-        none_left = logsumexp < LOWEST * 1e-10  # as in `block_gradient_`
+        none_left = logsumexp < NO_CLASS_LEFT  # as in `block_gradient_`
         p = e.mul_(torch.where(none_left, 0, confidence)[:, None])
         # Where e is too small for a float, p log p is 0, and so is 0 times any number.
         log_p = None if k.b is None else p.clamp(min=torch.finfo(p.dtype).tiny).log_()

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Leaves rows that do not count out of the pass, where that needs no question to a device.
+"""Rows that do not count: set to 0, or left out of the pass where that asks no device.
 
 On a CPU asking which rows count is free. Elsewhere the question would stall the step, but who made
 the batch may know how many there are at most: then the rows that count are sorted to the front, on
@@ -9,10 +9,13 @@ the device, and the rest is cut off.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from .problem import Problem
+if TYPE_CHECKING:
+    from .problem import Problem
 
 #: With fewer rows to leave out than this share, copying the others costs more than it saves.
 WORTHWHILE = 0.1
@@ -20,6 +23,22 @@ BROKEN = (
     "max_valid promises that no more rows count: take the number where the batch is made, "
     "int((target != ignore_index).sum()), or leave max_valid out."
 )
+
+
+def zero_ignored_rows(x: Tensor, valid: Tensor | None) -> Tensor:
+    """``(N,)`` or ``(N, K)`` with 0 in the rows that do not count; differentiable.
+
+    They may hold NaN, which a product with 0 would keep: dlogits of 0 times hidden states of NaN,
+    for one, in the product that makes the head's gradient. It copies, so of a chunk where possible.
+    """
+    if valid is None:
+        return x
+    return torch.where(valid if x.ndim == 1 else valid[:, None], x, 0)
+
+
+def zero_ignored_rows_(x: Tensor, valid: Tensor | None) -> Tensor:
+    """The same of ``(N, K)`` in place."""
+    return x if valid is None else x.masked_fill_(~valid[:, None], 0)
 
 
 def compact(problem: Problem) -> tuple[Problem, Tensor | None]:

@@ -16,11 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import partial as merge
 from .class_range import ClassRange
 from .eager import chunked
 from .eager.chunked import Route
-from .partial import Partial
+from .partial import Partial, cat, gather, merge, partial_statistics, statistics_of
 from .problem import Problem
 from .row_math import Coefficients
 
@@ -56,9 +55,9 @@ def statistics(
         _check_target(problem.target, problem.class_range)
     route = BY_CHUNKS
     if kernel == "triton" and problem.logits is None:
-        from .triton import lean as triton_lean
+        from .triton import lean
 
-        route = across_ranks(triton_lean.partials, triton_lean.LEAN)
+        route = across_ranks(lean.partials, lean.LEAN)
     return chunked.statistics(problem, want, route)
 
 
@@ -75,8 +74,8 @@ def across_ranks(partials: Partials, local: Route) -> Route:
         if part.at_target is not None:
             assert here is not None
             part = part._replace(at_target=torch.where(here, part.at_target, 0))
-        part = merge.merge(merge.gather(part, held.group, held.ranks))
-        return merge.statistics_of(part, want, held.num_classes)
+        part = merge(gather(part, held.group, held.ranks))
+        return statistics_of(part, want, held.num_classes)
 
     def backward(
         problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
@@ -110,8 +109,8 @@ def chunked_partials(problem: Problem, want: frozenset[str]) -> Partial:
     for chunk in chunked.chunks(problem, chunked.chunk_rows(problem)):
         z = chunked.chunk_logits(chunk, z)
         for block, rows in chunked.blocks(z, chunk):
-            parts.append(merge.partial(chunked.block_logits(block, rows), rows.target, want))
-    return merge.cat(parts)
+            parts.append(partial_statistics(chunked.block_logits(block, rows), rows.target, want))
+    return cat(parts)
 
 
 BY_CHUNKS = across_ranks(chunked_partials, chunked.BY_CHUNKS)

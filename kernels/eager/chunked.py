@@ -16,9 +16,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..logits import (
+    apply_logit_options_,
+    backward_logit_options_,
+    has_logit_options,
+    squared_tanh,
+)
 from ..problem import LOWEST, STATISTICS, Problem
 from ..row_math import Coefficients, block_gradient_, block_statistics, coefficients, target_mass
-from . import double_backward as twice
+from ..valid_rows import zero_ignored_rows
+from . import double_backward
 from .gradients import Gradients
 
 CHUNK_BYTES = 96 * 2**20  # of float32 logits; 786 rows at 32,000 classes
@@ -27,7 +34,7 @@ MIN_CHUNK_ROWS = 128
 
 
 class Passes(NamedTuple):
-    """What is done to one chunk; plain torch here, fused kernels in `triton_fused`.
+    """What is done to one chunk; plain torch here, fused kernels in `triton/fast_keep.py`.
 
     The loop over chunks, the coefficients, the sums of gradients and the branch for second
     derivatives are the same for both.
@@ -44,7 +51,7 @@ class Passes(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The two halves of `statistics`; by chunks here, without any logits in `triton_lean`."""
+    """The two halves of `statistics`; by chunks here, without any logits in `triton/lean.py`."""
 
     forward: Callable[[Problem, frozenset[str]], dict[str, Tensor]]
     #: (problem, statistics, coefficients, which of logits, hidden, head weight and bias need a
@@ -58,7 +65,9 @@ def statistics(
     problem: Problem, want: tuple[str, ...], route: Route | None = None
 ) -> dict[str, Tensor]:
     """Every wanted statistic, ``(N,)`` each, with graph. Two passes; differentiable twice."""
-    values = _Statistics.apply(*problem, want, route or BY_CHUNKS)  # type: ignore[no-untyped-call]
+    values = _Statistics.apply(  # type: ignore[no-untyped-call]
+        *problem.tensors(), problem.options(), want, route or BY_CHUNKS
+    )
     return {name: values[STATISTICS.index(name)] for name in want}
 
 
@@ -68,34 +77,47 @@ class _Statistics(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(*args: Any) -> tuple[Tensor | None, ...]:
-        problem, want, route = Problem(*args[:-2]), set(args[-2]), args[-1]
+    def forward(
+        logits: Tensor | None,
+        hidden: Tensor | None,
+        head_weight: Tensor | None,
+        head_bias: Tensor | None,
+        target: Tensor | None,
+        valid: Tensor | None,
+        temperature: Tensor | None,
+        options: dict[str, Any],
+        want: tuple[str, ...],
+        route: Route,
+    ) -> tuple[Tensor | None, ...]:
+        # By name, not `*args`: compiled code binds them where nothing needs a gradient.
+        problem = Problem(
+            logits, hidden, head_weight, head_bias, target, valid, temperature, **options
+        )
         # What backward needs beside the upstream gradients.
-        want.add("logsumexp")
-        if "confidence" in want:
-            want.add("prediction")
-        found = route.forward(problem, frozenset(want))
-        return tuple(found.get(name) for name in STATISTICS)
+        names = {*want, "logsumexp"}
+        if "confidence" in names:
+            names.add("prediction")
+        stats: dict[str, Tensor] = route.forward(problem, frozenset(names))
+        return tuple(stats.get(name) for name in STATISTICS)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        problem = Problem(*inputs[:-2])
+        *tensors, options, _, route = inputs
         out = dict(zip(STATISTICS, output, strict=True))
         if out["prediction"] is not None:
             ctx.mark_non_differentiable(out["prediction"])
         ctx.set_materialize_grads(False)
-        ctx.options = problem[7:]
-        ctx.route = inputs[-1]
-        ctx.save_for_backward(*problem[:7], *output)
+        ctx.options, ctx.route, ctx.inputs = options, route, len(inputs)
+        ctx.save_for_backward(*output, *tensors)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        problem = Problem(*saved[:7], *ctx.options)
-        out = dict(zip(STATISTICS, saved[7:], strict=True))
+        problem = Problem(*saved[len(STATISTICS) :], **ctx.options)
+        out = dict(zip(STATISTICS, saved, strict=False))
         grads = dict(zip(STATISTICS, upstream, strict=True))
         if all(grad is None for grad in upstream):
-            return (None,) * (len(Problem._fields) + 2)
+            return (None,) * ctx.inputs
         # True only under create_graph (or torch.func): then every step must be out of place.
         if torch.is_grad_enabled():
             if problem.class_range is not None:
@@ -103,12 +125,13 @@ class _Statistics(torch.autograd.Function):
                     "A second derivative was asked for through class_range, which has none: give "
                     "the whole head to one rank."
                 )
-            sums = twice.backward(problem, grads, out["prediction"])
+            sums = double_backward.backward(problem, grads, out["prediction"])
         else:
             stats = {name: value for name, value in out.items() if value is not None}
             k = coefficients(grads, stats, target_mass(problem.target), problem.all_classes)
-            sums = ctx.route.backward(problem, stats, k, ctx.needs_input_grad[:4])
-        return (*sums, *(None,) * (len(Problem._fields) + 2 - len(sums)))
+            needs = ctx.needs_input_grad[: len(problem.sources())]
+            sums = ctx.route.backward(problem, stats, k, needs)
+        return (*sums, *(None,) * (ctx.inputs - len(sums)))
 
 
 def by_chunks(passes: Passes) -> Route:
@@ -140,11 +163,11 @@ def by_chunks(passes: Passes) -> Route:
 
 
 def chunk_statistics(
-    raw: Tensor, chunk: Problem, want: frozenset[str], spend: bool = False
+    raw: Tensor, chunk: Problem, want: frozenset[str], inplace: bool = False
 ) -> dict[str, Tensor]:
-    """Statistics of a chunk from `chunk_logits`: only read, or with `spend` exponentiated."""
+    """Statistics of a chunk from `chunk_logits`: only read, or with `inplace` exponentiated."""
     parts = [
-        block_statistics(block_logits(z, rows), rows.target, want, spend)
+        block_statistics(block_logits(z, rows), rows.target, want, inplace)
         for z, rows in blocks(raw, chunk)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -162,30 +185,12 @@ def logits_to_gradient(
         raw = raw.clone(memory_format=torch.contiguous_format)
     for z, rows, own, factors in block_parts(raw, chunk, stats, k):
         dz = block_logits(z, rows)
-        # tanh' = 1 - tanh^2, from the capped logits, which the next step overwrites.
-        square = None
-        if rows.softcap is not None:
-            square = dz.square()
-            if rows.temperature is not None:
-                square.mul_(rows.temperature[:, None].square())
+        square = squared_tanh(dz, rows)  # before the next step overwrites the logits
         dz = block_gradient_(dz, own["logsumexp"], factors, rows.target, own.get("prediction"))
-        if square is not None:
-            assert rows.softcap is not None
-            dz.addcmul_(dz, square, value=-1 / rows.softcap**2)
-        undress_(dz, rows, bias_grad)
+        backward_logit_options_(dz, rows, square, bias_grad)
         if dz is not z:
             z.copy_(dz)
     return raw
-
-
-def undress_(dz: Tensor, rows: Problem, bias_grad: Tensor | None) -> None:
-    """From a gradient inside temperature and scale to one of ``hidden W^T``, in place."""
-    if rows.temperature is not None:
-        dz.div_(rows.temperature[:, None])
-    if rows.logit_scale != 1.0:
-        dz.mul_(rows.logit_scale)
-    if bias_grad is not None:
-        bias_grad.add_(dz.sum(0))
 
 
 def chunk_rows(problem: Problem) -> int:
@@ -206,7 +211,9 @@ def chunks(problem: Problem, size: int) -> Iterator[Problem]:
     size = max(size, 1)
     for start in range(0, max(n, 1), size):
         chunk = problem.rows(start, min(start + size, n))
-        yield chunk if chunk.hidden is None else chunk._replace(hidden=chunk.states())
+        if chunk.hidden is not None:
+            chunk = chunk._replace(hidden=zero_ignored_rows(chunk.hidden, chunk.valid))
+        yield chunk
 
 
 def blocks(z: Tensor, chunk: Problem) -> Iterator[tuple[Tensor, Problem]]:
@@ -236,8 +243,8 @@ def block_parts(
 def chunk_logits(chunk: Problem, used: Tensor | None) -> Tensor:
     """A chunk of logits ``(n, V)``, over ``used`` if given; or the given ones.
 
-    Finished in place where that rounds nothing (see `finished`), so that soft-cap and the like are
-    not paid again by the pass that makes the gradient.
+    Made final in place where that rounds nothing (see `is_final`), so that soft-cap and the like
+    are not paid again by the pass that makes the gradient.
     """
     if chunk.logits is not None:
         return chunk.logits
@@ -246,46 +253,26 @@ def chunk_logits(chunk: Problem, used: Tensor | None) -> Tensor:
         z = chunk.hidden @ chunk.head().t()
     else:
         z = torch.mm(chunk.hidden, chunk.head().t(), out=used[: len(chunk.hidden)])
-    if finished(chunk):
+    if is_final(chunk):
         for block, rows in blocks(z, chunk):
-            _finish(block, rows)
+            apply_logit_options_(block, rows)
     return z
 
 
-def finished(chunk: Problem) -> bool:
+def is_final(chunk: Problem) -> bool:
     """Whether `chunk_logits` are final: ours to write to, and wide enough to hold them."""
     ours = chunk.logits is None and chunk.source.dtype == chunk.compute_dtype
     return ours and not torch.compiler.is_compiling()
 
 
 def block_logits(z: Tensor, rows: Problem) -> Tensor:
-    """Finished logits of a block: what `materialise` does, without graph; z itself if unchanged."""
-    if finished(rows):
+    """Final logits of a block: what `materialise` does, without graph; z itself if unchanged."""
+    if is_final(rows):
         return z
-    dressed = rows.head_bias is not None or rows.logit_scale != 1.0 or rows.softcap is not None
-    changed = dressed or rows.temperature is not None or rows.valid is not None
-    out = z.to(rows.compute_dtype, copy=changed)
+    changed = has_logit_options(rows) or rows.valid is not None
+    out = apply_logit_options_(z.to(rows.compute_dtype, copy=changed), rows)
     # A matrix product of finite numbers holds no -inf.
-    return _finish(out, rows) if rows.logits is None else _finish(out, rows).clamp(min=LOWEST)
-
-
-def _finish(z: Tensor, rows: Problem) -> Tensor:
-    """Bias, scale, soft-cap, temperature and rows that do not count, in place."""
-    cap = rows.softcap
-    scale = rows.logit_scale if cap is None else 2 * rows.logit_scale / cap
-    if rows.head_bias is not None:
-        bias = rows.head_bias.to(z.dtype).clamp(min=LOWEST)
-        torch.add(bias * scale, z, alpha=scale, out=z)
-    elif scale != 1.0:
-        z.mul_(scale)
-    if cap is not None:
-        # tanh x = 2 sigmoid(2 x) - 1 takes a third of tanh's time, and errs by 1e-7 of the cap.
-        z.sigmoid_().mul_(2 * cap).sub_(cap)
-    if rows.temperature is not None:
-        z.div_(rows.temperature[:, None])
-    if rows.valid is not None:
-        z.masked_fill_(~rows.valid[:, None], 0.0)
-    return z
+    return out if rows.logits is None else out.clamp(min=LOWEST)
 
 
 TORCH = Passes(chunk_logits, chunk_statistics, logits_to_gradient, chunk_rows)

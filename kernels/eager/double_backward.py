@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..problem import Problem, materialise
+from ..logits import materialise
+from ..problem import Problem
 from ..row_math import gradient
+from ..valid_rows import zero_ignored_rows
 
 
 def backward(
@@ -23,14 +24,14 @@ def backward(
     if problem.softcap is not None:
         dz = dz * (1 - (z / problem.softcap).square())
     dz = dz * problem.logit_scale
-    if problem.valid is not None:
-        dz = torch.where(problem.valid[:, None], dz, 0.0)
+    dz = zero_ignored_rows(dz, problem.valid)
     bias = problem.head_bias
     bias_grad = None if bias is None else dz.sum(0).to(bias.dtype)
     if problem.logits is not None:
         return dz.to(problem.logits.dtype), None, None, bias_grad
+    assert problem.hidden is not None
     assert problem.head_weight is not None
-    hidden = problem.states()
+    hidden = zero_ignored_rows(problem.hidden, problem.valid)
     dz = dz.to(hidden.dtype)
     head_grad = (dz.t() @ hidden).to(problem.head_weight.dtype)
     return None, dz @ problem.head(), head_grad, bias_grad

@@ -47,7 +47,7 @@ class Gradients:
 
     def result(self) -> tuple[Tensor | None, ...]:
         """Gradients for (logits, hidden, head_weight, head_bias), each in its tensor's dtype."""
-        found = (
+        sums = (
             _cat(self.logits),
             _cat(self.hidden),
             self.head_weight,
@@ -55,7 +55,7 @@ class Gradients:
         )
         return tuple(
             None if grad is None or value is None else grad.to(value.dtype)
-            for grad, value in zip(found, self.problem[:4], strict=True)
+            for grad, value in zip(sums, self.problem.sources(), strict=True)
         )
 
 

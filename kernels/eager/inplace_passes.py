@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..logits import backward_logit_options_
 from ..problem import Problem
 from ..row_math import Coefficients, exponentials_to_gradient_
 from .chunked import (
@@ -20,19 +21,18 @@ from .chunked import (
     chunk_logits,
     chunk_rows,
     chunk_statistics,
-    finished,
-    undress_,
+    is_final,
 )
 
 
 def torch_passes(problem: Problem) -> Passes:
     """The cheapest passes in plain torch for statistics followed at once by their gradient."""
-    return ONCE if finished(problem) and problem.softcap is None else TORCH
+    return INPLACE if is_final(problem) and problem.softcap is None else TORCH
 
 
 def _statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
-    """Statistics of a chunk of finished logits, which become exponentials."""
-    return chunk_statistics(raw, chunk, want | {"confidence"}, spend=True)
+    """Statistics of a chunk of final logits, which become exponentials."""
+    return chunk_statistics(raw, chunk, want | {"confidence"}, inplace=True)
 
 
 def _gradient(
@@ -46,8 +46,8 @@ def _gradient(
     for e, rows, own, factors in block_parts(raw, chunk, stats, k):
         sums = own["logsumexp"], own["confidence"]
         dz = exponentials_to_gradient_(e, *sums, factors, rows.target, own.get("prediction"))
-        undress_(dz, rows, bias_grad)
+        backward_logit_options_(dz, rows, None, bias_grad)
     return raw
 
 
-ONCE = Passes(chunk_logits, _statistics, _gradient, chunk_rows)
+INPLACE = Passes(chunk_logits, _statistics, _gradient, chunk_rows)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..problem import Problem, materialise
+from ..logits import materialise
+from ..problem import Problem
 
 
 def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:

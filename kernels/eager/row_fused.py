@@ -40,7 +40,7 @@ def row_fused(
         want: statistics `row_function` reads or the caller wants back.
         row_function: see `RowFunction`; must be a sum over rows, so that chunks add up.
         rows: per-row data that it reads, first dimension N, without graph.
-        passes: what is done to a chunk: plain torch if None, or the kernels of `triton_fused`.
+        passes: what is done to a chunk: plain torch if None, or `triton/fast_keep.py`.
 
     Returns:
         The scalar; the wanted statistics ``(N,)`` without graph; the raw values ``(terms, N)``.
@@ -50,10 +50,10 @@ def row_fused(
     """
     differentiate = tuple(
         torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
-        for tensor in problem[:4]
+        for tensor in problem.sources()
     )
     total, values, *stats = _RowFused.apply(  # type: ignore[no-untyped-call]
-        *problem[:4], problem, want, row_function, rows, differentiate, passes
+        *problem.sources(), problem, want, row_function, rows, differentiate, passes
     )
     return total, dict(zip(want, stats, strict=True)), values
 
@@ -83,7 +83,7 @@ class _RowFused(torch.autograd.Function):
         into = Gradients(problem, differentiate)
         totals: list[Tensor] = []
         values: list[Tensor] = []
-        found: list[dict[str, Tensor]] = []
+        parts: list[dict[str, Tensor]] = []
         raw: Tensor | None = None
         start = 0
         for chunk in chunks(problem, passes.chunk_rows(problem)):
@@ -98,10 +98,10 @@ class _RowFused(torch.autograd.Function):
                 into.add(chunk, passes.gradient(raw, chunk, stats, k, into.head_bias))
             totals.append(total)
             values.append(value)
-            found.append(stats)
+            parts.append(stats)
             start = stop
         ctx.save_for_backward(*into.result())
-        stats_out = [torch.cat([stats[name] for stats in found]) for name in want]
+        stats_out = [torch.cat([part[name] for part in parts]) for name in want]
         value_out = torch.cat(values, dim=1)
         ctx.mark_non_differentiable(value_out, *stats_out)
         ctx.set_materialize_grads(False)
@@ -116,12 +116,13 @@ class _RowFused(torch.autograd.Function):
                 "softmax_stats(...) and build the loss from its statistics."
             )
         grad = upstream[0]
+        needs = len(ctx.needs_input_grad)
         if grad is None:
-            return (None,) * 10
+            return (None,) * needs
         # The head's gradient may be the largest tensor of all: a second one only if it must be.
         scale = torch.mul if _graph_is_kept() else Tensor.mul_
         out = tuple(None if g is None else scale(g, grad.to(g.dtype)) for g in ctx.saved_tensors)
-        return (*out, None, None, None, None, None, None)
+        return (*out, *(None,) * (needs - len(out)))
 
 
 def _graph_is_kept() -> bool:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..problem import Problem, materialise
+from ..logits import materialise
+from ..problem import Problem
 
 #: Largest number of logits held at once, in each of two matrices.
 ENTRIES = 2**23
@@ -70,7 +71,7 @@ def spread(problem: Problem, direction: Direction) -> Spread:
         step = max(1, ENTRIES // max(1, problem.source.shape[0]))
         starts = range(0, problem.classes, step)
         parts = [_part(*_classes(problem, direction, i, i + step)) for i in starts]
-        return finished(merge(parts), problem.valid)
+        return to_spread(merge(parts), problem.valid)
 
 
 def check(problem: Problem, direction: Direction) -> None:
@@ -109,8 +110,8 @@ def merge(parts: Sequence[Part]) -> Part:
     return Part(high.amax(0), low.amin(0), peak, total, middle, within + variance * total)
 
 
-def finished(part: Part, valid: Tensor | None) -> Spread:
-    """The statistics, once every part is merged."""
+def to_spread(part: Part, valid: Tensor | None) -> Spread:
+    """From the part that all classes were merged into."""
     some = ~(part.high < part.low)  # else no class counted
     some = some if valid is None else some & valid
     variance = part.squares / torch.where(part.s == 0, 1, part.s)
@@ -131,7 +132,7 @@ def _classes(
     assert problem.head_weight is not None
     hidden, weight = problem.hidden.to(dtype), problem.head_weight[start:stop].to(dtype)
     here = problem._replace(hidden=hidden, head_weight=weight, head_bias=cut(problem.head_bias))
-    plain = here._replace(softcap=None, temperature=None, logit_scale=1.0)
+    with_bias = here._replace(softcap=None, temperature=None, logit_scale=1.0)
     z = materialise(here)
     change = torch.zeros_like(z)
     if direction.hidden is not None:
@@ -143,7 +144,7 @@ def _classes(
     if moved is not None:
         change = change + moved
     if problem.softcap is not None:
-        tanh = (materialise(plain) * (problem.logit_scale / problem.softcap)).tanh()
+        tanh = (materialise(with_bias) * (problem.logit_scale / problem.softcap)).tanh()
         change = change * (1 - tanh.square())
     change = change * problem.logit_scale
     if problem.temperature is not None:

@@ -5,8 +5,9 @@
 *Two-pass* (M. Dukhan and A. Ablavatski, arXiv 2001.04438) writes every exp as a pair of mantissa
 and exponent, which cannot overflow, so no maximum is needed first. *Online* (M. Milakov and
 N. Gimelshein, arXiv 1805.02867) keeps a running maximum and rescales the running sum. Both read a
-row twice and write it once, where the textbook reads it three times. `triton_two_pass` has the
-kernels; benchmarks/softmax_passes.py measures them side by side. Nothing else here uses them.
+row twice and write it once, where the textbook reads it three times.
+`softmax_passes_triton` has the kernels; benchmarks/softmax_passes.py measures them side by side.
+Nothing else here uses them.
 """
 
 from __future__ import annotations

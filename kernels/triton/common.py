@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the Triton kernels share: constants, finished logits, and how a launch is set up.
+"""What the Triton kernels share: constants, final logits, and how a launch is set up.
 
 Written for the interpreter too (``TRITON_INTERPRET=1``, float32 and float16 only: it computes
 bfloat16 on raw bit patterns without saying so): no libdevice, and every load is upcast at once.
@@ -47,11 +47,14 @@ def lift(z, LIFT: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def finished(z, scale, softcap, coldness, LIFT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Finished logits of raw ones with bias; `coldness` is 1 / temperature or None."""
+def final_logits(z, scale, softcap, inv_temperature, LIFT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Final logits of raw ones with bias: `cap`, temperature (as 1 / temperature, or None), `lift`.
+
+    `kernels/logits.py` has the same formula in plain torch.
+    """
     z = cap(z, scale, softcap)
-    if coldness is not None:
-        z = z * coldness
+    if inv_temperature is not None:
+        z = z * inv_temperature
     return lift(z, LIFT)
 
 

@@ -29,8 +29,9 @@ def statistics(problem: Problem, want: tuple[str, ...], *, keep: bool = False) -
         keep: hold the logits ``(N, V)``, in the dtype of the hidden states, until the backward
             pass overwrites them with their gradient: three matrix products instead of four.
     """
-    sources = problem[:4]
-    needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in sources)
+    needed = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in problem.sources()
+    )
     if keep and needed and problem.logits is None and not torch.compiler.is_compiling():
         n = max(1, problem.source.shape[0])
         passes = FUSED._replace(logits=_Kept(), chunk_rows=lambda _: n)
@@ -81,7 +82,7 @@ def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[
     """Statistics of a chunk from its raw logits ``(n, V)``, which are only read."""
     names = [name for name in STATISTICS if name in want]
     hard, soft = _targets(chunk) if "log_prob" in want else (None, None)
-    found = row_statistics(
+    values = row_statistics(
         raw,
         chunk.head_bias,
         chunk.temperature,
@@ -93,7 +94,7 @@ def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[
         " ".join(names),
         chunk.logits is not None or chunk.head_bias is not None,
     )
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, values, strict=True))
 
 
 def logits_to_gradient(

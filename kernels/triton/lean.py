@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import partial as merge
 from ..eager import chunked
-from ..partial import Partial
+from ..partial import Partial, merge, partial_statistics
 from ..problem import STATISTICS, Problem
 from ..row_math import Coefficients
+from ..valid_rows import zero_ignored_rows, zero_ignored_rows_
 from .lean_backward_op import lean_gradient
 from .lean_forward_op import lean_statistics, spans
 from .lean_tile import checked
@@ -38,7 +38,7 @@ class _Order(NamedTuple):
     problem: Problem
     order: Tensor | None  # (N,) int64, where each row came from
     back: Tensor | None  # (N,) int64, where each row went
-    live: Tensor | None  # 0-dim int32, how many count
+    num_valid: Tensor | None  # 0-dim int32, how many count
 
 
 def _sort(problem: Problem) -> _Order:
@@ -47,43 +47,41 @@ def _sort(problem: Problem) -> _Order:
     order = torch.argsort(problem.valid.to(torch.uint8), descending=True, stable=True)
     rows = problem.take(order)
     assert rows.hidden is not None
-    assert rows.valid is not None
-    if torch.compiler.is_compiling():
-        hidden = rows.states()
-    else:  # the copy is ours
-        hidden = rows.hidden.masked_fill_(~rows.valid[:, None], 0)
-    live = problem.valid.sum(dtype=torch.int32)
-    return _Order(rows._replace(hidden=hidden), order, order.argsort(), live)
+    # Eagerly the copy is ours to write to.
+    zero = zero_ignored_rows if torch.compiler.is_compiling() else zero_ignored_rows_
+    hidden = zero(rows.hidden, rows.valid)
+    num_valid = problem.valid.sum(dtype=torch.int32)
+    return _Order(rows._replace(hidden=hidden), order, order.argsort(), num_valid)
 
 
 def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
     _supported(problem)
-    problem, _, back, live = _sort(problem)
+    problem, _, back, num_valid = _sort(problem)
     assert problem.hidden is not None
     names = [name for name in STATISTICS if name in want]
-    found = lean_statistics(
+    values = lean_statistics(
         checked(problem.hidden),
         problem.head(),
         problem.head_bias,
         problem.temperature,
         problem.target if "log_prob" in want else None,
         problem.valid,
-        live,
+        num_valid,
         problem.logit_scale,
         problem.softcap,
         " ".join(names),
     )
-    return dict(zip(names, (_scatter(x, back) for x in found), strict=True))
+    return dict(zip(names, (_scatter(x, back) for x in values), strict=True))
 
 
 def partials(problem: Problem, want: frozenset[str]) -> Partial:
     """Partial statistics ``(N,)`` of the problem's classes, for `vocab_parallel`: not an op."""
     _supported(problem)
-    problem, _, back, live = _sort(problem)
+    problem, _, back, num_valid = _sort(problem)
     assert problem.hidden is not None
     n, classes = problem.hidden.shape[0], problem.classes
     if n == 0:
-        return merge.partial(problem.hidden.new_zeros(0, 1).float(), problem.target, want)
+        return partial_statistics(problem.hidden.new_zeros(0, 1).float(), problem.target, want)
     parts, at_target = spans(
         checked(problem.hidden),
         problem.head(),
@@ -91,7 +89,7 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
         problem.temperature,
         problem.target if "log_prob" in want else None,
         problem.valid,
-        live,
+        num_valid,
         problem.logit_scale,
         problem.softcap,
         want,
@@ -100,18 +98,18 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
     assert m is not None
     assert s is not None
     none = None if at_target is None else torch.zeros_like(m)
-    part = merge.merge(
-        Partial(m * LN2, s, _natural(t), q, _natural(total), _long(best), none)
-    )._replace(at_target=at_target)
+    part = merge(Partial(m * LN2, s, _natural(t), q, _natural(total), _long(best), none))._replace(
+        at_target=at_target
+    )
     if problem.valid is None:
         return part
     # A row that does not count gets the statistics of equal logits, as in `merge_spans`.
     equal = (0.0, float(classes), 0.0, float(classes), 0.0, 0, 0.0)
-    found = [
+    fields = [
         None if x is None else _scatter(torch.where(problem.valid, x, other), back)
         for x, other in zip(part, equal, strict=True)
     ]
-    return Partial(*found)  # type: ignore[arg-type]
+    return Partial(*fields)  # type: ignore[arg-type]
 
 
 def _scatter(x: Tensor, back: Tensor | None) -> Tensor:
@@ -131,7 +129,7 @@ def _long(x: Tensor | None) -> Tensor | None:
 def _backward(
     problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    problem, order, back, live = _sort(problem)
+    problem, order, back, num_valid = _sort(problem)
     assert problem.hidden is not None
     assert problem.head_weight is not None
 
@@ -142,14 +140,14 @@ def _backward(
 
     logsumexp = take(stats["logsumexp"])
     assert logsumexp is not None
-    found = lean_gradient(
+    gradients = lean_gradient(
         problem.hidden,
         problem.head_weight,
         problem.head_bias,
         problem.temperature,
         problem.target if k.d is not None else None,
         problem.valid,
-        live,
+        num_valid,
         logsumexp,
         take(stats["prediction"]) if k.f is not None else None,
         *(take(x) for x in k),
@@ -157,7 +155,9 @@ def _backward(
         problem.softcap,
         *needs[1:],
     )
-    hidden, weight, bias = (x if need else None for x, need in zip(found, needs[1:], strict=True))
+    hidden, weight, bias = (
+        x if need else None for x, need in zip(gradients, needs[1:], strict=True)
+    )
     return None, None if hidden is None else _scatter(hidden, back), weight, bias
 
 

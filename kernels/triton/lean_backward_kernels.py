@@ -11,8 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import finished, inverse
-from .lean_tile import place, tile_logits
+from .common import final_logits, inverse
+from .lean_tile import swizzle_pid, tile_logits
 from .row_kernels import dlogits, outer_slope, per_cap
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -30,25 +30,25 @@ def column(ptr, rows, counts, OTHER: tl.constexpr):
 @triton.jit
 def slab_gradient(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, out_ptr, out_stride, bias_ptr,
-    temperature_ptr, target_ptr, valid_ptr, live_ptr, logsumexp_ptr, prediction_ptr,
+    temperature_ptr, target_ptr, valid_ptr, num_valid_ptr, logsumexp_ptr, prediction_ptr,
     a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, f_ptr, N, V, D, first, width, scale, softcap,
-    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
+    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN_D: tl.constexpr,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr, USE_TMA: tl.constexpr,
 ):  # fmt: skip
     """dlogits of classes ``first .. first + width`` into ``out (N, width)``.
 
     The bias's gradient is not summed here: 384 shuffles a tile, and spills.
     """
-    row_block, col_block = place(tl.program_id(0), tl.cdiv(N, BM), tl.cdiv(width, BV), GROUP)
+    row_block, col_block = swizzle_pid(tl.program_id(0), tl.cdiv(N, BM), tl.cdiv(width, BV), GROUP)
     row0 = row_block * BM
     rows = row0 + tl.arange(0, BM)
     local = col_block * BV + tl.arange(0, BV)
     depth = D
-    if live_ptr is not None:  # rows past it do not count and cost nothing
-        depth = tl.where(row0 < tl.load(live_ptr), D, 0)
+    if num_valid_ptr is not None:  # rows past it do not count and cost nothing
+        depth = tl.where(row0 < tl.load(num_valid_ptr), D, 0)
     z = tile_logits(
         h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, first + col_block * BV,
-        N, first + width, depth, BM, BV, BD, EVEN, PRECISION, None, DESCRIBED,
+        N, first + width, depth, BM, BV, BD, EVEN_D, PRECISION, None, USE_TMA,
     )  # fmt: skip
     if bias_ptr is not None:
         z += tl.load(bias_ptr + first + local, mask=local < width, other=0.0)[None, :]
@@ -60,7 +60,7 @@ def slab_gradient(
     slope = outer_slope(scale, temperature)
     cap_per_z = per_cap(softcap, temperature)
     LIFT: tl.constexpr = bias_ptr is not None
-    z = finished(z, scale, softcap, inverse(temperature), LIFT)
+    z = final_logits(z, scale, softcap, inverse(temperature), LIFT)
     logsumexp = column(logsumexp_ptr, rows, counts, 1e30)
     a = column(a_ptr, rows, counts, 0)
     b = column(b_ptr, rows, counts, 0)

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
 from ..eager.gradients import add_product
-from . import tiles as choose
+from . import tiles
 from .common import as_bytes, flat, launch, options
 from .lean_backward_kernels import slab_gradient
 from .lean_tile import aligned, operands
@@ -23,7 +25,7 @@ def lean_gradient(
     temperature: Tensor | None,
     target: Tensor | None,
     valid: Tensor | None,
-    live: Tensor | None,
+    num_valid: Tensor | None,
     logsumexp: Tensor,
     prediction: Tensor | None,
     a: Tensor | None,
@@ -42,29 +44,33 @@ def lean_gradient(
     out = _empty_gradients(hidden, weight, bias, need_hidden, need_weight, need_bias)
     n, classes = hidden.shape[0], weight.shape[0]
     head = weight.to(hidden.dtype)
-    factors = aligned(hidden), aligned(head)
-    size = min(choose.slab_classes(n, classes, hidden.element_size()), classes)
+    has_logit_options = bias is not None or softcap is not None or temperature is not None
+    has_logit_options |= scale != 1.0
+    # What is the same for every slab.
+    arguments = _products(hidden, head, has_logit_options) | {
+        "bias_ptr": flat(bias),
+        "temperature_ptr": flat(temperature),
+        "target_ptr": flat(target),
+        "valid_ptr": as_bytes(valid),
+        "num_valid_ptr": num_valid,
+        "logsumexp_ptr": flat(logsumexp),
+        "prediction_ptr": flat(prediction),
+        "a_ptr": flat(a),
+        "b_ptr": flat(b),
+        "c_ptr": flat(c),
+        "d_ptr": flat(d),
+        "e_ptr": flat(e),
+        "f_ptr": flat(f),
+        **options(scale, softcap),
+    }
+    size = min(tiles.slab_classes(n, classes, hidden.element_size()), classes)
     slab = hidden.new_empty(n, -(-size // 16) * 16)  # rows on 32 bytes
     total: Tensor | None = None
     with torch.autocast(hidden.device.type, enabled=False):  # it is on inside an op's body
         for first in range(0, classes, size):
             stop = min(first + size, classes)
             dz = slab[:, : stop - first]
-            _slab_gradient(
-                dz,
-                *factors,
-                bias,
-                temperature,
-                target,
-                valid,
-                live,
-                logsumexp,
-                prediction,
-                *(a, b, c, d, e, f),
-                first,
-                scale,
-                softcap,
-            )
+            _slab_gradient(dz, first, arguments)
             if need_hidden:
                 total = add_product(total, dz, head[first:stop], torch.float32)
             if need_weight and weight.dtype == hidden.dtype:
@@ -79,29 +85,8 @@ def lean_gradient(
 
 
 @lean_gradient.register_fake
-def _lean_gradient_fake(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    temperature: Tensor | None,
-    target: Tensor | None,
-    valid: Tensor | None,
-    live: Tensor | None,
-    logsumexp: Tensor,
-    prediction: Tensor | None,
-    a: Tensor | None,
-    b: Tensor | None,
-    c: Tensor | None,
-    d: Tensor | None,
-    e: Tensor | None,
-    f: Tensor | None,
-    scale: float,
-    softcap: float | None,
-    need_hidden: bool,
-    need_weight: bool,
-    need_bias: bool,
-) -> list[Tensor]:
-    return _empty_gradients(hidden, weight, bias, need_hidden, need_weight, need_bias)
+def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> list[Tensor]:
+    return _empty_gradients(hidden, weight, bias, *rest[-3:])
 
 
 def _empty_gradients(
@@ -118,60 +103,33 @@ def _empty_gradients(
     ]
 
 
-def _slab_gradient(
-    out: Tensor,
-    hidden: Tensor,
-    head: Tensor,
-    bias: Tensor | None,
-    temperature: Tensor | None,
-    target: Tensor | None,
-    valid: Tensor | None,
-    live: Tensor | None,
-    logsumexp: Tensor,
-    prediction: Tensor | None,
-    a: Tensor | None,
-    b: Tensor | None,
-    c: Tensor | None,
-    d: Tensor | None,
-    e: Tensor | None,
-    f: Tensor | None,
-    first: int,
-    scale: float,
-    softcap: float | None,
-) -> None:
+def _products(hidden: Tensor, head: Tensor, has_logit_options: bool) -> dict[str, Any]:
+    """Both operands, and the tile that multiplies them."""
+    hidden, head = aligned(hidden), aligned(head)
+    arch = tiles.architecture(hidden.device)
+    use_tma = tiles.descriptors(arch, hidden, head)
+    tile = tiles.backward_tile(arch, has_logit_options, hidden.element_size(), use_tma)
+    return operands(hidden, head, tile, use_tma) | {
+        "V": head.shape[0],
+        "GROUP": tiles.GROUP,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }
+
+
+def _slab_gradient(out: Tensor, first: int, arguments: dict[str, Any]) -> None:
+    """dlogits of the classes from `first` on into ``out (N, classes of this slab)``."""
     n, width = out.shape
     if n == 0:
         return
-    dressed = bias is not None or softcap is not None or temperature is not None or scale != 1.0
-    arch = choose.architecture(hidden.device)
-    described = choose.descriptors(arch, hidden, head)
-    tile = choose.backward_tile(arch, dressed, hidden.element_size(), described)
     launch(
         slab_gradient,
-        (triton.cdiv(n, tile.rows) * triton.cdiv(width, tile.classes),),
-        hidden.device,
-        **operands(hidden, head, tile, described),
+        (triton.cdiv(n, arguments["BM"]) * triton.cdiv(width, arguments["BV"]),),
+        out.device,
+        **arguments,
         out_ptr=out,
         out_stride=out.stride(0),
-        bias_ptr=flat(bias),
-        temperature_ptr=flat(temperature),
-        target_ptr=flat(target),
-        valid_ptr=as_bytes(valid),
-        live_ptr=live,
-        logsumexp_ptr=flat(logsumexp),
-        prediction_ptr=flat(prediction),
-        a_ptr=flat(a),
-        b_ptr=flat(b),
-        c_ptr=flat(c),
-        d_ptr=flat(d),
-        e_ptr=flat(e),
-        f_ptr=flat(f),
         N=n,
-        V=head.shape[0],
         first=first,
         width=width,
-        **options(scale, softcap),
-        GROUP=choose.GROUP,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
     )

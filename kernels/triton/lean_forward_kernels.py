@@ -13,8 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LN2, LOG2E, LOWEST, NO_CLASS, PAD, START, cap, finished
-from .lean_tile import place, tile_logits
+from .common import LN2, LOG2E, LOWEST, NO_CLASS, PAD, START, cap, final_logits
+from .lean_tile import swizzle_pid, tile_logits
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
@@ -23,16 +23,17 @@ LOWEST_2: tl.constexpr = tl.constexpr(LOWEST.value * LOG2E.value)
 
 @triton.jit
 def span_statistics(
-    h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, bias_ptr, temperature_ptr, live_ptr,
+    h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, bias_ptr, temperature_ptr, num_valid_ptr,
     m_ptr, s_ptr, t_ptr, q_ptr, total_ptr, best_ptr, N, V, D, span, spans, scale, softcap,
-    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    GROUP: tl.constexpr, PRECISION: tl.constexpr, DESCRIBED: tl.constexpr,
+    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN_D: tl.constexpr,
+    GROUP: tl.constexpr, PRECISION: tl.constexpr, USE_TMA: tl.constexpr,
 ):  # fmt: skip
     """Partial statistics ``(spans, N)``; `span` classes a span, a multiple of BV.
 
-    `live_ptr` holds the number of rows that count, which come first: blocks past it do nothing.
+    `num_valid_ptr` holds the number of rows that count, which come first: blocks past it do
+    nothing.
     """
-    row_block, part = place(tl.program_id(0), tl.cdiv(N, BM), spans, GROUP)
+    row_block, part = swizzle_pid(tl.program_id(0), tl.cdiv(N, BM), spans, GROUP)
     row0 = row_block * BM
     rows = row0 + tl.arange(0, BM)
     # One multiplication takes capped logits to base 2, whatever else it folds in.
@@ -47,12 +48,12 @@ def span_statistics(
     t, q, total = s, s, s
     best = tl.zeros((BM,), tl.int32)
     col_end = tl.minimum(part * span + span, V)
-    if live_ptr is not None:
-        col_end = tl.where(row0 < tl.load(live_ptr), col_end, 0)
+    if num_valid_ptr is not None:
+        col_end = tl.where(row0 < tl.load(num_valid_ptr), col_end, 0)
     for col0 in range(part * span, col_end, BV):
         x = tile_logits(
             h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
-            BM, BV, BD, EVEN, PRECISION, None, DESCRIBED,
+            BM, BV, BD, EVEN_D, PRECISION, None, USE_TMA,
         )  # fmt: skip
         cols = col0 + tl.arange(0, BV)
         inside = (cols < V)[None, :]
@@ -158,7 +159,7 @@ def target_logits(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, bias_ptr, temperature_ptr, target_ptr,
     valid_ptr, out_ptr, N, D, scale, softcap, ROWS: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """The finished logit of each row's target ``(N,)``: 2ND operations, against two or three
+    """The final logit of each row's target ``(N,)``: 2ND operations, against two or three
     instructions for every logit if `span_statistics` looked for it.
     """
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -179,8 +180,8 @@ def target_logits(
     z = tl.sum(acc, axis=1)
     if bias_ptr is not None:
         z += tl.load(bias_ptr + y, mask=inside, other=0.0)
-    coldness = None
+    inv_temperature = None
     if temperature_ptr is not None:
-        coldness = 1.0 / tl.load(temperature_ptr + rows, mask=inside, other=1.0)
-    z = finished(z, scale, softcap, coldness, bias_ptr is not None)
+        inv_temperature = 1.0 / tl.load(temperature_ptr + rows, mask=inside, other=1.0)
+    z = final_logits(z, scale, softcap, inv_temperature, bias_ptr is not None)
     tl.store(out_ptr + rows, z, mask=inside)

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
-from . import tiles as choose
+from . import tiles
 from .common import as_bytes, flat, launch, options
 from .lean_forward_kernels import merge_spans, span_statistics, target_logits
 from .lean_tile import aligned, operands, pointers
@@ -26,7 +28,7 @@ def lean_statistics(
     temperature: Tensor | None,
     target: Tensor | None,
     valid: Tensor | None,
-    live: Tensor | None,
+    num_valid: Tensor | None,
     scale: float,
     softcap: float | None,
     names: str,
@@ -37,7 +39,7 @@ def lean_statistics(
         return out
     result: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
     parts, z_target = spans(
-        hidden, head, bias, temperature, target, valid, live, scale, softcap, frozenset(result)
+        hidden, head, bias, temperature, target, valid, num_valid, scale, softcap, frozenset(result)
     )
     n = hidden.shape[0]
     assert parts["m_ptr"] is not None
@@ -70,7 +72,7 @@ def spans(
     temperature: Tensor | None,
     target: Tensor | None,
     valid: Tensor | None,
-    live: Tensor | None,
+    num_valid: Tensor | None,
     scale: float,
     softcap: float | None,
     want: frozenset[str],
@@ -78,12 +80,12 @@ def spans(
     """What `span_statistics` says, ``(spans, N)`` in base 2, and the target's logit ``(N,)``."""
     hidden, head = aligned(hidden), aligned(head)
     n, classes = hidden.shape[0], head.shape[0]
-    heavy = bias is not None or softcap is not None or temperature is not None
-    heavy |= bool(want & {"mean_logit", "collision", "prediction"})
-    arch = choose.architecture(hidden.device)
-    described = choose.descriptors(arch, hidden, head)
-    tile = choose.forward_tile(arch, heavy, hidden.element_size(), described)
-    span = choose.span_classes(n, classes, tile, hidden.device)
+    register_heavy = bias is not None or softcap is not None or temperature is not None
+    register_heavy |= bool(want & {"mean_logit", "collision", "prediction"})
+    arch = tiles.architecture(hidden.device)
+    use_tma = tiles.descriptors(arch, hidden, head)
+    tile = tiles.forward_tile(arch, register_heavy, hidden.element_size(), use_tma)
+    span = tiles.span_classes(n, classes, tile, hidden.device)
     count = -(-classes // span)
     bias, temperature, target, mask = flat(bias), flat(temperature), flat(target), as_bytes(valid)
 
@@ -98,20 +100,20 @@ def spans(
         "total_ptr": partial("mean_logit" in want),
         "best_ptr": partial("prediction" in want, torch.int32),
     }
-    finish = {"bias_ptr": bias, "temperature_ptr": temperature, **options(scale, softcap)}
+    logit_options = {"bias_ptr": bias, "temperature_ptr": temperature, **options(scale, softcap)}
     launch(
         span_statistics,
         (triton.cdiv(n, tile.rows) * count,),
         hidden.device,
-        **operands(hidden, head, tile, described),
-        **finish,
+        **operands(hidden, head, tile, use_tma),
+        **logit_options,
         **parts,
-        live_ptr=live,
+        num_valid_ptr=num_valid,
         N=n,
         V=classes,
         span=span,
         spans=count,
-        GROUP=choose.GROUP,
+        GROUP=tiles.GROUP,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -123,7 +125,7 @@ def spans(
             (triton.cdiv(n, TARGET_ROWS),),
             hidden.device,
             **pointers(hidden, head),
-            **finish,
+            **logit_options,
             target_ptr=target,
             valid_ptr=mask,
             out_ptr=z_target,
@@ -136,19 +138,8 @@ def spans(
 
 
 @lean_statistics.register_fake
-def _lean_statistics_fake(
-    hidden: Tensor,
-    head: Tensor,
-    bias: Tensor | None,
-    temperature: Tensor | None,
-    target: Tensor | None,
-    valid: Tensor | None,
-    live: Tensor | None,
-    scale: float,
-    softcap: float | None,
-    names: str,
-) -> list[Tensor]:
-    return _empty(hidden, names)
+def _(hidden: Tensor, *rest: Any) -> list[Tensor]:
+    return _empty(hidden, names=rest[-1])
 
 
 def _empty(hidden: Tensor, names: str) -> list[Tensor]:

@@ -10,14 +10,14 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from . import tiles as choose
+from . import tiles
 from .common import interpreted
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 
 @triton.jit
-def place(pid, row_blocks, column_blocks, GROUP: tl.constexpr):
+def swizzle_pid(pid, row_blocks, column_blocks, GROUP: tl.constexpr):
     """(row block, column block) of a program: GROUP row blocks go through the columns together.
 
     What runs at one time then shares both its hidden rows (GROUP 128 D 2 bytes, 16 MiB at
@@ -33,19 +33,19 @@ def place(pid, row_blocks, column_blocks, GROUP: tl.constexpr):
 @triton.jit
 def tile_logits(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
-    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
-    PRECISION: tl.constexpr, acc=None, DESCRIBED: tl.constexpr = False,
+    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN_D: tl.constexpr,
+    PRECISION: tl.constexpr, acc=None, USE_TMA: tl.constexpr = False,
 ):  # fmt: skip
     """``hidden[row0:row0+BM] @ head[col0:col0+BV].T``, plus `acc` if given.
 
-    DESCRIBED: `h_ptr` and `w_ptr` are tensor descriptors, and strides, N, V and EVEN are not read.
+    USE_TMA: `h_ptr` and `w_ptr` are tensor descriptors, and strides, N, V and EVEN_D are not read.
     Rows and classes past the end are then 0; else they repeat the last one instead of being masked,
     because unmasked loads are wide and asynchronous, and only D is masked, unless BD divides it.
     Either way the caller drops them.
     """
     if acc is None:
         acc = tl.zeros((BM, BV), tl.float32)
-    if DESCRIBED:
+    if USE_TMA:
         for k in range(0, D, BD):
             h = h_ptr.load([row0, k])
             w = w_ptr.load([col0, k])
@@ -60,7 +60,7 @@ def tile_logits(
         h_ptrs = h_ptr + rows[:, None] * h_stride + ks[None, :] * h_step
         w_ptrs = w_ptr + cols[:, None] * w_stride + ks[None, :] * w_step
         for k in range(0, D, BD):
-            if EVEN:
+            if EVEN_D:
                 h = tl.load(h_ptrs)
                 w = tl.load(w_ptrs)
             else:
@@ -84,14 +84,14 @@ def pointers(hidden: Tensor, head: Tensor) -> dict[str, object]:
     }
 
 
-def operands(hidden: Tensor, head: Tensor, tile: choose.Tile, described: bool) -> dict[str, object]:
-    """Arguments of a kernel that calls `tile_logits`; `described`: what `choose.descriptors` says.
+def operands(hidden: Tensor, head: Tensor, tile: tiles.Tile, use_tma: bool) -> dict[str, object]:
+    """Arguments of a kernel that calls `tile_logits`; `use_tma`: what `tiles.descriptors` says.
 
     Descriptors are made on the host. One made in the kernel needs memory from an allocator that is
     the caller's to set (`triton.set_allocator`), and that the thread of autograd does not see.
     """
     arguments = pointers(hidden, head)
-    if described:
+    if use_tma:
         arguments["h_ptr"] = TensorDescriptor.from_tensor(hidden, [tile.rows, tile.depth])
         arguments["w_ptr"] = TensorDescriptor.from_tensor(head, [tile.classes, tile.depth])
     return arguments | {
@@ -99,8 +99,8 @@ def operands(hidden: Tensor, head: Tensor, tile: choose.Tile, described: bool) -
         "BM": tile.rows,
         "BV": tile.classes,
         "BD": tile.depth,
-        "EVEN": described or hidden.shape[1] % tile.depth == 0,
-        "DESCRIBED": described,
+        "EVEN_D": use_tma or hidden.shape[1] % tile.depth == 0,
+        "USE_TMA": use_tma,
         "PRECISION": precision(hidden),
     }
 

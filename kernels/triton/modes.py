@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from ..problem import Problem
-from . import fast_keep as triton_fused
-from . import lean as triton_lean
+from . import fast_keep, lean
 from .fast_keep import row_fused
 from .tiles import statistics_mode
 
@@ -34,11 +33,10 @@ def statistics(problem: Problem, want: tuple[str, ...], mode: str = "auto") -> d
             which decides from the shape and the device's total memory.
     """
     if mode == "auto":
-        sources = problem[:4]
-        needed = any(tensor is not None and tensor.requires_grad for tensor in sources)
+        needed = any(tensor is not None and tensor.requires_grad for tensor in problem.sources())
         mode = statistics_mode(problem, needed and torch.is_grad_enabled())
     if mode == "lean":
-        return triton_lean.statistics(problem, want)
+        return lean.statistics(problem, want)
     if mode not in ("fast", "keep"):
         raise ValueError(f"Unknown mode {mode!r}; write auto, fast, keep or lean.")
-    return triton_fused.statistics(problem, want, keep=mode == "keep")
+    return fast_keep.statistics(problem, want, keep=mode == "keep")

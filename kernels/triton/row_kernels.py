@@ -12,16 +12,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LOG2E, LOWEST, NO_CLASS, PAD, START, finished, inverse, number
+from .common import LOG2E, LOWEST, NO_CLASS, PAD, START, final_logits, inverse, number
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
 
 @triton.jit
 def read(
-    z_ptr, bias_ptr, offs, V, scale, softcap, coldness, LIFT: tl.constexpr, MASK: tl.constexpr
+    z_ptr, bias_ptr, offs, V, scale, softcap, inv_temperature,
+    LIFT: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """Finished logits, float32; `coldness` is 1 / temperature."""
+    """Final logits, float32; `inv_temperature` is 1 / temperature."""
     if MASK:
         z = tl.load(z_ptr + offs, mask=offs < V, other=0.0).to(tl.float32)
     else:
@@ -31,20 +32,20 @@ def read(
             z += tl.load(bias_ptr + offs, mask=offs < V, other=0.0).to(tl.float32)
         else:
             z += tl.load(bias_ptr + offs).to(tl.float32)
-    return finished(z, scale, softcap, coldness, LIFT)
+    return final_logits(z, scale, softcap, inv_temperature, LIFT)
 
 
 @triton.jit
 def _accumulate(
     m, s, t, q, total, u, mass, best,
-    z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, coldness,
+    z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, inv_temperature,
     ENTROPY: tl.constexpr, MEAN: tl.constexpr, COLLISION: tl.constexpr, PREDICTION: tl.constexpr,
     LIFT: tl.constexpr, BLOCK: tl.constexpr, LANE: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """Add BLOCK logits to the running statistics, each of shape (BLOCK / LANE,)."""
     lanes = tl.arange(0, BLOCK // LANE)
     offs = start + lanes[:, None] * LANE + tl.arange(0, LANE)[None, :]
-    z = read(z_ptr, bias_ptr, offs, V, scale, softcap, coldness, LIFT, MASK)
+    z = read(z_ptr, bias_ptr, offs, V, scale, softcap, inv_temperature, LIFT, MASK)
     if MEAN:
         total += tl.sum(tl.where(offs < V, z, 0.0) if MASK else z, axis=1)
     if MASK:  # after the soft-cap, which would make a finite class of a padded one
@@ -87,7 +88,7 @@ def row_statistics(
     z_ptr += row * z_stride
     if soft_ptr is not None:
         soft_ptr += row * soft_stride
-    coldness = inverse(number(temperature_ptr, row))
+    inv_temperature = inverse(number(temperature_ptr, row))
     count = V
     if valid_ptr is not None:
         count = tl.where(tl.load(valid_ptr + row) != 0, V, 0)
@@ -104,13 +105,13 @@ def row_statistics(
     for start in range(0, whole, BLOCK):
         m, s, t, q, total, u, mass, best = _accumulate(
             m, s, t, q, total, u, mass, best,
-            z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, coldness,
+            z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, inv_temperature,
             ENTROPY, MEAN, COLLISION, PREDICTION, LIFT, BLOCK, LANE, False,
         )  # fmt: skip
     for start in range(whole, count, BLOCK):  # the ragged end, at most once
         m, s, t, q, total, u, mass, best = _accumulate(
             m, s, t, q, total, u, mass, best,
-            z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, coldness,
+            z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, inv_temperature,
             ENTROPY, MEAN, COLLISION, PREDICTION, LIFT, BLOCK, LANE, True,
         )  # fmt: skip
 
@@ -127,7 +128,7 @@ def row_statistics(
             log_p = tl.sum(u + mass * step, axis=0) - tl.sum(mass, axis=0) * log_s
         else:
             y = tl.where(skip, 0, tl.load(target_ptr + row))
-            z = read(z_ptr, bias_ptr, y, V, scale, softcap, coldness, LIFT, False)
+            z = read(z_ptr, bias_ptr, y, V, scale, softcap, inv_temperature, LIFT, False)
             # Rounding must not make p more than 1: (1 - p)^gamma would be NaN.
             z = tl.where(skip | (z > top), top, z)
             log_p = (z - top) - log_s
@@ -197,7 +198,7 @@ def outer_slope(scale, temperature):
 
 @triton.jit
 def per_cap(softcap, temperature):
-    """What takes a finished logit to the tanh in it, or None without soft-cap."""
+    """What takes a final logit to the tanh in it, or None without soft-cap."""
     if softcap is None:
         return
     elif temperature is None:
@@ -208,14 +209,14 @@ def per_cap(softcap, temperature):
 
 @triton.jit
 def _rewrite(
-    z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, live, logsumexp, a, b, c, d, e, f,
-    y, argmax, scale, softcap, coldness, slope, cap_per_z,
+    z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, counts, logsumexp, a, b, c, d, e, f,
+    y, argmax, scale, softcap, inv_temperature, slope, cap_per_z,
     LIFT: tl.constexpr, BLOCK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """BLOCK logits into dlogits. Only the ragged end is masked: a mask forbids wide loads."""
     offs = start + tl.arange(0, BLOCK)
-    if live:
-        z = read(z_ptr, bias_ptr, offs, V, scale, softcap, coldness, LIFT, MASK)
+    if counts:
+        z = read(z_ptr, bias_ptr, offs, V, scale, softcap, inv_temperature, LIFT, MASK)
         w = None
         if soft_ptr is not None:
             w = tl.load(soft_ptr + offs, mask=offs < V, other=0.0).to(tl.float32)
@@ -249,7 +250,7 @@ def row_gradient(
         soft_ptr += row * soft_stride
     logsumexp = tl.load(logsumexp_ptr + row)
     temperature = number(temperature_ptr, row)
-    coldness = inverse(temperature)
+    inv_temperature = inverse(temperature)
     slope = outer_slope(scale, temperature)
     cap_per_z = per_cap(softcap, temperature)
     a = number(a_ptr, row)  # one by one: Triton before 3.8 has no tuple with None in it
@@ -260,17 +261,17 @@ def row_gradient(
     f = number(f_ptr, row)
     y = number(target_ptr, row)
     argmax = number(prediction_ptr, row)
-    live = True
+    counts = True
     if valid_ptr is not None:
-        live = tl.load(valid_ptr + row) != 0
+        counts = tl.load(valid_ptr + row) != 0
     whole = (V // BLOCK) * BLOCK
     for start in range(0, whole, BLOCK):
         _rewrite(
-            z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, live, logsumexp, a, b, c, d, e, f,
-            y, argmax, scale, softcap, coldness, slope, cap_per_z, LIFT, BLOCK, False,
+            z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, counts, logsumexp, a, b, c, d, e, f,
+            y, argmax, scale, softcap, inv_temperature, slope, cap_per_z, LIFT, BLOCK, False,
         )  # fmt: skip
     for start in range(whole, V, BLOCK):
         _rewrite(
-            z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, live, logsumexp, a, b, c, d, e, f,
-            y, argmax, scale, softcap, coldness, slope, cap_per_z, LIFT, BLOCK, True,
+            z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, counts, logsumexp, a, b, c, d, e, f,
+            y, argmax, scale, softcap, inv_temperature, slope, cap_per_z, LIFT, BLOCK, True,
         )  # fmt: skip

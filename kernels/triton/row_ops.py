@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
 
-from . import row_kernels as triton_rows
+from . import row_kernels
 from .common import as_bytes, flat, launch, options
 
 #: Logits a program reads at once; at 4096 by 8 warps no target spills.
@@ -43,7 +45,7 @@ def row_statistics(
     lane = max(1, 16 // z.element_size())
     block, warps = block_size(classes, lane)
     launch(
-        triton_rows.row_statistics,
+        row_kernels.row_statistics,
         (n,),
         z.device,
         z_ptr=z,
@@ -72,18 +74,8 @@ def row_statistics(
 
 
 @row_statistics.register_fake
-def _empty_statistics_of(
-    z: Tensor,
-    bias: Tensor | None,
-    temperature: Tensor | None,
-    target: Tensor | None,
-    soft: Tensor | None,
-    valid: Tensor | None,
-    scale: float,
-    softcap: float | None,
-    names: str,
-    lift: bool,
-) -> list[Tensor]:
+def _(z: Tensor, *rest: Any) -> list[Tensor]:
+    *_, names, _lift = rest
     return _empty_statistics(z, names)
 
 
@@ -122,7 +114,7 @@ def row_gradient(
         return
     block, warps = block_size(classes, 8)
     launch(
-        triton_rows.row_gradient,
+        row_kernels.row_gradient,
         (n,),
         z.device,
         z_ptr=z,

@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..eager.spread import Direction, Part, Spread, check, finished, merge
+from ..eager.spread import Direction, Part, Spread, check, merge, to_spread
 from ..problem import Problem
-from . import tiles as choose
+from . import tiles
 from .common import LOG2E, LOWEST, PAD, START, cap, flat, inverse, launch, lift, options
-from .lean_tile import aligned, checked, place, precision, tile_logits
+from .lean_tile import aligned, checked, precision, swizzle_pid, tile_logits
 from .row_kernels import outer_slope
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -28,18 +28,18 @@ def span_spread(
     h_ptr, h_stride, h_step, dh_ptr, dh_stride, dh_step, w_ptr, w_stride, w_step,
     dw_ptr, dw_stride, dw_step, bias_ptr, dbias_ptr, temperature_ptr,
     high_ptr, low_ptr, top_ptr, s_ptr, mean_ptr, squares_ptr, N, V, D, span, spans, scale, softcap,
-    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN: tl.constexpr,
+    BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN_D: tl.constexpr,
     GROUP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A `Part` of each row and span of classes, ``(spans, N)``."""
-    row_block, part = place(tl.program_id(0), tl.cdiv(N, BM), spans, GROUP)
+    row_block, part = swizzle_pid(tl.program_id(0), tl.cdiv(N, BM), spans, GROUP)
     row0 = row_block * BM
     rows = row0 + tl.arange(0, BM)
     LIFT: tl.constexpr = bias_ptr is not None
     temperature = None
     if temperature_ptr is not None:
         temperature = tl.load(temperature_ptr + rows, mask=rows < N, other=1.0)[:, None]
-    coldness = inverse(temperature)
+    inv_temperature = inverse(temperature)
     slope = outer_slope(scale, temperature)
     high = tl.full((BM,), -float("inf"), tl.float32)
     low = tl.full((BM,), float("inf"), tl.float32)
@@ -50,18 +50,18 @@ def span_spread(
         cols = col0 + tl.arange(0, BV)
         z = tile_logits(
             h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
-            BM, BV, BD, EVEN, PRECISION,
+            BM, BV, BD, EVEN_D, PRECISION,
         )  # fmt: skip
         a = tl.zeros((BM, BV), tl.float32)
         if dh_ptr is not None:
             a = tile_logits(
                 dh_ptr, dh_stride, dh_step, w_ptr, w_stride, w_step, row0, col0, N, V, D,
-                BM, BV, BD, EVEN, PRECISION, a,
+                BM, BV, BD, EVEN_D, PRECISION, a,
             )  # fmt: skip
         if dw_ptr is not None:
             a = tile_logits(
                 h_ptr, h_stride, h_step, dw_ptr, dw_stride, dw_step, row0, col0, N, V, D,
-                BM, BV, BD, EVEN, PRECISION, a,
+                BM, BV, BD, EVEN_D, PRECISION, a,
             )  # fmt: skip
         if dbias_ptr is not None:
             a += tl.load(dbias_ptr + cols, mask=cols < V, other=0.0)[None, :]
@@ -73,8 +73,8 @@ def span_spread(
             a *= 1 - tanh * tanh
         if slope is not None:
             a *= slope
-        if coldness is not None:
-            z *= coldness
+        if inv_temperature is not None:
+            z *= inv_temperature
         z = lift(z, LIFT)
         # Against the complement, so that NaN counts.
         drop = (cols >= V)[None, :]
@@ -122,7 +122,7 @@ def spread(problem: Problem, direction: Direction) -> Spread:
             return Spread(*(problem.hidden.new_zeros(0, dtype=torch.float32) for _ in range(4)))
         unit = _unit(problem.hidden, direction)
         part = merge([_spans(problem, direction, unit)])
-        high, low, mean, variance = finished(part, problem.valid)
+        high, low, mean, variance = to_spread(part, problem.valid)
         return Spread(high / unit, low / unit, mean / unit, variance / unit / unit)
 
 
@@ -149,8 +149,8 @@ def _spans(problem: Problem, direction: Direction, unit: Tensor) -> Part:
     operands["dw"] = moved(direction.head_weight)
     dbias = None if direction.head_bias is None else direction.head_bias.float() * unit
     (n, depth), classes = hidden.shape, head.shape[0]
-    tile = choose.spread_tile(choose.architecture(hidden.device), hidden.element_size())
-    span = choose.span_classes(n, classes, tile, hidden.device)
+    tile = tiles.spread_tile(tiles.architecture(hidden.device), hidden.element_size())
+    span = tiles.span_classes(n, classes, tile, hidden.device)
     spans = -(-classes // span)
     part = Part(*(hidden.new_empty((spans, n), dtype=torch.float32) for _ in Part._fields))
     arguments: dict[str, object] = {f"{name}_ptr": x for name, x in part._asdict().items()}
@@ -175,8 +175,8 @@ def _spans(problem: Problem, direction: Direction, unit: Tensor) -> Part:
         BM=tile.rows,
         BV=tile.classes,
         BD=tile.depth,
-        EVEN=depth % tile.depth == 0,
-        GROUP=choose.GROUP,
+        EVEN_D=depth % tile.depth == 0,
+        GROUP=tiles.GROUP,
         PRECISION=precision(hidden),
         num_warps=tile.warps,
         num_stages=tile.stages,

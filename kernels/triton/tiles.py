@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import importlib.util
 import logging
-import os
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..availability import HAS_TRITON
 from ..problem import Problem
 
 log = logging.getLogger(__name__)
 
-#: Asked here and not where it is used, because compiled code cannot ask.
-HAS_TRITON = importlib.util.find_spec("triton") is not None
 #: Triton 3.6 and 3.7 spill up to 216 bytes in the widest tile of the backward pass.
 SPILLS = HAS_TRITON and importlib.metadata.version("triton").startswith(("3.6", "3.7"))
 
@@ -76,34 +73,35 @@ def descriptors(arch: str, *matrices: Tensor) -> bool:
     return True
 
 
-def forward_tile(arch: str, heavy: bool, itemsize: int, described: bool) -> Tile:
-    """Tile of `span_statistics`; `heavy`: with bias, soft-cap or temperature, or with more
-    statistics than log-sum-exp and entropy, which spill in the wide tile; `described`: what
+def forward_tile(arch: str, register_heavy: bool, itemsize: int, use_tma: bool) -> Tile:
+    """Tile of `span_statistics`; `register_heavy`: with bias, soft-cap or temperature, or with more
+    statistics than log-sum-exp and entropy, which spill in the wide tile; `use_tma`: what
     `descriptors` says.
     """
-    if (described or arch == "sm_90") and not heavy and itemsize <= 2:
+    if (use_tma or arch == "sm_90") and not register_heavy and itemsize <= 2:
         return _WIDE
-    return _square(arch, itemsize, described)
+    return _square(arch, itemsize, use_tma)
 
 
-def backward_tile(arch: str, dressed: bool, itemsize: int, described: bool) -> Tile:
-    """Tile of `slab_gradient`; `dressed`: with bias, soft-cap, temperature or scale, which spill
-    in the wide tile, as do the addresses that descriptors save, and all six coefficients on sm_100.
+def backward_tile(arch: str, has_logit_options: bool, itemsize: int, use_tma: bool) -> Tile:
+    """Tile of `slab_gradient`. `has_logit_options`, that is bias, soft-cap, temperature or scale,
+    spill in the wide tile, as do the addresses that descriptors save, and all six coefficients on
+    sm_100.
     """
-    if arch == "sm_90" and described and not dressed and itemsize <= 2 and not SPILLS:
+    if arch == "sm_90" and use_tma and not has_logit_options and itemsize <= 2 and not SPILLS:
         return _WIDE
-    tile = _square(arch, itemsize, described)
-    return tile._replace(classes=64) if arch == "sm_80" and dressed else tile
+    tile = _square(arch, itemsize, use_tma)
+    return tile._replace(classes=64) if arch == "sm_80" and has_logit_options else tile
 
 
-def _square(arch: str, itemsize: int, described: bool) -> Tile:
+def _square(arch: str, itemsize: int, use_tma: bool) -> Tile:
     tile = {"sm_80": _AMPERE, "gfx942": _AMD}.get(arch, _SQUARE)
     if itemsize > 2:
         # Operands take twice the shared memory, and split into three TF32 products.
         tile = tile._replace(depth=16 if arch == "gfx942" else 32, stages=min(tile.stages, 3))
         if arch == "sm_80":
             tile = tile._replace(classes=64)
-    if described:
+    if use_tma:
         # 128 KiB: what does not fit the wide tile has too many registers to share a processor.
         tile = tile._replace(stages=4)
     return tile
@@ -159,24 +157,6 @@ def span_classes(n: int, classes: int, tile: Tile, device: torch.device) -> int:
     row_blocks = -(-n // tile.rows)
     spans = max(1, processors(device) // min(row_blocks, GROUP))
     return max(1, -(-classes // (spans * tile.classes))) * tile.classes
-
-
-def unavailable(problem: Problem) -> str | None:
-    """Why kernel 'triton' cannot take this problem, as a sentence; None if it can.
-
-    Imports nothing: the package must work where Triton is not installed.
-    """
-    source = problem.source
-    if source.dtype == torch.float64:
-        return "It computes in float32, and the input is float64."
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if source.device.type != "cuda" and not (interpreted and source.device.type == "cpu"):
-        return f"It runs on CUDA and ROCm devices, and the input is on {source.device}."
-    if interpreted and source.dtype == torch.bfloat16:
-        return "TRITON_INTERPRET=1 computes bfloat16 wrong without saying so."
-    if not HAS_TRITON:
-        return "The package triton is not installed."
-    return None
 
 
 def statistics_mode(problem: Problem, gradient: bool) -> str:

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lightning_losses import Objective, Term, softmax_stats
-from lightning_losses.kernels import partial as merge
+from lightning_losses.kernels import partial
 from lightning_losses.kernels.eager import chunked
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal, LogsumexpPenalty
 from lightning_losses.softmax import STATISTICS, ClassRange
@@ -41,7 +41,7 @@ def given(dtype: torch.dtype = torch.float64, **options: Any) -> Given:
     return out | options
 
 
-def dressed(dtype: torch.dtype = torch.float64) -> Given:
+def with_options(dtype: torch.dtype = torch.float64) -> Given:
     out = given(dtype, softcap=1.5, logit_scale=0.6)
     out["temperature"] = torch.linspace(0.5, 2, N, dtype=torch.float64).to(dtype)
     out["target"][[1, 4]] = -100
@@ -86,7 +86,7 @@ def from_logits() -> Given:
 
 CASES: dict[str, Callable[[], Given]] = {
     "plain": lambda: given(head_bias=None),
-    "dressed": dressed,
+    "with options": with_options,
     "one class masked": lambda: masked(slice(6, 7)),
     "first rank masked": lambda: masked(slice(0, 4)),
     "everything masked": lambda: masked(slice(0, V)),
@@ -95,7 +95,7 @@ CASES: dict[str, Callable[[], Given]] = {
     "ties": ties,
     "logits": from_logits,
     "triton": lambda: given(torch.float32, head_bias=None, kernel="triton"),
-    "triton dressed": lambda: dressed(torch.float32) | {"kernel": "triton"},
+    "triton with options": lambda: with_options(torch.float32) | {"kernel": "triton"},
     "triton masked": lambda: masked(slice(0, 4), torch.float32) | {"kernel": "triton"},
     "triton all ignored": lambda: ignored(torch.float32) | {"kernel": "triton"},
 }
@@ -243,7 +243,7 @@ def work(rank: int, folder: str) -> None:
             out[name] = evaluate(sliced(make(), held))
         except Exception as error:
             out[name] = error
-    for name, make in (("objective", given), ("objective dressed", dressed)):
+    for name, make in (("objective", given), ("objective with options", with_options)):
         out[name] = total(sliced(make(), held))
     data_parallel(rank, out)
     try:
@@ -256,7 +256,7 @@ def work(rank: int, folder: str) -> None:
     calls = count_collectives()
     evaluate(sliced(given(), held))
     out["collectives"] = calls
-    assert merge.dist is dist
+    assert partial.dist is dist
     torch.save(out, Path(folder) / f"{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

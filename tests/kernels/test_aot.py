@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("arch", "kernels"),
     [
-        ("sm_80", "lean forward fp32 all;lean backward bf16 dressed all"),
+        ("sm_80", "lean forward fp32 all;lean backward bf16 options all"),
         ("sm_90", "lean forward bf16 +entropy;lean backward bf16 all;row_statistics bf16 all"),
-        ("sm_100", "lean forward bf16 +entropy;lean backward bf16 dressed all;spread bf16 dressed"),
-        ("gfx942", "lean forward bf16 dressed all;row_gradient bf16 all dressed"),
+        ("sm_100", "lean forward bf16 +entropy;lean backward bf16 options all;spread bf16 options"),
+        ("gfx942", "lean forward bf16 options all;row_gradient bf16 all options"),
     ],
 )
 def test_builds_without_spilling(arch: str, kernels: str, tmp_path: Path) -> None:

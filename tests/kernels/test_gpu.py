@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_losses import Objective, build_objective
 from lightning_losses.kernels.eager import reference
-from lightning_losses.kernels.triton import tiles as choose
+from lightning_losses.kernels.triton import tiles
 from lightning_losses.losses import CrossEntropy
 from lightning_losses.softmax import make_problem
 from lightning_losses.softmax.compute import finish
@@ -67,19 +67,19 @@ def error(a: Tensor, b: Tensor) -> float:
 # and slabs of 1024 classes, because half-precision products are summed over them by other code.
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
-@pytest.mark.parametrize("dressed", [False, True])
+@pytest.mark.parametrize("with_options", [False, True])
 def test_no_less_exact_than_plain_torch(
-    mode: str, dtype: torch.dtype, dressed: bool, monkeypatch: pytest.MonkeyPatch
+    mode: str, dtype: torch.dtype, with_options: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning_losses.kernels.triton import modes as triton_modes
+    from lightning_losses.kernels.triton import modes
 
-    monkeypatch.setattr(choose, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(choose, "MIN_CHUNK_ROWS", 256)
-    monkeypatch.setattr(choose, "SLAB_BYTES", 2**21)
-    own = leaves(1003, 520, 5003, dtype)[: 3 if dressed else 2]
+    monkeypatch.setattr(tiles, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(tiles, "MIN_CHUNK_ROWS", 256)
+    monkeypatch.setattr(tiles, "SLAB_BYTES", 2**21)
+    own = leaves(1003, 520, 5003, dtype)[: 3 if with_options else 2]
     target = torch.arange(1003, device="cuda") * 4
     target[::7] = -100
-    options = {"softcap": 1.0, "logit_scale": 1.3} if dressed else {}
+    options = {"softcap": 1.0, "logit_scale": 1.3} if with_options else {}
     truth = evaluate(
         [x.detach().double().requires_grad_() for x in own],
         target,
@@ -87,7 +87,7 @@ def test_no_less_exact_than_plain_torch(
         options,
     )
     plain = evaluate(own, target, lambda p: reference.statistics(p, WANT), options)
-    ours = evaluate(own, target, lambda p: triton_modes.statistics(p, WANT, mode), options)
+    ours = evaluate(own, target, lambda p: modes.statistics(p, WANT, mode), options)
     for name in WANT[:-1]:
         allowed = error(plain[0][name], truth[0][name]) + TOLERANCE[dtype]
         assert error(ours[0][name], truth[0][name]) <= allowed, name

@@ -17,7 +17,7 @@ from lightning_losses import LossRecord, Objective, Term
 from lightning_losses.evaluation import terms as evaluation
 from lightning_losses.kernels.eager import chunked, reference
 from lightning_losses.kernels.eager.chunked import TORCH
-from lightning_losses.kernels.eager.inplace_passes import ONCE, torch_passes
+from lightning_losses.kernels.eager.inplace_passes import INPLACE, torch_passes
 from lightning_losses.kernels.eager.row_fused import row_fused
 from lightning_losses.kernels.problem import STATISTICS, Problem
 from lightning_losses.losses import (
@@ -366,7 +366,7 @@ def test_exponentials_are_made_once_and_serve_the_gradient(
         problem = Problem(
             None, hidden, made, bias.requires_grad_(), target, None, temperature, None, 0.7
         )
-        assert torch_passes(problem) is ONCE
+        assert torch_passes(problem) is INPLACE
         g = torch.Generator().manual_seed(1)
         weights = {name: torch.randn(N, generator=g, dtype=torch.float64) for name in want}
 

@@ -374,7 +374,7 @@ def test_masked_classes_of_valid_rows(kernel: str, how: str) -> None:
     rest = by_loop(z[:, [0, 2]], torch.tensor([0, 1]))
     for name in FINITE:
         torch.testing.assert_close(getattr(s, name), torch.tensor(rest[name]).double())
-    assert s.mean_logit.tolist() == [-math.inf, -math.inf]  # the honest mean
+    assert s.mean_logit.tolist() == [-math.inf, -math.inf]  # the mean of what is there
     wanted = [getattr(s, name).sum() for name in rest if name in FINITE]
     (grad,) = torch.autograd.grad(sum(wanted), leaf)
     assert grad.isfinite().all()

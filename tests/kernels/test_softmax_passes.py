@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from lightning_losses.kernels.study import softmax_passes as two_pass
-from lightning_losses.kernels.triton import row_ops as triton_rows_op
+from lightning_losses.kernels.triton import row_ops
 
-triton_two_pass = pytest.importorskip("lightning_losses.kernels.study.softmax_passes_triton")
+softmax_passes_triton = pytest.importorskip("lightning_losses.kernels.study.softmax_passes_triton")
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide):RuntimeWarning")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Softmax = Callable[[Tensor], Tensor]
 KERNELS: dict[str, Softmax] = {
-    "two-pass": triton_two_pass.two_pass,
-    "online": triton_two_pass.online,
+    "two-pass": softmax_passes_triton.two_pass,
+    "online": softmax_passes_triton.online,
 }
 TWINS: dict[str, Softmax] = {"twin two-pass": two_pass.two_pass, "twin online": two_pass.online}
 ALL = KERNELS | TWINS
@@ -32,7 +32,7 @@ ALL = KERNELS | TWINS
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_rows_op, "BLOCK", 32)
+    monkeypatch.setattr(row_ops, "BLOCK", 32)
     monkeypatch.setattr(two_pass, "BLOCK", 32)
 
 

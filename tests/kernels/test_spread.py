@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lightning_losses.kernels.eager import spread
 from lightning_losses.kernels.eager.spread import Direction, Spread
-from lightning_losses.kernels.problem import Problem, materialise
-from lightning_losses.kernels.triton import tiles as choose
+from lightning_losses.kernels.logits import materialise
+from lightning_losses.kernels.problem import Problem
+from lightning_losses.kernels.triton import tiles
 from lightning_losses.softmax import ClassRange, logit_spread, make_problem
 
 triton_spread = pytest.importorskip("lightning_losses.kernels.triton.spread")
@@ -27,9 +28,9 @@ TWINS = {"torch": spread.spread, "triton": triton_spread.spread}
 # blocks of 16, in spans and in the twin's pieces.
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    tile = choose.Tile(rows=16, classes=16, depth=32, warps=4, stages=2)
-    monkeypatch.setattr(choose, "spread_tile", lambda *_: tile)
-    monkeypatch.setattr(choose, "span_classes", lambda *_: 32)
+    tile = tiles.Tile(rows=16, classes=16, depth=32, warps=4, stages=2)
+    monkeypatch.setattr(tiles, "spread_tile", lambda *_: tile)
+    monkeypatch.setattr(tiles, "span_classes", lambda *_: 32)
     monkeypatch.setattr(spread, "ENTRIES", 7 * 19)
 
 

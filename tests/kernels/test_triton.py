@@ -20,16 +20,20 @@ import torch._dynamo.testing
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_losses.kernels.availability import unavailable
 from lightning_losses.kernels.eager import reference
 from lightning_losses.kernels.problem import STATISTICS, Problem
-from lightning_losses.kernels.triton import tiles as choose
+from lightning_losses.kernels.triton import tiles
 from lightning_losses.softmax import make_problem
 from lightning_losses.softmax.compute import finish
 
 modes = pytest.importorskip("lightning_losses.kernels.triton.modes")
-from lightning_losses.kernels.triton import fast_keep as triton_fused  # noqa: E402
-from lightning_losses.kernels.triton import lean_backward_op, lean_forward_op  # noqa: E402
-from lightning_losses.kernels.triton import row_ops as triton_rows_op  # noqa: E402
+from lightning_losses.kernels.triton import (  # noqa: E402
+    fast_keep,
+    lean_backward_op,
+    lean_forward_op,
+    row_ops,
+)
 
 # The interpreter computes lanes that are then masked away: 0 times inf among them.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
@@ -42,36 +46,36 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "linear_ce.json").re
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks far below the sizes tested, and several chunks, slabs and spans."""
-    monkeypatch.setattr(choose, "MIN_CHUNK_ROWS", 5)
-    monkeypatch.setattr(choose, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(triton_rows_op, "BLOCK", 32)
+    monkeypatch.setattr(tiles, "MIN_CHUNK_ROWS", 5)
+    monkeypatch.setattr(tiles, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(row_ops, "BLOCK", 32)
     monkeypatch.setattr(lean_forward_op, "MERGE_ROWS", 16)
-    tile = choose.Tile(rows=16, classes=16, depth=32, warps=4, stages=2)
-    monkeypatch.setattr(choose, "forward_tile", lambda *_: tile)
-    monkeypatch.setattr(choose, "backward_tile", lambda *_: tile)
-    monkeypatch.setattr(choose, "slab_classes", lambda *_: 32)
+    tile = tiles.Tile(rows=16, classes=16, depth=32, warps=4, stages=2)
+    monkeypatch.setattr(tiles, "forward_tile", lambda *_: tile)
+    monkeypatch.setattr(tiles, "backward_tile", lambda *_: tile)
+    monkeypatch.setattr(tiles, "slab_classes", lambda *_: 32)
 
 
 def read_by(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """ "pointers" or "descriptors", where the layout allows either."""
-    arch = choose.architecture(torch.device(DEVICE))
+    arch = tiles.architecture(torch.device(DEVICE))
     if how == "pointers":
-        monkeypatch.setattr(choose, "COPY_ENGINE", ())
+        monkeypatch.setattr(tiles, "COPY_ENGINE", ())
     elif DEVICE == "cpu":  # the interpreter asserts what the copy engine asks for
-        monkeypatch.setattr(choose, "COPY_ENGINE", (arch,))
-    elif arch not in choose.COPY_ENGINE:
+        monkeypatch.setattr(tiles, "COPY_ENGINE", (arch,))
+    elif arch not in tiles.COPY_ENGINE:
         pytest.skip("no copy engine")
 
 
 @pytest.fixture
-def described(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+def use_tma(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each matrix product that was launched read by descriptor."""
     seen: list[bool] = []
     for op in (lean_forward_op, lean_backward_op):
 
         def launch(*where: Any, inner: Any = op.launch, **arguments: Any) -> None:
-            if "DESCRIBED" in arguments:
-                seen.append(arguments["DESCRIBED"])
+            if "USE_TMA" in arguments:
+                seen.append(arguments["USE_TMA"])
             inner(*where, **arguments)
 
         monkeypatch.setattr(op, "launch", launch)
@@ -145,18 +149,18 @@ def check(found: Any, values: float, gradients: float, skip: tuple[str, ...] = (
 # D = 40 becomes 48, 1.5 blocks; V = 37 and 67 are ragged in classes and in slabs of 32, N = 11 in
 # chunks of 5. The soft-cap of 1 makes a padded class worth e^-1 of a real one: peers pass with 20.
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dressed", [False, True])
-def test_all_statistics_and_any_upstream(mode: str, dressed: bool) -> None:
+@pytest.mark.parametrize("with_options", [False, True])
+def test_all_statistics_and_any_upstream(mode: str, with_options: bool) -> None:
     leaves = inputs(11, 40, 67 if mode == "lean" else 37)
     target = torch.arange(11, device=DEVICE) * 3
     target[[0, 7]] = -100
     options: dict[str, Any] = {}
-    if dressed:
+    if with_options:
         temperature = torch.linspace(0.5, 2, 11, device=DEVICE)
         options = {"softcap": 1.0, "logit_scale": 1.3, "temperature": temperature}
-    found = both(mode, leaves if dressed else leaves[:2], target, **options)
+    found = both(mode, leaves if with_options else leaves[:2], target, **options)
     # Under so small a cap logits tie in float32 that do not in float64.
-    check(found, 2e-6, 5e-6, skip=("prediction",) if dressed else ())
+    check(found, 2e-6, 5e-6, skip=("prediction",) if with_options else ())
 
 
 # One at a time, so that outputs that are None and coefficients that are None are compiled too.
@@ -184,7 +188,7 @@ def test_one_statistic_alone(mode: str, name: str) -> None:
     ],
 )
 def test_tiles_by_pointer_and_by_descriptor(
-    case: str, d: int, reading: str, described: list[bool], monkeypatch: pytest.MonkeyPatch
+    case: str, d: int, reading: str, use_tma: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_by(reading, monkeypatch)
     leaves = inputs(11, d, 67, torch.float16 if case == "float16" else torch.float32)
@@ -208,14 +212,14 @@ def test_tiles_by_pointer_and_by_descriptor(
     check(found, 2e-6, 1e-3 if case == "float16" else 5e-6, skip)
     if case == "nothing counts":
         assert not any(x.any() for x in (*found[0].values(), *found[1]))
-    assert described == [reading == "descriptors"] * 4  # forward, and three slabs
+    assert use_tma == [reading == "descriptors"] * 4  # forward, and three slabs
 
 
 # Rows 17 numbers apart, a first number off 16 bytes: the copy engine refuses each. A D of 17
 # itself is padded, and a transposed head copied, before any kernel sees it.
 @pytest.mark.parametrize("layout", ["odd rows", "transposed", "offset"])
 def test_what_no_descriptor_can_read_is_read_by_pointer(
-    layout: str, described: list[bool], monkeypatch: pytest.MonkeyPatch
+    layout: str, use_tma: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_by("descriptors", monkeypatch)
     hidden, head, _ = (x.detach() for x in inputs(5, 16, 35))
@@ -226,13 +230,13 @@ def test_what_no_descriptor_can_read_is_read_by_pointer(
     else:
         head = head.t().contiguous().t()
     check(both("lean", [hidden, head], torch.arange(5, device=DEVICE)), 2e-6, 5e-6)
-    assert described == [layout == "transposed"] * 3
+    assert use_tma == [layout == "transposed"] * 3
 
 
 def test_descriptors_are_a_matter_of_device_dtype_and_layout() -> None:
     x = torch.zeros(4, 32, dtype=torch.bfloat16)
-    assert [choose.descriptors(a, x, x) for a in choose.TARGETS] == [False, True, True, False]
-    assert choose.descriptors("sm_90", x.float(), x[:, 8:24])
+    assert [tiles.descriptors(a, x, x) for a in tiles.TARGETS] == [False, True, True, False]
+    assert tiles.descriptors("sm_90", x.float(), x[:, 8:24])
     odd = torch.zeros(4, 33, dtype=torch.bfloat16)
     for y in (
         odd,
@@ -244,8 +248,8 @@ def test_descriptors_are_a_matter_of_device_dtype_and_layout() -> None:
         x[:1].expand(4, 32),
         x[:0],
     ):
-        assert not choose.descriptors("sm_90", x, y)
-        assert not choose.descriptors("sm_90", y, x)
+        assert not tiles.descriptors("sm_90", x, y)
+        assert not tiles.descriptors("sm_90", y, x)
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["name"])
@@ -433,7 +437,7 @@ def test_lean_is_the_same_bits_every_time_and_the_same_numbers_for_any_spans(
     p = problem(inputs(5, 16, 67)[:2], torch.arange(5, device=DEVICE))
     runs = []
     for span in (16, 16, 32, 80):
-        monkeypatch.setattr(choose, "span_classes", lambda *_, span=span: span)
+        monkeypatch.setattr(tiles, "span_classes", lambda *_, span=span: span)
         runs.append(modes.statistics(p, STATISTICS, "lean"))
     for name in STATISTICS:
         assert torch.equal(runs[0][name], runs[1][name])
@@ -494,7 +498,7 @@ def test_row_fused_without_gradient_makes_none(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: Any) -> None:
         raise AssertionError("a gradient pass ran")
 
-    monkeypatch.setattr(triton_fused, "row_gradient", refuse)
+    monkeypatch.setattr(fast_keep, "row_gradient", refuse)
     with torch.no_grad():
         modes.row_fused(
             problem(inputs(3, 8, 35), torch.arange(3, device=DEVICE)),
@@ -547,21 +551,21 @@ def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_it_cannot_do_is_said() -> None:
     double = problem([torch.zeros(1, 2, dtype=torch.float64)], None)
-    assert "float64" in str(choose.unavailable(double))
+    assert "float64" in str(unavailable(double))
     if DEVICE == "cpu":
         half = [x.bfloat16() for x in inputs(2, 3, 4)[:2]]
-        assert "bfloat16" in str(choose.unavailable(problem(half, None)))
+        assert "bfloat16" in str(unavailable(problem(half, None)))
         with pytest.raises(TypeError, match="bfloat16"):
             modes.statistics(problem(half, None), ("logsumexp",), "lean")
 
 
 def test_mode_depends_on_shape_and_not_on_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     p = problem(inputs(4, 3, 8)[:2], None)
-    assert choose.statistics_mode(p, gradient=True) == "keep"
-    assert choose.statistics_mode(p, gradient=False) == "lean"
-    monkeypatch.setattr(choose, "_memory", lambda _: 16 * (4 * 4 * 8) - 1)
-    assert choose.statistics_mode(p, gradient=True) == "lean"
-    assert choose.statistics_mode(problem([torch.zeros(4, 8)], None), gradient=True) == "fast"
+    assert tiles.statistics_mode(p, gradient=True) == "keep"
+    assert tiles.statistics_mode(p, gradient=False) == "lean"
+    monkeypatch.setattr(tiles, "_memory", lambda _: 16 * (4 * 4 * 8) - 1)
+    assert tiles.statistics_mode(p, gradient=True) == "lean"
+    assert tiles.statistics_mode(problem([torch.zeros(4, 8)], None), gradient=True) == "fast"
 
 
 @pytest.mark.slow

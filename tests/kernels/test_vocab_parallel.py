@@ -17,10 +17,10 @@ from torch import Tensor, multiprocessing
 from two_ranks_head import CASES, SLICES, V, evaluate, given, total
 
 from lightning_losses import softmax_stats
-from lightning_losses.kernels import partial as merge
+from lightning_losses.kernels import partial
 from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.eager import reference
-from lightning_losses.kernels.triton import tiles as choose
+from lightning_losses.kernels.triton import tiles
 from lightning_losses.softmax import STATISTICS, make_problem
 
 WANT = frozenset(STATISTICS)
@@ -75,10 +75,10 @@ def test_two_ranks_equal_one(ranks: list[dict[str, Any]], name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["objective", "objective dressed"])
+@pytest.mark.parametrize("name", ["objective", "objective with options"])
 def test_an_objective_on_two_ranks_equals_one(ranks: list[dict[str, Any]], name: str) -> None:
     """Reduction over rows is data-parallel's affair and does not count the ranks of the group."""
-    p = given() if name == "objective" else two_ranks_head.dressed()
+    p = given() if name == "objective" else two_ranks_head.with_options()
     compare([r[name] for r in ranks], total(p), 1e-10)
 
 
@@ -139,23 +139,23 @@ def test_merging_is_the_same_in_any_order_and_in_any_groups(
     parts = []
     for a, b in itertools.pairwise(edges):
         here = (target >= a) & (target < b)
-        part = merge.partial(z[:, a:b], torch.where(here, target - a, 0), WANT)
+        part = partial.partial_statistics(z[:, a:b], torch.where(here, target - a, 0), WANT)
         assert part.best is not None
         assert part.at_target is not None
         at_target = torch.where(here, part.at_target, 0)
         parts.append(part._replace(best=part.best + a, at_target=at_target))
     order.shuffle(parts)
-    flat = merge.merge(merge.stack(parts))
+    flat = partial.merge(partial.stack(parts))
     tree = list(parts)
     while len(tree) > 1:
         one, two = (tree.pop(order.randrange(len(tree))) for _ in range(2))
-        tree.append(merge.merge(merge.stack([one, two])))
-    right = merge.statistics_of(merge.partial(z, target, WANT), WANT, 13)
+        tree.append(partial.merge(partial.stack([one, two])))
+    right = partial.statistics_of(partial.partial_statistics(z, target, WANT), WANT, 13)
     for found in (flat, tree[0]):
         assert torch.equal(found.top, z.amax(1))
         assert found.best is not None
         assert torch.equal(found.best, z.argmax(1))
-        for name, value in merge.statistics_of(found, WANT, 13).items():
+        for name, value in partial.statistics_of(found, WANT, 13).items():
             torch.testing.assert_close(value, right[name], rtol=1e-12, atol=1e-12)
 
 
@@ -163,11 +163,11 @@ def test_merging_is_the_same_in_any_order_and_in_any_groups(
 # several times, and a rank's part is itself merged.
 def test_parts_made_by_triton_merge_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
-    from lightning_losses.kernels.triton import lean as triton_lean
+    from lightning_losses.kernels.triton import lean
 
-    tile = choose.Tile(rows=16, classes=16, depth=32, warps=4, stages=2)
-    monkeypatch.setattr(choose, "forward_tile", lambda *_: tile)
-    monkeypatch.setattr(choose, "span_classes", lambda *_: 16)
+    tile = tiles.Tile(rows=16, classes=16, depth=32, warps=4, stages=2)
+    monkeypatch.setattr(tiles, "forward_tile", lambda *_: tile)
+    monkeypatch.setattr(tiles, "span_classes", lambda *_: 16)
     g = torch.Generator().manual_seed(0)
     hidden, head, bias = (torch.randn(s, generator=g) for s in ((9, 40), (67, 40), (67,)))
     bias[[3, 40]] = -torch.inf
@@ -182,12 +182,12 @@ def test_parts_made_by_triton_merge_as_well(monkeypatch: pytest.MonkeyPatch) -> 
             hidden=hidden, head_weight=head[a:b], head_bias=bias[a:b], target=local, valid=valid,
             **options,
         )  # fmt: skip
-        part = triton_lean.partials(p, WANT)
+        part = lean.partials(p, WANT)
         assert part.best is not None
         assert part.at_target is not None
         at_target = torch.where(here, part.at_target, 0)
         parts.append(part._replace(best=part.best + a, at_target=at_target))
-    found = merge.statistics_of(merge.merge(merge.stack(parts)), WANT, 67)
+    found = partial.statistics_of(partial.merge(partial.stack(parts)), WANT, 67)
     whole = make_problem(
         hidden=hidden.double(), head_weight=head.double(), head_bias=bias.double(), target=target,
         valid=valid, **(options | {"temperature": options["temperature"].double()}),
@@ -204,8 +204,8 @@ def test_parts_made_by_triton_merge_as_well(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_row_of_nan_stays_one_and_points_nowhere_wild() -> None:
     z = torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])
-    parts = [merge.partial(z[:, :1], None, WANT - {"log_prob"}) for _ in range(2)]
-    found = merge.merge(merge.stack(parts))
+    parts = [partial.partial_statistics(z[:, :1], None, WANT - {"log_prob"}) for _ in range(2)]
+    found = partial.merge(partial.stack(parts))
     assert found.best is not None
     assert found.best.tolist() == [0, 0]
     assert found.top.isnan().tolist() == [False, True]
@@ -214,7 +214,7 @@ def test_a_row_of_nan_stays_one_and_points_nowhere_wild() -> None:
 def test_class_indices_travel_exactly() -> None:
     """As bits: 2^24 + 1 is no float32."""
     index = torch.tensor([2**24 + 1, 0, 2**31 - 1])
-    assert merge._bits(index, torch.float32).view(torch.int32).tolist() == index.tolist()
+    assert partial._bits(index, torch.float32).view(torch.int32).tolist() == index.tolist()
 
 
 @pytest.mark.parametrize("name", [*STATISTICS[:-1]])

@@ -5,6 +5,7 @@
 The one front door to the kernels, and the only package that imports them.
 """
 
+from lightning_losses.kernels.availability import unavailable
 from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.dispatch import (
     KERNELS,
@@ -15,8 +16,8 @@ from lightning_losses.kernels.dispatch import (
 )
 from lightning_losses.kernels.eager.row_fused import RowFunction
 from lightning_losses.kernels.eager.spread import Direction, Spread
+from lightning_losses.kernels.logits import final_logits
 from lightning_losses.kernels.problem import STATISTICS, Problem
-from lightning_losses.kernels.triton.tiles import unavailable
 from lightning_losses.softmax.arguments import in_autocast_dtype, shift_left
 from lightning_losses.softmax.compute import logit_spread, make_problem, row_fused, statistics
 from lightning_losses.softmax.stats import SoftmaxStats, softmax_stats
@@ -33,6 +34,7 @@ __all__ = [
     "SoftmaxStats",
     "Spread",
     "describe_kernel",
+    "final_logits",
     "in_autocast_dtype",
     "logit_spread",
     "make_problem",

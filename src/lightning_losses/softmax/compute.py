@@ -9,13 +9,11 @@ from torch import Tensor
 
 from lightning_losses.kernels import vocab_parallel
 from lightning_losses.kernels.class_range import ClassRange
-from lightning_losses.kernels.dispatch import kernel_module, resolve_kernel
-from lightning_losses.kernels.eager import reference
-from lightning_losses.kernels.eager import row_fused as _row_fused
+from lightning_losses.kernels.dispatch import find_kernel, resolve_kernel
 from lightning_losses.kernels.eager import spread as _spread
 from lightning_losses.kernels.eager.row_fused import RowFunction
 from lightning_losses.kernels.eager.spread import Direction, Spread
-from lightning_losses.kernels.problem import LOWEST, STATISTICS, Problem
+from lightning_losses.kernels.problem import NO_CLASS_LEFT, STATISTICS, Problem
 from lightning_losses.kernels.valid_rows import compact, restore
 from lightning_losses.softmax.arguments import check, in_autocast_dtype, require_classes
 
@@ -68,9 +66,9 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
             found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
             return finish(found, problem.valid)
         require_classes(problem.target, problem.classes)
-        module = kernel_module(kernel, problem)
-        counted, rows = (problem, None) if module is reference else compact(problem)
-        found = finish(module.statistics(counted, want), counted.valid)
+        whole = resolve_kernel(kernel, problem) == "reference"
+        counted, rows = (problem, None) if whole else compact(problem)
+        found = finish(find_kernel(kernel, problem).statistics(counted, want), counted.valid)
         return {name: restore(x, rows, problem.source.shape[0]) for name, x in found.items()}
 
 
@@ -83,8 +81,6 @@ def row_fused(
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
     assert problem.class_range is None, "the objective takes two passes there"
-    triton = resolve_kernel(kernel, problem) == "triton"
-    module = kernel_module(kernel, problem) if triton else _row_fused
 
     def finished(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return row_function(finish(stats, None), rows)
@@ -94,7 +90,8 @@ def row_fused(
         counted, kept = compact(problem)
         if kept is not None:
             rows = {name: row.index_select(0, kept) for name, row in rows.items()}
-        total, stats, values = module.row_fused(counted, want, finished, rows)
+        one_pass = find_kernel(kernel, problem).row_fused
+        total, stats, values = one_pass(counted, want, finished, rows)
     n = problem.source.shape[0]
     found = finish(stats, counted.valid)
     return total, {k: restore(x, kept, n) for k, x in found.items()}, restore(values, kept, n)
@@ -119,9 +116,8 @@ def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
     stats = dict(stats)
     for name in ("log_prob", "logsumexp", "mean_logit"):
         if name in stats:
-            # No honest float logit is near it, and the mean over 1e9 classes still passes it.
             value = stats[name]
-            stats[name] = torch.where(value < LOWEST * 1e-10, -torch.inf, value)
+            stats[name] = torch.where(value < NO_CLASS_LEFT, -torch.inf, value)
     if valid is not None:
         stats = {name: torch.where(valid, value, 0) for name, value in stats.items()}
     return stats

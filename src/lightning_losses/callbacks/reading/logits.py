@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lightning_losses.record import LossRecord
+from lightning_losses.softmax import final_logits, make_problem
 
 #: What a callback watches to use `plain_logits`.
 PLAIN_LOGITS = ("logits", "logit_scale", "softcap", "temperature")
@@ -22,9 +22,12 @@ def plain_logits(record: LossRecord) -> Tensor | None:
     logits = record.captured.get("logits")
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         return None
-    z: Tensor = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    z = z * record.captured.get("logit_scale", 1.0)
-    softcap, temperature = (record.captured.get(name) for name in ("softcap", "temperature"))
-    if softcap is not None:
-        z = softcap * torch.tanh(z / softcap)
-    return z if temperature is None else z / temperature[:, None]
+    read = record.captured.get
+    return final_logits(
+        make_problem(
+            logits=logits,
+            logit_scale=read("logit_scale", 1.0),
+            softcap=read("softcap"),
+            temperature=read("temperature"),
+        )
+    )

@@ -23,7 +23,7 @@ from lightning_losses.metrics.step_radius.bounds import (
     rho_from_moments,
     width_of,
 )
-from lightning_losses.softmax import Problem
+from lightning_losses.softmax import Problem, final_logits
 
 #: Largest number of logits held at once, in each of two matrices.
 ENTRIES = 2**20
@@ -81,7 +81,7 @@ def secant(before: Problem, after: Problem, bounds: bool = False) -> Secant:
     low, size, towards = -high, torch.zeros_like(high), torch.zeros_like(high)
     total: Moments | None = None
     for start in range(0, classes, step):
-        old, new = _logits(before, start, start + step), _logits(after, start, start + step)
+        old, new = (final_logits(p.of_classes(start, start + step)) for p in (before, after))
         masked, change = old.isneginf() & new.isneginf(), new - old
         top, bottom = extremes(change, ~masked)
         high, low = torch.maximum(high, top), torch.minimum(low, bottom)
@@ -130,25 +130,8 @@ def _rho_dom(before: Problem, after: Problem, width: Tensor) -> Tensor:
     start, stop = 0, min(FIRST, rows)
     while start < stop and before.classes:
         chosen = order[start:stop]
-        old, new = (_logits(p.take(chosen), 0, before.classes) for p in (before, after))
+        old, new = (final_logits(p.take(chosen)) for p in (before, after))
         found[chosen] = torch.where(width[chosen].isinf(), 0, rho_dom(old, new - old))
         smaller = int((math.pi / width[order] < found[order[:stop]].amin()).sum())
         start, stop = stop, min(rows, smaller)
     return found
-
-
-def _logits(problem: Problem, start: int, stop: int) -> Tensor:
-    """Logits ``(N, stop - start)`` of some classes as `Problem` defines them, -inf left as is."""
-    if problem.logits is not None:
-        z: Tensor = problem.logits[:, start:stop].to(problem.compute_dtype)
-    else:
-        assert problem.hidden is not None
-        z = (problem.hidden @ problem.head()[start:stop].t()).to(problem.compute_dtype)
-    if problem.head_bias is not None:
-        z = z + problem.head_bias[start:stop]
-    z = z * problem.logit_scale
-    if problem.softcap is not None:
-        z = problem.softcap * torch.tanh(z / problem.softcap)
-    if problem.temperature is not None:
-        z = z / problem.temperature[:, None]
-    return z
