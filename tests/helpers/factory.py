@@ -24,6 +24,8 @@ PARAMETERS_ONLY = [k for k in LOSSES if k in ("presto", "weight_distribution")]
 ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY]
 #: Their target is a real value, so they share no batch with losses on classes.
 REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
+#: They compare two views of each sample.
+TWO_VIEWS = ["barlow_twins", "clip", "nt_xent", "siglip"]
 #: Classes that have an order, or a column in more tensors than logits, may not change places.
 ORDINAL = ["coral", "corn", "ordinal_ce", "ordinal_nll"]
 ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_bottleneck"]
@@ -64,7 +66,8 @@ def required(objective: Objective) -> set[str]:
     names = set().union(*(term.required for _, term in objective.named_terms()))
     if names & set(STATISTICS):
         names |= {"logits"}
-    if "log_prob" in names:
+    contracts = [getattr(term.loss, "contract", None) for _, term in objective.named_terms()]
+    if "log_prob" in names or any(c and "label" in c.target for c in contracts):
         names |= {"target"}
     return names - set(STATISTICS) - {"valid"}
 
@@ -84,6 +87,7 @@ def inputs(
         return x.to(dtype).requires_grad_(grad)
 
     names = required(objective)
+    key = next(iter(objective.terms))
     real = "quantiles" in names or any(
         term.target_transform is not None for _, term in objective.named_terms()
     )
@@ -98,7 +102,7 @@ def inputs(
             if real
             else torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
         ),
-        "features": lambda: normal(rows, DIM),
+        "features": lambda: normal(rows, 2, DIM) if key in TWO_VIEWS else normal(rows, DIM),
         "attention": lambda: normal(rows, 2, 3, 3, grad=False).softmax(-1).requires_grad_(),
         "list_id": lambda: torch.arange(rows) // 3,
         "sequence_id": lambda: torch.arange(rows) // 3,

@@ -21,6 +21,10 @@ from lightning_losses.losses.classification.stablemax import StableMax
 from lightning_losses.losses.combinatorial.inter_variable_contrastive import (
     InterVariableContrastive,
 )
+from lightning_losses.losses.contrastive.barlow_twins import BarlowTwins
+from lightning_losses.losses.contrastive.clip import CLIP, SigLIP
+from lightning_losses.losses.contrastive.nt_xent import NTXent
+from lightning_losses.losses.contrastive.supcon import SupCon
 from lightning_losses.losses.density.compositional_nll import CompositionalNLL
 from lightning_losses.losses.density.marginalization import MarginalizationConsistency
 from lightning_losses.losses.density.noise_contrastive import NoiseContrastive
@@ -38,7 +42,10 @@ from lightning_losses.losses.information.cauchy_schwarz import (
     KdeKL,
 )
 from lightning_losses.losses.information.distance_covariance import DistanceCovariance
+from lightning_losses.losses.metric.circle import Circle
+from lightning_losses.losses.metric.contrastive import Contrastive
 from lightning_losses.losses.metric.multi_similarity import MultiSimilarity
+from lightning_losses.losses.metric.triplet_margin import TripletMargin
 from lightning_losses.losses.ordinal.c51 import CategoricalTD
 from lightning_losses.losses.ordinal.coral import Coral
 from lightning_losses.losses.ordinal.corn import Corn
@@ -78,6 +85,7 @@ from lightning_losses.losses.weak_labels.concept_bottleneck import ConceptBottle
 from lightning_losses.losses.weak_labels.llp_proportion import LabelProportion
 
 __all__ = [
+    "CLIP",
     "LDRKL",
     "AdaptiveAlphaDivergence",
     "AdaptiveLDRKL",
@@ -86,6 +94,7 @@ __all__ = [
     "AsymmetricGCE",
     "AsymmetricUnhinged",
     "BackgroundAwareCE",
+    "BarlowTwins",
     "BinaryCrossEntropy",
     "BinaryFocal",
     "Bootstrapping",
@@ -93,11 +102,13 @@ __all__ = [
     "CSDivergence",
     "CSMutualInformation",
     "CategoricalTD",
+    "Circle",
     "ClassBalanced",
     "ClipCov",
     "CompSum",
     "CompositionalNLL",
     "ConceptBottleneckGumbel",
+    "Contrastive",
     "Coral",
     "Corn",
     "CrossEntropy",
@@ -124,6 +135,7 @@ __all__ = [
     "Mart",
     "MultiSimilarity",
     "MulticlassHinge",
+    "NTXent",
     "NoiseContrastive",
     "NormalizedCompSum",
     "OrdinalNLL",
@@ -135,6 +147,7 @@ __all__ = [
     "PseudoHuber",
     "RegionWise",
     "RobustLogLoss",
+    "SigLIP",
     "SinkhornDivergence",
     "SkeletonRecall",
     "SmoothAdversarial",
@@ -143,10 +156,12 @@ __all__ = [
     "SphericalZ",
     "SquaredError",
     "StableMax",
+    "SupCon",
     "SymmetricCrossEntropy",
     "TaylorSoftmax",
     "Trades",
     "TriBCE",
+    "TripletMargin",
     "TruncatedGCE",
     "Tversky",
     "Weat",

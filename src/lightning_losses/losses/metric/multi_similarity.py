@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_losses.distributed import gather_with_gradient, row_offset
-from lightning_losses.losses.shared.rows_math import LOWEST, unit
-from lightning_losses.losses.shared.validation import same_rows
+from lightning_losses.losses.shared.pairs import PairLoss, Pairs
+from lightning_losses.losses.shared.rows_math import LOWEST
 
 
-class MultiSimilarity(nn.Module):
+class MultiSimilarity(PairLoss):
     """Soft-max weighted positives and negatives of every anchor, after mining.
 
     ``log(1 + sum_pos exp(-alpha (s - base))) / alpha``
@@ -28,10 +27,9 @@ class MultiSimilarity(nn.Module):
         miner_epsilon: keep negatives above the hardest positive minus this, and positives below
             the hardest negative plus this; None keeps all pairs, and anchors with one side only.
 
-    Shapes: features ``(N, D)``, target ``(N,)``; per-row values ``(N,)``.
+    Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; per-row values ``(B,)``. See
+    `PairLoss` for other ways to say what is a pair.
     """
-
-    scope = "pairs"
 
     def __init__(
         self,
@@ -45,21 +43,12 @@ class MultiSimilarity(nn.Module):
             raise ValueError(f"alpha and beta must be positive, got {alpha} and {beta}.")
         self.alpha, self.beta, self.base, self.miner_epsilon = alpha, beta, base, miner_epsilon
 
-    def forward(self, features: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Per-row values ``(N,)``: local anchors against the rows of all ranks."""
-        same_rows(features=features, target=target)
-        if valid is None:
-            valid = torch.ones_like(target, dtype=torch.bool)
-        x = unit(torch.where(valid[:, None], features, 0))
-        others, labels = gather_with_gradient(x), gather_with_gradient(target)
-        if not len(others):  # no rows on any rank: no columns to take the hardest of
-            return x.sum(1)
-        s = x @ others.t()
-        pairs = valid[:, None] & gather_with_gradient(valid)[None, :]
-        anchor = torch.arange(len(x), device=x.device) + row_offset(x)
-        itself = anchor[:, None] == torch.arange(len(others), device=x.device)
-        same = target[:, None] == labels[None, :]
-        pos, neg = pairs & same & ~itself, pairs & ~same
+    def of_pairs(self, pairs: Pairs) -> Tensor:
+        """Per-row values ``(B,)``: local anchors against the rows of all ranks."""
+        (values,) = pairs.each(self._anchors)
+        return pairs.per_sample(values + pairs.nothing())
+
+    def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor]:
         if self.miner_epsilon is not None:
             hardest_pos = torch.where(pos, s, torch.inf).amin(1, keepdim=True).detach()
             hardest_neg = torch.where(neg, s, -torch.inf).amax(1, keepdim=True).detach()
@@ -69,12 +58,12 @@ class MultiSimilarity(nn.Module):
             )
         loss = _soft_sum(-self.alpha * (s - self.base), pos) / self.alpha
         loss = loss + _soft_sum(self.beta * (s - self.base), neg) / self.beta
-        if self.miner_epsilon is None:
-            return loss
-        return torch.where(pos.any(1) & neg.any(1), loss, 0.0)
+        if self.miner_epsilon is not None:
+            loss = torch.where(pos.any(1) & neg.any(1), loss, 0.0)
+        return (loss,)
 
 
 def _soft_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """``log(1 + sum exp x)`` of each row over the mask, ``(N,)``; 0 where the mask is empty."""
+    """``log(1 + sum exp x)`` of each row over the mask, ``(n,)``; 0 where the mask is empty."""
     x = torch.where(mask, x, LOWEST)
     return torch.cat([x, torch.zeros_like(x[:, :1])], dim=1).logsumexp(1)

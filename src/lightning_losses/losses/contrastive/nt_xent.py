@@ -1,0 +1,49 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""NT-Xent, the loss of SimCLR: find the other view of a sample among all others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_losses.losses.contrastive.supcon import SupCon
+from lightning_losses.losses.shared.pairs import make_pairs
+from lightning_losses.losses.shared.views import TWO_VIEWS, two_views
+
+
+class NTXent(SupCon):
+    """Cross-entropy of the other view of a sample among all other rows, by cosine over T.
+
+    Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv
+    2002.05709. Labels are not read: with labels it is `SupCon`. With more than two views the mean
+    over the positives, as there.
+
+    Args:
+        temperature: T, positive. 0.5 as lightly has it; the paper tunes it, 0.07 and 0.1 are
+            the defaults of pytorch-metric-learning and solo-learn.
+
+    Shapes: features ``(B, views, D)``, or features and other_features ``(B, D)``; per-row values
+    ``(B,)``, the mean over the views of a sample.
+    """
+
+    contract = TWO_VIEWS
+
+    def __init__(self, temperature: float = 0.5) -> None:
+        super().__init__(temperature)
+
+    def forward(  # type: ignore[override]
+        self, features: Tensor, other_features: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
+        """Per-row values ``(B,)``. Raises ValueError without a second view."""
+        if other_features is not None:
+            features = torch.stack(two_views(features, other_features), 1)
+        if features.ndim != 3:
+            raise ValueError(
+                f"nt_xent compares views of a sample, got features {tuple(features.shape)}: pass "
+                "features (B, views, D), or the second view as other_features (B, D)."
+            )
+        pairs = make_pairs(features, valid=valid)
+        if not len(pairs.columns.x):
+            return pairs.per_sample(pairs.anchors.x.sum(1))
+        return self.of_pairs(pairs)
