@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""How often one `compute_loss` enters each file of the package: is the path of a call a straight one?
+"""How often one `compute_loss` enters each file of the package: is the path of a call straight?
 
     python benchmarks/call_path.py
 

@@ -113,11 +113,11 @@ class LossMixin(_Base):
         stage = self._stage()
         total = record.total
         if total.ndim:
-            total = total.sum() / record.count.clamp(min=1)
+            total = total.sum() / record.num_valid.clamp(min=1)
 
         # Epoch means weigh batches by rows that count; in training they are not taken, and asking
-        # a device for the number would stall every step.
-        rows = record.rows if stage == "train" else max(1, int(record.count))  # no mean of nothing
+        # a device for the number would stall every step. There is no mean of nothing.
+        rows = record.num_rows if stage == "train" else max(1, int(record.num_valid))
 
         def log(name: str, value: Tensor, prog_bar: bool = False) -> None:
             self.log(

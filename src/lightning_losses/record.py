@@ -25,9 +25,9 @@ class LossRecord:
     """Raw (unweighted) value of each term, 0-dim."""
     weights: dict[str, Tensor]
     """Weight of each term at this step, 0-dim float32 on the CPU."""
-    count: Tensor
+    num_valid: Tensor
     """Number of rows that count on this rank, 0-dim int64."""
-    rows: int
+    num_rows: int
     """Number of rows, counted or not."""
     stats: SoftmaxStats
     """Softmax statistics ``(N,)`` that terms or monitors asked for."""

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.named_tensors import describe
 from lightning_losses.schedules import Schedule, as_schedule
 from lightning_losses.softmax import STATISTICS
 
@@ -53,6 +52,21 @@ class Term(nn.Module):
         _refuse_other_head(loss, self.arguments)
         self.torch_sums = _torch_sums(loss, self.arguments)  # `sum_over_rows` stands for forward
         self.weighting_arguments = () if row_weighting is None else arguments(row_weighting, skip=2)
+        asked = self.arguments + self.weighting_arguments
+        required = {a.tensor for a in asked if a.required}
+        #: Named tensors that loss, target transform and row weighting cannot do without.
+        self.required = frozenset(required if target_transform is None else required | {"target"})
+        # A loss that says what it `needs` looks at no other optional tensor.
+        optional = self.weighting_arguments if hasattr(loss, "needs") else asked
+        #: Named tensors that loss and row weighting look at if they are there.
+        self.read = frozenset(required | {a.tensor for a in optional})
+        #: Softmax statistics among the required ones.
+        self.statistics = tuple(name for name in STATISTICS if name in self.required)
+        #: Whether its integer target says which column of the logits is right; None without target.
+        #: A loss or a transform whose target counts something else has ``class_target = False``.
+        self.class_target: bool | None = None
+        if {"target", "log_prob"} & self.read:
+            self.class_target = bool(getattr(target_transform or loss, "class_target", True))
         self.schedule = as_schedule(weight)
         self.scale = 1.0  # what a controller moves; the schedule stays the user's
         # Not a buffer: bf16-true would round it, and it would enter the user's state_dict. Not a
@@ -61,39 +75,6 @@ class Term(nn.Module):
         # Spelled out: a model may be built under a default dtype or device of the precision's.
         self.weight = torch.zeros((), dtype=torch.float32, device="cpu")
         self.set_step(0)
-
-    @property
-    def required(self) -> frozenset[str]:
-        """Named tensors that loss, target transform and row weighting cannot do without."""
-        both = self.arguments + self.weighting_arguments
-        names = frozenset(a.tensor for a in both if a.required)
-        return names if self.target_transform is None else names | {"target"}
-
-    @property
-    def read(self) -> frozenset[str]:
-        """Named tensors that loss and row weighting look at if they are there.
-
-        A loss that says what it ``needs`` looks at no other optional one.
-        """
-        says = hasattr(self.loss, "needs")
-        own = [a.tensor for a in self.arguments if a.required or not says]
-        return frozenset(own + [a.tensor for a in self.weighting_arguments])
-
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """Softmax statistics among them."""
-        return tuple(name for name in STATISTICS if name in self.required)
-
-    @property
-    def class_target(self) -> bool | None:
-        """Whether its integer target says which column of the logits is right; None without target.
-
-        A loss or a transform whose target counts something else has ``class_target = False``.
-        """
-        if not {"target", "log_prob"} & self.read:
-            return None
-        first = self.loss if self.target_transform is None else self.target_transform
-        return bool(getattr(first, "class_target", True))
 
     @property
     def row_function(self) -> bool:
@@ -197,7 +178,7 @@ def arguments(
     named = [
         p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
     ]
-    found = tuple(
+    asked = tuple(
         Argument(
             p.name,
             mapping.pop(p.name, p.name),
@@ -211,30 +192,9 @@ def arguments(
             f"its parameters are {[p.name for p in named]}."
         )
     # A statistic costs a pass, so one that is merely optional is not computed for it.
-    return tuple(a for a in found if a.required or a.tensor not in STATISTICS)
+    return tuple(a for a in asked if a.required or a.tensor not in STATISTICS)
 
 
 def pick(wanted: tuple[Argument, ...], tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of one call, by parameter name."""
     return {a.parameter: tensors[a.tensor] for a in wanted if a.tensor in tensors}
-
-
-def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, Any]) -> ValueError:
-    """The error for a named tensor that nobody passed or provides."""
-    passed = ", ".join(sorted(k for k, v in given.items() if v is not None)) or "nothing"
-    if name in STATISTICS:
-        fix = "pass logits=... (or hidden=... and head_weight=...) and target=..."
-    elif name == "logits" and "hidden" in given:
-        fix = (
-            "it needs whole rows of logits, which hidden and head_weight never hold; pass "
-            "logits=self.head(hidden), or remove the term"
-        )
-    else:
-        fix = f"write self.compute_loss(..., {name}=...)"
-    if given.get("logit_map") is not None and name in ("logits", "target", *STATISTICS):
-        # Beside maps, rows are the pixels; another term may still read the maps.
-        fix += "; from the maps: logits=logit_map.movedim(1, -1), target=label_map"
-    return ValueError(
-        f"Term {term!r} ({type(module).__name__}) needs {describe(name)}. compute_loss got "
-        f"{passed}. To fix it: {fix}."
-    )

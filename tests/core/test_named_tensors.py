@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.evaluation.rows import masked, prepare
+from lightning_losses.evaluation.rows import flatten, weighted_rows
+from lightning_losses.evaluation.validation import missing_tensor
 from lightning_losses.named_tensors import NAMED_TENSORS, describe
 from lightning_losses.softmax import STATISTICS, SoftmaxStats
-from lightning_losses.term import Argument, arguments, missing_tensor, pick
+from lightning_losses.term import Argument, arguments, pick
 
 
 def test_every_word_is_described() -> None:
@@ -32,7 +33,7 @@ def test_statistics_are_words() -> None:
 
 
 def given(**named: Any) -> Any:
-    return prepare(named, -100)
+    return flatten(named, -100)
 
 
 def test_rows_are_flattened_and_counted() -> None:
@@ -48,7 +49,7 @@ def test_rows_are_flattened_and_counted() -> None:
         mine=torch.zeros(9, 9),
         absent=None,
     )
-    assert batch.rows == 6
+    assert batch.num_rows == 6
     shapes = {name: tuple(value.shape) for name, value in batch.tensors.items()}
     assert shapes == {
         "logits": (6, 4),
@@ -59,14 +60,14 @@ def test_rows_are_flattened_and_counted() -> None:
         "mine": (9, 9),
     }
     assert batch.valid.tolist() == [True, False, False, True, True, False]
-    assert int(batch.counted) == 3
+    assert int(batch.num_valid) == 3
     assert batch.tensors["target"].tolist() == [1, 0, 0, 0, 1, 0]  # harmless where ignored
 
 
 def test_all_rows_count_is_known_without_a_mask() -> None:
     batch = given(logits=torch.zeros(3, 4), target=torch.tensor([0, 1, 2]))
     assert batch.valid is None
-    assert int(batch.counted) == 3
+    assert int(batch.num_valid) == 3
     assert batch.weight is None
 
 
@@ -82,11 +83,11 @@ def test_small_integers_are_class_indices_too(dtype: torch.dtype) -> None:
 
 
 def test_binary_scores_and_batches_without_logits() -> None:
-    assert given(logits=torch.zeros(5), target=torch.zeros(5)).rows == 5
-    assert given(features=torch.zeros(4, 2), target=torch.zeros(4).long()).rows == 4
-    assert given(features=torch.zeros(4, 2)).rows == 4
-    assert given().rows == 0
-    assert given(logits=torch.zeros(0, 3), target=torch.zeros(0).long()).rows == 0
+    assert given(logits=torch.zeros(5), target=torch.zeros(5)).num_rows == 5
+    assert given(features=torch.zeros(4, 2), target=torch.zeros(4).long()).num_rows == 4
+    assert given(features=torch.zeros(4, 2)).num_rows == 4
+    assert given().num_rows == 0
+    assert given(logits=torch.zeros(0, 3), target=torch.zeros(0).long()).num_rows == 0
     assert given(logits=torch.zeros(2, 3), target=torch.zeros(2, 3)).tensors["target"].ndim == 2
 
 
@@ -122,9 +123,9 @@ def test_shapes_that_do_not_fit(named: dict[str, Any], message: str) -> None:
 def test_masked_by_where_not_by_product() -> None:
     values = torch.tensor([1.0, torch.inf, torch.nan])
     valid = torch.tensor([True, False, False])
-    assert masked(values, valid, None).tolist() == [1, 0, 0]
-    assert masked(values, valid, torch.tensor([2.0, 0, 0])).tolist() == [2, 0, 0]
-    assert masked(values, None, None) is values
+    assert weighted_rows(values, valid, None).tolist() == [1, 0, 0]
+    assert weighted_rows(values, valid, torch.tensor([2.0, 0, 0])).tolist() == [2, 0, 0]
+    assert weighted_rows(values, None, None) is values
 
 
 # -- routing ---------------------------------------------------------------------------------------

@@ -239,8 +239,8 @@ def test_reductions_against_a_loop(
         a = 1.0 if alpha is None else alpha[int(y[i])]
         ce[i], lse2[i] = w * a * (lse - row[int(y[i])]), w * lse * lse
         mass, own, count = mass + w, own + w * a, count + (w != 0)  # weight 0: does not count
-    assert int(record.count) == count
-    assert record.rows == N
+    assert int(record.num_valid) == count
+    assert record.num_rows == N
     if reduction == "none":
         expected = torch.tensor([0.5 * a + b for a, b in zip(ce, lse2, strict=True)])
         torch.testing.assert_close(record.total, expected.double(), atol=1e-6, rtol=1e-6)
@@ -324,7 +324,7 @@ def test_nothing_valid_is_a_connected_zero(key: str, how: str) -> None:
     record = objective(**named)
     assert record.total.item() == 0
     assert record.total.requires_grad
-    assert int(record.count) == 0
+    assert int(record.num_valid) == 0
     grads = gradients(record, named)
     assert grads
     for name, grad in grads.items():

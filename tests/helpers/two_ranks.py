@@ -107,7 +107,7 @@ def evaluate(objective: Objective, named: dict[str, Any]) -> dict[str, Any]:
         "total": record.total.detach(),
         "terms": record.terms,
         "grads": {n: g for n, g in zip(wrt, grads, strict=True) if g is not None},
-        "count": record.count,
+        "count": record.num_valid,
     }
 
 

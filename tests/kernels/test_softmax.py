@@ -24,7 +24,7 @@ from lightning_losses.softmax import (
     resolve_kernel,
     shift_left,
 )
-from lightning_losses.softmax.compute import finish
+from lightning_losses.softmax.compute import restore_neg_inf
 
 KERNELS = ("reference", "chunked")
 FLOATING = tuple(name for name in STATISTICS if name != "prediction")
@@ -695,8 +695,8 @@ def test_rows_past_a_promise_are_cut_off_and_change_no_number(counting: int, mos
     problem = problem._replace(hidden=leaves[0], head_weight=leaves[1])
     cut, kept = front(problem, most)
     assert cut.source.shape[0] == (20 if most == 19 else most)
-    whole = finish(chunked.statistics(problem, want), problem.valid)
-    found = finish(chunked.statistics(cut, want), cut.valid)
+    whole = restore_neg_inf(chunked.statistics(problem, want), problem.valid)
+    found = restore_neg_inf(chunked.statistics(cut, want), cut.valid)
     found = {name: restore(x, kept, 20) for name, x in found.items()}
     torch.testing.assert_close(found, whole)
     grads = [

@@ -25,7 +25,7 @@ from lightning_losses.kernels.eager import reference
 from lightning_losses.kernels.problem import STATISTICS, Problem
 from lightning_losses.kernels.triton import tiles
 from lightning_losses.softmax import make_problem
-from lightning_losses.softmax.compute import finish
+from lightning_losses.softmax.compute import restore_neg_inf
 
 modes = pytest.importorskip("lightning_losses.kernels.triton.modes")
 from lightning_losses.kernels.triton import (  # noqa: E402
@@ -115,7 +115,7 @@ def both(
     for module, cast, extra in ((modes, lambda x: x, ours), (reference, torch.Tensor.double, {})):
         own = [cast(leaf.detach()).requires_grad_() for leaf in leaves]
         p = problem(own, target, **options)
-        stats = finish(module.statistics(p, want, **extra), p.valid)
+        stats = restore_neg_inf(module.statistics(p, want, **extra), p.valid)
         g = torch.Generator().manual_seed(1)
         total = sum(
             (stats[n] * torch.randn(stats[n].shape, generator=g).to(DEVICE)).sum()
@@ -275,7 +275,7 @@ def test_golden(mode: str, case: dict[str, Any]) -> None:
     own = [hidden.reshape(-1, hidden.shape[-1]), *leaves[1:]]
     extra = {"softcap": options["softcap"], "logit_scale": options["logit_scale"]}
     p = problem(own, torch.where(valid, target, -100), **extra)
-    stats = finish(modes.statistics(p, STATISTICS, mode), p.valid)
+    stats = restore_neg_inf(modes.statistics(p, STATISTICS, mode), p.valid)
     tolerance = {"rtol": 1e-5, "atol": 1e-5}
 
     def close(a: Tensor, b: Any, where: Tensor | None = None, **wider: float) -> None:

@@ -4,17 +4,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 
 from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 #: Groups that the command line lists, losses first.
 GROUPS = (
-    *("loss", "target", "weighting", "head", "provider", "schedule", "callbacks"),
-    *("kernel", "logger"),
+    "loss",
+    "target",
+    "weighting",
+    "head",
+    "provider",
+    "schedule",
+    "callbacks",
+    "kernel",
+    "logger",
 )
 
 
@@ -39,8 +46,8 @@ def summary(group: str, key: str) -> str:
 
 def target_class(group: str, key: str) -> type | None:
     """The class that a key instantiates; None for a YAML without ``_target_``."""
-    found = re.search(r"^_target_: (\S+)", yaml_text(group, key), re.MULTILINE)
-    return None if found is None else get_class(found.group(1))
+    target = OmegaConf.create(yaml_text(group, key)).get("_target_")
+    return None if target is None else get_class(target)
 
 
 def find(key: str) -> tuple[str, str]:

@@ -1,9 +1,16 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""From what the step passed to rows: flatten, align, and settle once which rows count."""
+"""From what the step passed to rows: flatten, align, and settle once which rows count.
+
+Rows that do not count may hold anything, NaN as well. `zero_ignored_rows` is what makes them
+harmless: the target here, what losses read in `provide`, values in the reduction of `terms`.
+Kernels get logits and hidden states as they were passed, together with ``valid``, and clean them
+chunk by chunk.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,17 +18,17 @@ import torch
 from torch import Tensor
 
 from lightning_losses.named_tensors import NAMED_TENSORS
-from lightning_losses.softmax import Problem, make_problem, shift_left
+from lightning_losses.softmax import Problem, make_problem, shift_left, zero_ignored_rows
 
 
-class Batch(NamedTuple):
+class Rows(NamedTuple):
     """The named tensors of one call, flattened to N rows, and which of the rows count."""
 
     tensors: dict[str, Any]
     valid: Tensor | None  # (N,) bool; None if every row counts, known without asking the device
     weight: Tensor | None  # (N,) float, 0 where not valid
-    counted: Tensor  # 0-dim int64, number of valid rows
-    rows: int  # N
+    num_valid: Tensor  # 0-dim int64, number of valid rows
+    num_rows: int  # N
     device: torch.device
 
     def problem(self, target: Tensor | None) -> Problem:
@@ -43,17 +50,13 @@ class Batch(NamedTuple):
         )
 
 
-def masked(values: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
-    """``(N,)`` values with those that do not count at 0, times ``sample_weight``.
-
-    By ``where``, not by a product: 0 times inf is NaN.
-    """
-    if valid is not None:
-        values = torch.where(valid, values, 0.0)
+def weighted_rows(values: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+    """``(N,)`` values with those that do not count at 0, times ``sample_weight``."""
+    values = zero_ignored_rows(values, valid)
     return values if weight is None else values * weight
 
 
-def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
+def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
     """Flatten every named tensor as the vocabulary says, and find the rows that count.
 
     Raises:
@@ -67,51 +70,57 @@ def prepare(named: dict[str, Any], ignore_index: int) -> Batch:
             "statistics of such logits."
         )
     lead = _lead(given)
-    target = given.get("target")
-    shift = given.pop("shift", 0)
-    if shift:
-        if target is not None and target.ndim > len(lead):
-            raise ValueError(
-                f"shift={shift} goes with class indices, got soft targets {tuple(target.shape)}: "
-                "align them with the logits and leave shift out."
-            )
-        if target is None:  # then nothing else says that the last positions do not count
-            given.setdefault("mask", torch.ones(lead, dtype=torch.bool, device=_device(given)))
-        fills = {"target": ignore_index, "mask": False, "sample_weight": 0.0}
-        given |= {n: shift_left(given[n], shift, f) for n, f in fills.items() if n in given}
-        target = given.get("target")
+    _shift(given, lead, ignore_index)
     tensors = {name: _flatten(name, value, lead) for name, value in given.items()}
-    n = prod(lead)
     _same_classes(tensors)
     target = tensors.get("target")
     if target is not None and not target.is_floating_point():
         target = tensors["target"] = target.long()  # torch's cross-entropy takes no int32
-    valid = tensors.pop("mask", None)
-    if valid is not None and valid.dtype != torch.bool:
-        raise ValueError(f"mask must be bool, got {valid.dtype}: write mask.bool().")
-    if target is not None and target.ndim == 1 and not target.is_floating_point():
-        counts = target != ignore_index
-        valid = counts if valid is None else valid & counts
-    device = _device(tensors)
-    if valid is None:
-        count = torch.full((), n, device=device)
-    else:
-        count = valid.sum()
-        # Asking is free on a CPU; elsewhere it would stall, so there the mask is always applied.
-        if device.type == "cpu" and not torch.compiler.is_compiling() and int(count) == n:
-            valid = None
+    n, device = prod(lead), _device(tensors)
+    valid = _valid(tensors.pop("mask", None), target, ignore_index)
     weight = tensors.pop("sample_weight", None)
-    if weight is not None and weight.is_floating_point() and weight.element_size() < 4:
-        weight = weight.float()  # the sum of 70,000 float16 ones is inf
-    if weight is not None and valid is not None:
-        weight = torch.where(valid, weight, 0.0)
-    if weight is not None and not weight.requires_grad:
-        # A row of weight 0 does not count: 0 times its infinite loss would be NaN.
-        valid = weight != 0 if valid is None else valid & (weight != 0)
-        count = valid.sum()
-    if valid is not None and target is not None and not target.is_floating_point():
-        tensors["target"] = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
-    return Batch(tensors, valid, weight, count, n, device)
+    if weight is not None:
+        if weight.is_floating_point() and weight.element_size() < 4:
+            weight = weight.float()  # the sum of 70,000 float16 ones is inf
+        weight = zero_ignored_rows(weight, valid)
+        if not weight.requires_grad:
+            # A row of weight 0 does not count: 0 times its infinite loss would be NaN.
+            valid = weight != 0 if valid is None else valid & (weight != 0)
+    num_valid = torch.full((), n, device=device) if valid is None else valid.sum()
+    # Asking is free on a CPU; elsewhere it would stall, so there the mask is always applied.
+    if valid is not None and device.type == "cpu" and not torch.compiler.is_compiling():
+        valid = None if int(num_valid) == n else valid
+    if target is not None:
+        tensors["target"] = zero_ignored_rows(target, valid)
+    return Rows(tensors, valid, weight, num_valid, n, device)
+
+
+def _valid(mask: Tensor | None, target: Tensor | None, ignore_index: int) -> Tensor | None:
+    """Which rows count by mask and ignore_index ``(N,)``; None if neither says anything."""
+    if mask is not None and mask.dtype != torch.bool:
+        raise ValueError(f"mask must be bool, got {mask.dtype}: write mask.bool().")
+    if target is None or target.ndim != 1 or target.is_floating_point():
+        return mask
+    labelled = target != ignore_index
+    return labelled if mask is None else mask & labelled
+
+
+def _shift(given: dict[str, Any], lead: tuple[int, ...], ignore_index: int) -> None:
+    """Take out ``shift`` and align what it moves: row t is scored against target t + shift."""
+    shift = given.pop("shift", 0)
+    if not shift:
+        return
+    target = given.get("target")
+    if target is not None and target.ndim > len(lead):
+        raise ValueError(
+            f"shift={shift} goes with class indices, got soft targets {tuple(target.shape)}: "
+            "align them with the logits and leave shift out."
+        )
+    if target is None:  # then nothing else says that the last positions do not count
+        given.setdefault("mask", torch.ones(lead, dtype=torch.bool, device=_device(given)))
+    for name, fill in (("target", ignore_index), ("mask", False), ("sample_weight", 0.0)):
+        if name in given:
+            given[name] = shift_left(given[name], shift, fill)
 
 
 def _lead(given: dict[str, Any]) -> tuple[int, ...]:
@@ -160,12 +169,12 @@ def _same_classes(tensors: dict[str, Any]) -> None:
             raise _mismatch(name, tuple(other.shape), f"{tuple(logits.shape)}")
 
 
-def _mismatch(name: str, found: tuple[int, ...], expected: str) -> ValueError:
+def _mismatch(name: str, shape: tuple[int, ...], expected: str) -> ValueError:
     hint = ""
-    if name == "target" and len(found) == 2 and found[1] == 1:
+    if name == "target" and len(shape) == 2 and shape[1] == 1:
         hint = " Write target.squeeze(1)."
     return ValueError(
-        f"{name} must have shape {expected}, as the rows of logits or hidden have, got {found}."
+        f"{name} must have shape {expected}, as the rows of logits or hidden have, got {shape}."
         f" Classes come last, as in (N, C); for (N, C, H, W) write movedim(1, -1).{hint}"
     )
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""One evaluation of an objective: statistics, per-row values, masked reduction, weighted sum.
+"""A plan computed: statistics, values per row, masked reduction, weighted sum, record.
 
 `ignore_index`, `mask` and `sample_weight` are applied here, once, and never in a loss.
 """
@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from lightning_losses.distributed import all_sum, world_size
-from lightning_losses.evaluation.rows import Batch, masked
+from lightning_losses.evaluation.plan import Plan, Shared
+from lightning_losses.evaluation.rows import weighted_rows
+from lightning_losses.evaluation.validation import refuse_soft_target
 from lightning_losses.record import LossRecord
 from lightning_losses.softmax import (
     STATISTICS,
     SoftmaxStats,
-    resolve_kernel,
     row_fused,
     statistics,
+    zero_ignored_rows,
 )
 from lightning_losses.term import Term
 
@@ -32,65 +34,90 @@ REDUCTIONS = ("mean", "sum", "none")
 SKIPPED = torch.iinfo(torch.int64).min
 
 
-class Evaluation:
-    """Sums the terms of one call; see `Objective.forward` for the arguments.
+def evaluate(plan: Plan, normalizer: float | Tensor | None) -> LossRecord:
+    """Values and record of one call; see `Objective.forward` for ``normalizer``.
 
-    `class_target`: whether an integer target says which column of the logits is right.
+    On several ranks the record has the global values on each.
     """
+    return Evaluation(plan, normalizer).record()
 
-    def __init__(
-        self,
-        batch: Batch,
-        reduction: str,
-        normalizer: float | Tensor | None,
-        kernel: str,
-        watched: Mapping[str, frozenset[str]],
-        class_target: bool = True,
-    ) -> None:
-        self.batch, self.reduction, self.kernel = batch, reduction, kernel
-        self.class_target = class_target
+
+def evaluate_apart(plan: Plan, normalizer: float | Tensor | None) -> dict[str, Tensor]:
+    """The weighted value of each term with its own graph, of a plan with ``apart=True``."""
+    return Evaluation(plan, normalizer).parts
+
+
+class Evaluation:
+    """The sums of one call, made in the order of the plan."""
+
+    def __init__(self, plan: Plan, normalizer: float | Tensor | None) -> None:
+        self.plan, self.rows = plan, plan.rows
         self.world = world_size()
-        self.watched = frozenset().union(*watched.values()) if watched else frozenset()
         # One that the caller knows beforehand: `sum` and `normalizer` go before a term's own.
-        self.fixed = reduction == "sum" or normalizer is not None
+        self.fixed = plan.reduction == "sum" or normalizer is not None
         self.divisor = self._divisor(normalizer)
-        self.parts: list[Tensor] = []  # weighted terms, with graph
+        self.parts: dict[str, Tensor] = {}  # weighted terms, with graph; those of one pass as one
         self.raw: dict[str, Tensor] = {}  # raw terms, without
         self.stats: dict[str, Tensor] = {}  # without graph, for the record
-
-    def add(self, terms: Mapping[str, Term]) -> None:
-        """Evaluate terms one by one, on statistics that they share."""
-        if len(terms) == 1 and (shortcut := self._torch_sum(*terms.values())) is not None:
-            ((name, term),) = terms.items()
-            self._add_part(name, term, shortcut / self.divisor)
-        else:
-            shared = self._shared_statistics(terms)
-            for name, term in terms.items():
-                tensors = dict(self.batch.tensors) | shared[term.target_transform]
-                if term.target_transform is not None:
-                    tensors["target"] = self._transformed[term.target_transform]
-                self._add_term(name, term, tensors)
-        watched = [n for n in STATISTICS if n in self.watched and n not in self.stats]
-        if missing := tuple(n for n in watched if self._has_classes((n,))):
+        if plan.one_pass:
+            self._add_one_pass(plan.one_pass)
+        for name, term in plan.torch_sum.items():
+            self._add_part(name, term, self._torch_sum(term) / self.divisor)
+        self._add_shared(plan.shared)
+        if plan.unseen and plan.problem is not None:
             with torch.no_grad():
-                problem = self.batch.problem(self._index_target())
-                self.stats |= statistics(problem, missing, self.kernel)
+                self.stats |= statistics(plan.problem, plan.unseen, plan.kernel)
 
-    def add_fused(self, terms: Mapping[str, Term]) -> None:
-        """Evaluate row functions of the statistics, values and gradients in one pass."""
-        batch = self.batch
+    def record(self) -> LossRecord:
+        """What this evaluation leaves behind for logs and monitors."""
+        plan, raw = self.plan, self.raw
+        total, *others = self.parts.values()
+        for part in others:
+            total = total + part
+        if self.world > 1 and total.ndim == 0:
+            local = torch.stack([total.detach(), *raw.values()])
+            value, *rest = all_sum(local) / self.world
+            raw = dict(zip(raw, rest, strict=True))
+            total = total + (value - total).detach()  # the global value, this rank's gradient
+        captured = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in self.rows.tensors.items()
+            if name in plan.watched and name not in STATISTICS
+        }
+        if "target" in captured and not plan.class_target:
+            captured["target"] = captured["target"].float()  # a number, which names no class
+        stats = SoftmaxStats(
+            **{name: value.detach() for name, value in self.stats.items()}, valid=self.rows.valid
+        )
+        return LossRecord(
+            total=total,
+            terms=raw,
+            weights={name: term.weight for name, term in plan.terms.items()},
+            num_valid=self.rows.num_valid,
+            num_rows=self.rows.num_rows,
+            stats=stats,
+            captured=captured,
+        )
+
+    # -- the ways to a value -----------------------------------------------------------------------
+
+    def _add_one_pass(self, terms: Mapping[str, Term]) -> None:
+        """Row functions of the statistics, values and gradients in one pass."""
+        rows, tensors = self.rows, self.rows.tensors
         names = {a.tensor for t in terms.values() for a in t.arguments} | {"target"}
-        rows = {n: batch.tensors[n] for n in names - set(STATISTICS) if n in batch.tensors}
-        for name, value in (("valid", batch.valid), ("sample_weight", batch.weight)):
+        data = {n: tensors[n] for n in names - set(STATISTICS) if n in tensors}
+        for name, value in (("valid", rows.valid), ("sample_weight", rows.weight)):
             if value is not None:
-                rows[name] = value
-        divisors = {n: self._term_divisor(term, batch.tensors) for n, term in terms.items()}
+                data[name] = value
+        divisors = {n: self._term_divisor(term, tensors) for n, term in terms.items()}
 
         def row_function(
             stats: dict[str, Tensor], data: dict[str, Tensor]
         ) -> tuple[Tensor, Tensor]:
             values = {
-                name: masked(term(data | stats), data.get("valid"), data.get("sample_weight"))
+                name: weighted_rows(
+                    term(data | stats), data.get("valid"), data.get("sample_weight")
+                )
                 for name, term in terms.items()
             }
             # In this order: weight / count alone would round to float32 under float64 values.
@@ -100,63 +127,67 @@ class Evaluation:
             return torch.stack(parts).sum(), torch.stack(list(values.values())).detach()
 
         for name, term in terms.items():
-            self._refuse_soft_target(name, term, batch.tensors)
-        want = self._wanted(terms.values(), watch=True)
+            refuse_soft_target(name, term, tensors)
+        plan = self.plan
+        assert plan.problem is not None
         total, stats, values = row_fused(
-            batch.problem(self._index_target()), want, row_function, rows, self.kernel
+            plan.problem, plan.one_pass_want, row_function, data, plan.kernel
         )
         self.stats |= stats
-        self.parts.append(total)
+        self.parts["+".join(terms)] = total
         for name, value in zip(terms, values, strict=True):
             self.raw[name] = value.sum() * self.world / divisors[name]
 
-    def record(self, weights: dict[str, Tensor]) -> LossRecord:
-        """The finished record; on several ranks with the global values on each."""
-        total = self.parts[0]
-        for part in self.parts[1:]:
-            total = total + part
-        raw = self.raw
-        if self.world > 1 and total.ndim == 0:
-            local = torch.stack([total.detach(), *raw.values()])
-            value, *rest = all_sum(local) / self.world
-            raw = dict(zip(raw, rest, strict=True))
-            total = total + (value - total).detach()  # the global value, this rank's gradient
-        tensors = self.batch.tensors
-        captured = {
-            name: value.detach() if isinstance(value, Tensor) else value
-            for name, value in tensors.items()
-            if name in self.watched and name not in STATISTICS
-        }
-        if "target" in captured and not self.class_target:
-            captured["target"] = captured["target"].float()  # a number, which names no class
-        stats = SoftmaxStats(
-            **{name: value.detach() for name, value in self.stats.items()}, valid=self.batch.valid
-        )
-        return LossRecord(total, raw, weights, self.batch.counted, self.batch.rows, stats, captured)
+    def _torch_sum(self, term: Term) -> Tensor:
+        """The sum over rows by torch's own kernel."""
+        valid = self.rows.valid
+        logits = zero_ignored_rows(self.rows.tensors["logits"], valid)
+        target = zero_ignored_rows(self.rows.tensors["target"], valid, SKIPPED)
+        total: Tensor = term.loss.sum_over_rows(logits, target, SKIPPED)  # type: ignore[operator]
+        return total
 
-    # -- one term --------------------------------------------------------------------------------
+    def _add_shared(self, shared: tuple[Shared, ...]) -> None:
+        """Terms one by one, in their own order, on statistics that they share."""
+        tensors: dict[str, Any] = {}  # what each term reads
+        for transform, terms, want in shared:
+            own, problem = dict(self.rows.tensors), self.plan.problem
+            if transform is not None:
+                own["target"] = transform(own["target"])
+                problem = self.rows.problem(own["target"]) if want else None
+            if want:
+                assert problem is not None
+                stats = statistics(problem, want, self.plan.kernel)
+                own |= stats
+                # log p of a transformed target is not what a monitor means by log_prob.
+                seen = {n: v for n, v in stats.items() if not transform or n != "log_prob"}
+                self.stats = seen | self.stats
+            tensors |= dict.fromkeys(terms, own)
+        for name, term in self.plan.terms.items():
+            if name in tensors:
+                self._add_term(name, term, tensors[name])
 
-    def _add_term(self, name: str, term: Term, tensors: dict[str, Any]) -> None:
-        self._refuse_soft_target(name, term, tensors)
+    def _add_term(self, name: str, term: Term, tensors: Mapping[str, Any]) -> None:
+        rows = self.rows
+        refuse_soft_target(name, term, tensors)
         values = term(tensors)
         if values.ndim == 0:
-            if self.reduction == "none" or term.row_weighting is not None:
+            if self.plan.reduction == "none" or term.row_weighting is not None:
                 raise ValueError(
                     f"Term {name!r} ({type(term.loss).__name__}) is one number for the batch, so "
                     "it has no values per row: write reduction='mean' and no row_weighting."
                 )
             self._add_part(name, term, values, scale=1)
             return
-        if values.shape != (self.batch.rows,):
+        if values.shape != (rows.num_rows,):
             raise ValueError(
-                f"Term {name!r} ({type(term.loss).__name__}) must return ({self.batch.rows},) or a "
+                f"Term {name!r} ({type(term.loss).__name__}) must return ({rows.num_rows},) or a "
                 f"scalar, got {tuple(values.shape)}: reduce it to one value a row."
             )
         if term.row_weighting is not None:
-            values = values * term.row_weights(values, self.batch.valid, tensors)
-        values = masked(values, self.batch.valid, self.batch.weight)
-        if self.reduction == "none":
-            self.parts.append(values * term.weight)
+            values = values * term.row_weights(values, rows.valid, tensors)
+        values = weighted_rows(values, rows.valid, rows.weight)
+        if self.plan.reduction == "none":
+            self.parts[name] = values * term.weight
             self.raw[name] = values.detach().sum() / self.divisor
         else:
             self._add_part(name, term, values.sum() / self._term_divisor(term, tensors))
@@ -166,24 +197,14 @@ class Evaluation:
         scale = self.world if scale is None else scale
         value = value * scale if scale != 1 else value
         self.raw[name] = value.detach()
-        self.parts.append(value * term.weight)
+        self.parts[name] = value * term.weight
 
-    def _refuse_soft_target(self, name: str, term: Term, tensors: Mapping[str, Any]) -> None:
-        target = tensors.get("target")
-        if "log_prob" not in term.statistics or target is None or target.ndim == 1:
-            return
-        if not getattr(term.loss, "soft_target", False):
-            raise ValueError(
-                f"Term {name!r} ({type(term.loss).__name__}) needs class indices (N,), got soft "
-                f"targets {tuple(target.shape)}: use ce, or pass target.argmax(-1)."
-            )
-
-    # -- divisors --------------------------------------------------------------------------------
+    # -- divisors ----------------------------------------------------------------------------------
 
     def _divisor(self, normalizer: float | Tensor | None) -> Tensor:
-        batch = self.batch
-        if self.reduction == "sum":
-            return torch.ones((), device=batch.device)
+        rows = self.rows
+        if self.plan.reduction == "sum":
+            return torch.ones((), device=rows.device)
         if normalizer is not None:
             if not isinstance(normalizer, Tensor):
                 if not normalizer >= 0:
@@ -191,9 +212,9 @@ class Evaluation:
                         f"normalizer divides the sum over rows and must be at least 0, got "
                         f"{normalizer}."
                     )
-                normalizer = torch.full((), normalizer, device=batch.device)  # no copy that waits
-            return _positive(normalizer.to(batch.device))
-        own = batch.counted if batch.weight is None else batch.weight.sum()
+                normalizer = torch.full((), normalizer, device=rows.device)  # no copy that waits
+            return _positive(normalizer.to(rows.device))
+        own = rows.num_valid if rows.weight is None else rows.weight.sum()
         return _positive(all_sum(own))
 
     def _term_divisor(self, term: Term, tensors: Mapping[str, Any]) -> Tensor:
@@ -202,86 +223,7 @@ class Evaluation:
         per_row = None if own is None or self.fixed else own(tensors.get("target"))
         if per_row is None:
             return self.divisor
-        return _positive(all_sum(masked(per_row, self.batch.valid, self.batch.weight).sum()))
-
-    # -- statistics ------------------------------------------------------------------------------
-
-    def _shared_statistics(self, terms: Mapping[str, Term]) -> dict[Any, dict[str, Tensor]]:
-        """Statistics with graph for each target in use: the step's, and each transformed one."""
-        groups: dict[Any, list[Term]] = {}
-        for term in terms.values():
-            groups.setdefault(term.target_transform, []).append(term)
-        self._transformed = {
-            transform: transform(self.batch.tensors["target"])
-            for transform in groups
-            if transform is not None
-        }
-        shared: dict[Any, dict[str, Tensor]] = {}
-        for transform, members in groups.items():
-            target = self._transformed.get(transform, self._index_target())
-            want = self._wanted(members, watch=False)
-            if not want:
-                shared[transform] = {}
-                continue
-            problem = self.batch.problem(target)
-            # Chunked statistics that only a monitor reads cost nothing in backward, so they come
-            # along in this pass; torch's autograd would record each, so there they wait.
-            along = transform is None and resolve_kernel(self.kernel, problem) != "reference"
-            want = self._wanted(members, watch=along)
-            shared[transform] = statistics(problem, want, self.kernel)
-            # log p of a transformed target is not what a monitor means by log_prob.
-            own = {n: v for n, v in shared[transform].items() if not transform or n != "log_prob"}
-            self.stats = own | self.stats
-        return shared
-
-    def _wanted(self, terms: Any, *, watch: bool) -> tuple[str, ...]:
-        needed = {name for term in terms for name in term.statistics}
-        if watch:
-            extra = {name for name in self.watched if name in STATISTICS}
-            needed |= {n for n in extra if self._has_classes((n,))}
-        return tuple(name for name in STATISTICS if name in needed)
-
-    def _has_classes(self, names: tuple[str, ...]) -> bool:
-        """Whether there are logits for these statistics, and a class target if one needs it."""
-        tensors = self.batch.tensors
-        logits = tensors.get("logits")
-        classes = logits.ndim == 2 if logits is not None else "hidden" in tensors
-        return classes and ("log_prob" not in names or self._index_target() is not None)
-
-    def _index_target(self) -> Tensor | None:
-        """The step's target if it says something about classes; None for other numbers."""
-        target = self.batch.tensors.get("target")
-        if target is None or target.ndim > 1:
-            return target
-        return None if target.is_floating_point() or not self.class_target else target
-
-    def _torch_sum(self, term: Term) -> Tensor | None:
-        """The sum over rows by torch's own kernel, where that is all that the term is.
-
-        Equal to the last bit to ``F.cross_entropy`` in a plain step, and as fast.
-        """
-        batch, tensors = self.batch, self.batch.tensors
-        target, logits = tensors.get("target"), tensors.get("logits")
-        if (
-            not term.torch_sums
-            or self.reduction == "none"
-            or batch.weight is not None
-            or term.target_transform is not None
-            or term.row_weighting is not None
-            or target is None
-            or logits is None
-            or target.ndim != 1
-            or target.is_floating_point()
-            or any(tensors.get(n) is not None for n in ("temperature", "softcap", "logit_scale"))
-            or getattr(term.loss, "row_divisors", lambda _: None)(target) is not None
-            or resolve_kernel(self.kernel, batch.problem(target)) != "reference"
-        ):
-            return None
-        if batch.valid is not None:
-            logits = torch.where(batch.valid[:, None], logits, 0)
-            target = torch.where(batch.valid, target, SKIPPED)
-        total: Tensor = term.loss.sum_over_rows(logits, target, SKIPPED)  # type: ignore[operator]
-        return total
+        return _positive(all_sum(weighted_rows(per_row, self.rows.valid, self.rows.weight).sum()))
 
 
 def _positive(divisor: Tensor) -> Tensor:

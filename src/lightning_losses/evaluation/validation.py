@@ -1,18 +1,24 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an objective refuses to compute, because the number would not be what was meant."""
+"""What an objective refuses to compute, because the number would not be what was meant.
+
+In the order in which a call meets it: names that nobody reads, tensors that are missing, options
+and targets that a term would misunderstand; and, once something went wrong or a total is NaN, which
+tensor is to blame. Every error says what was asked, what was found and what to write.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.named_tensors import NAMED_TENSORS
-from lightning_losses.term import Term, missing_tensor
+from lightning_losses.named_tensors import NAMED_TENSORS, describe
+from lightning_losses.softmax import STATISTICS
+from lightning_losses.term import Term
 
 #: What torch's losses take where it is called, and where it belongs here.
 ELSEWHERE = {
@@ -24,11 +30,18 @@ ELSEWHERE = {
 }
 #: Named tensors that nobody misses if they are misspelt.
 OPTIONAL = (
-    *("mask", "sample_weight", "softcap", "logit_scale", "temperature", "shift"),
-    *("head_bias", "max_valid", "class_range"),
-)
+    "mask",
+    "sample_weight",
+    "softcap",
+    "logit_scale",
+    "temperature",
+    "shift",
+    "head_bias",
+    "max_valid",
+    "class_range",
+)  # fmt: skip
 
-Terms = Sequence[tuple[str, Term]]
+Terms = Mapping[str, Term]
 
 
 def refuse_unread(terms: Terms, named: Mapping[str, Any], others: Collection[str]) -> None:
@@ -40,7 +53,8 @@ def refuse_unread(terms: Terms, named: Mapping[str, Any], others: Collection[str
     unknown = [n for n, value in named.items() if value is not None and n not in NAMED_TENSORS]
     if not unknown:
         return
-    read = {a.tensor for _, term in terms for a in term.arguments + term.weighting_arguments}
+    asked = [a for term in terms.values() for a in term.arguments + term.weighting_arguments]
+    read = {argument.tensor for argument in asked}
     for name in unknown:
         if name in read:
             continue
@@ -51,12 +65,33 @@ def refuse_unread(terms: Terms, named: Mapping[str, Any], others: Collection[str
             raise ValueError(f"No term reads {name}=: write {close[0]}=.")
 
 
-def refuse_half_dressed(terms: Terms, tensors: Mapping[str, Any]) -> None:
+def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, Any]) -> ValueError:
+    """The error for a named tensor that nobody passed or provides."""
+    passed = ", ".join(sorted(k for k, v in given.items() if v is not None)) or "nothing"
+    if name in STATISTICS:
+        fix = "pass logits=... (or hidden=... and head_weight=...) and target=..."
+    elif name == "logits" and "hidden" in given:
+        fix = (
+            "it needs whole rows of logits, which hidden and head_weight never hold; pass "
+            "logits=self.head(hidden), or remove the term"
+        )
+    else:
+        fix = f"write self.compute_loss(..., {name}=...)"
+    if given.get("logit_map") is not None and name in ("logits", "target", *STATISTICS):
+        # Beside maps, rows are the pixels; another term may still read the maps.
+        fix += "; from the maps: logits=logit_map.movedim(1, -1), target=label_map"
+    return ValueError(
+        f"Term {term!r} ({type(module).__name__}) needs {describe(name)}. compute_loss got "
+        f"{passed}. To fix it: {fix}."
+    )
+
+
+def refuse_options_with_raw_logits(terms: Terms, tensors: Mapping[str, Any]) -> None:
     """Statistics know a soft-cap and the like; a loss that reads logits gets them as passed."""
     options = [name for name in ("softcap", "logit_scale", "temperature") if name in tensors]
     if not options or "logits" not in tensors:
         return
-    for name, term in terms:
+    for name, term in terms.items():
         if "logits" in term.read:
             raise ValueError(
                 f"{options[0]} was passed, but term {name!r} reads the logits themselves, which it "
@@ -77,6 +112,18 @@ def refuse_target(term: str, loss: nn.Module, tensors: Mapping[str, Any]) -> Non
         )
 
 
+def refuse_soft_target(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
+    """Complain of soft targets, given or transformed, where log p of one class is meant."""
+    target = tensors.get("target")
+    if "log_prob" not in term.statistics or target is None or target.ndim == 1:
+        return
+    if not getattr(term.loss, "soft_target", False):
+        raise ValueError(
+            f"Term {name!r} ({type(term.loss).__name__}) needs class indices (N,), got soft "
+            f"targets {tuple(target.shape)}: use ce, or pass target.argmax(-1)."
+        )
+
+
 def explain(
     named: Mapping[str, Any], ignore_index: int, class_target: bool = True
 ) -> ValueError | None:
@@ -84,8 +131,8 @@ def explain(
 
     `class_target`: whether an integer target is a column of the logits.
     """
-    found = _not_a_number(named) or _temperature(named)
-    return found or (_target_range(named, ignore_index) if class_target else None)
+    error = _not_a_number(named) or _temperature(named)
+    return error or (_target_range(named, ignore_index) if class_target else None)
 
 
 def _temperature(named: Mapping[str, Any]) -> ValueError | None:

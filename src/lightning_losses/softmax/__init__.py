@@ -18,7 +18,7 @@ from lightning_losses.kernels.eager.row_fused import RowFunction
 from lightning_losses.kernels.eager.spread import Direction, Spread
 from lightning_losses.kernels.logits import final_logits
 from lightning_losses.kernels.problem import STATISTICS, Problem
-from lightning_losses.softmax.arguments import in_autocast_dtype, shift_left
+from lightning_losses.softmax.arguments import in_autocast_dtype, shift_left, zero_ignored_rows
 from lightning_losses.softmax.compute import logit_spread, make_problem, row_fused, statistics
 from lightning_losses.softmax.stats import SoftmaxStats, softmax_stats
 
@@ -44,4 +44,5 @@ __all__ = [
     "softmax_stats",
     "statistics",
     "unavailable",
+    "zero_ignored_rows",
 ]

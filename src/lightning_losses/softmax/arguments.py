@@ -109,6 +109,17 @@ def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
     )
 
 
+def zero_ignored_rows(value: Tensor, valid: Tensor | None, fill: float = 0) -> Tensor:
+    """``(N, ...)`` with 0, or ``fill``, in rows that do not count; ``valid`` is ``(N,)`` bool.
+
+    By ``where``, not by a product: 0 times inf is NaN. And before a loss, not only after it: the
+    gradient of a softmax of inf is NaN, and stays so times 0.
+    """
+    if valid is None:
+        return value
+    return torch.where(valid.reshape(-1, *[1] * (value.ndim - 1)), value, fill)
+
+
 def in_autocast_dtype(hidden: Tensor) -> Tensor:
     """Hidden states as a plain head under autocast would take them; else as they are.
 

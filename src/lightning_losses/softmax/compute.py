@@ -15,7 +15,12 @@ from lightning_losses.kernels.eager.row_fused import RowFunction
 from lightning_losses.kernels.eager.spread import Direction, Spread
 from lightning_losses.kernels.problem import NO_CLASS_LEFT, STATISTICS, Problem
 from lightning_losses.kernels.valid_rows import compact, restore
-from lightning_losses.softmax.arguments import check, in_autocast_dtype, require_classes
+from lightning_losses.softmax.arguments import (
+    check,
+    in_autocast_dtype,
+    require_classes,
+    zero_ignored_rows,
+)
 
 
 def make_problem(
@@ -43,11 +48,10 @@ def make_problem(
     hidden = None if hidden is None else in_autocast_dtype(hidden)
     if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
         valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
-    if valid is not None:
-        if target is not None:
-            target = torch.where(valid if target.ndim == 1 else valid[:, None], target, 0)
-        if temperature is not None:
-            temperature = torch.where(valid, temperature, 1)
+    if target is not None:
+        target = zero_ignored_rows(target, valid)
+    if temperature is not None:
+        temperature = zero_ignored_rows(temperature, valid, 1)
     options = softcap, logit_scale, class_range, max_valid
     return Problem(logits, hidden, head_weight, head_bias, target, valid, temperature, *options)
 
@@ -63,13 +67,14 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         return {}
     with torch.autocast(problem.source.device.type, enabled=False):
         if problem.class_range is not None:
-            found = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
-            return finish(found, problem.valid)
+            stats = vocab_parallel.statistics(problem, want, resolve_kernel(kernel, problem))
+            return restore_neg_inf(stats, problem.valid)
         require_classes(problem.target, problem.classes)
         whole = resolve_kernel(kernel, problem) == "reference"
         counted, rows = (problem, None) if whole else compact(problem)
-        found = finish(find_kernel(kernel, problem).statistics(counted, want), counted.valid)
-        return {name: restore(x, rows, problem.source.shape[0]) for name, x in found.items()}
+        stats = find_kernel(kernel, problem).statistics(counted, want)
+        stats = restore_neg_inf(stats, counted.valid)
+        return {name: restore(x, rows, problem.source.shape[0]) for name, x in stats.items()}
 
 
 def row_fused(
@@ -82,8 +87,8 @@ def row_fused(
     """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
     assert problem.class_range is None, "the objective takes two passes there"
 
-    def finished(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        return row_function(finish(stats, None), rows)
+    def of_statistics(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return row_function(restore_neg_inf(stats, None), rows)
 
     with torch.autocast(problem.source.device.type, enabled=False):
         require_classes(problem.target, problem.classes)
@@ -91,10 +96,10 @@ def row_fused(
         if kept is not None:
             rows = {name: row.index_select(0, kept) for name, row in rows.items()}
         one_pass = find_kernel(kernel, problem).row_fused
-        total, stats, values = one_pass(counted, want, finished, rows)
+        total, stats, values = one_pass(counted, want, of_statistics, rows)
     n = problem.source.shape[0]
-    found = finish(stats, counted.valid)
-    return total, {k: restore(x, kept, n) for k, x in found.items()}, restore(values, kept, n)
+    stats = restore_neg_inf(stats, counted.valid)
+    return total, {k: restore(x, kept, n) for k, x in stats.items()}, restore(values, kept, n)
 
 
 def logit_spread(problem: Problem, direction: Direction, kernel: str = "auto") -> Spread:
@@ -111,7 +116,7 @@ def logit_spread(problem: Problem, direction: Direction, kernel: str = "auto") -
     return triton_spread.spread(problem, direction)
 
 
-def finish(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
+def restore_neg_inf(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
     """Give back -inf where a masked class made it, and 0 to rows that do not count."""
     stats = dict(stats)
     for name in ("log_prob", "logsumexp", "mean_logit"):

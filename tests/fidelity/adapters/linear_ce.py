@@ -81,6 +81,6 @@ def linear_ce(inputs: dict[str, Any], options: dict[str, Any], kernel: str) -> d
         "argmax": rows.prediction,
         "correct": (rows.prediction == labels) & valid,
         "target_logprob": aligned.log_prob,
-        "n_valid": record.count,
+        "n_valid": record.num_valid,
         "backward": backward,
     }

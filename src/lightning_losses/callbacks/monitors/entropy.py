@@ -180,7 +180,7 @@ class EntropyMonitor(ValidationGap):
         if self.baseline is not None:
             found["ratio"] = found["mean"] / self.judge.baseline.divisor
         found |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
-        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.rows, 1))
+        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.num_rows, 1))
 
     def forget(self) -> None:
         """A new training has a baseline of its own."""

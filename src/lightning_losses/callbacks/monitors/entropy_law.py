@@ -100,7 +100,7 @@ class EntropyLaw(Monitor):
         values = {"ceiling": law.ceiling, "law_a": law.a, "law_b": law.b, "law_r2": law.r2}
         self.publish(
             {f"{self.name}/{key}": _as_tensor(value, entropy) for key, value in values.items()},
-            max(record.rows, 1),
+            max(record.num_rows, 1),
         )
         if len(self.pairs) < ENOUGH or self._told or not self._last >= EXHAUSTED * law.ceiling > 0:
             return

@@ -133,7 +133,7 @@ class LogitHealthMonitor(Monitor):
         self._judge(trainer, self._waiting.add(self._measured_step, torch.stack(reading)))
         if self.onset is not None:
             found["onset_step"] = torch.tensor(self.onset)
-        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.rows, 1))
+        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.num_rows, 1))
 
     def forget(self) -> None:
         """A new training has logits of its own."""

@@ -112,8 +112,8 @@ class ScalingForecast(RecordReader):
         """Count the batch."""
         record = self.new_record(pl_module)
         if record is not None:
-            total = record.total
-            self.curve.add_loss(total.sum() / record.count.clamp(min=1) if total.ndim else total)
+            total, valid = record.total, record.num_valid.clamp(min=1)
+            self.curve.add_loss(total.sum() / valid if total.ndim else total)
         step, rate = self._before
         if trainer.global_step != step or not pl_module.automatic_optimization:
             self.curve.add_step(rate)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_losses.callbacks.base.monitor import Monitor
 from lightning_losses.callbacks.reading.term_gradients import TermGradients, term_gradients
 from lightning_losses.callbacks.replay.training_state import TrainingState
-from lightning_losses.evaluation.rows import Batch
+from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 
@@ -86,7 +86,7 @@ class TermBalanceMonitor(Monitor):
         self,
         objective: Objective,
         named: Mapping[str, Any],
-        batch: Batch,
+        batch: Rows,
         normalizer: float | Tensor | None,
     ) -> None:
         """Compare the terms; whatever goes wrong, training goes on."""
@@ -135,7 +135,7 @@ class TermBalanceMonitor(Monitor):
             values[f"cosine/{a}:{b}"] = cosine.clamp(-1, 1)
         self.publish(
             {f"{self.name}/{key}": value.float() for key, value in values.items()},
-            max(record.rows, 1),
+            max(record.num_rows, 1),
         )
 
     def on_exception(

@@ -45,11 +45,11 @@ def feature_rows(record: LossRecord) -> FeatureRows | str:
             "self.compute_loss(logits=..., target=..., features=h), h (B, D) before the head."
         )
     target = record.captured.get("target")
-    if features.numel() and len(features) != record.rows:
+    if features.numel() and len(features) != record.num_rows:
         features = features.reshape(-1, features.shape[-1])  # (B, T, D), a row a position
-    if len(features) != record.rows:
+    if len(features) != record.num_rows:
         return (
-            f"features has {len(features)} rows and the step {record.rows}, so nothing is "
+            f"features has {len(features)} rows and the step {record.num_rows}, so nothing is "
             "measured. Pass one feature vector a row."
         )
     if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():

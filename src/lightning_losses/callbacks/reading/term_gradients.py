@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_losses.evaluation.rows import Batch
+from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
 
 #: Named tensors of the head: no trunk's output, though they may have a graph (a normalised head).
@@ -48,7 +48,7 @@ class Interface(NamedTuple):
 def term_gradients(
     objective: Objective,
     named: Mapping[str, Any],
-    batch: Batch,
+    batch: Rows,
     normalizer: float | Tensor | None,
 ) -> TermGradients | None:
     """Inner products between the gradients of the weighted terms; None without a graph to follow.
@@ -68,7 +68,7 @@ def term_gradients(
     roots = earliest(found)
     vectors: list[list[Tensor | None]] = []
     for value in parts.values():
-        value = value.sum() / batch.counted.clamp(min=1) if value.ndim else value
+        value = value.sum() / batch.num_valid.clamp(min=1) if value.ndim else value
         vectors.append(at_roots(value * scale, copies, found, roots))
     dtype = torch.promote_types(torch.float32, next(iter(parts.values())).dtype)
     gram = torch.zeros(len(parts), len(parts), dtype=dtype, device=batch.device)
@@ -107,7 +107,7 @@ def at_roots(
     return list(back)
 
 
-def interfaces(named: Mapping[str, Any], batch: Batch) -> list[Interface]:
+def interfaces(named: Mapping[str, Any], batch: Rows) -> list[Interface]:
     """The tensors with a graph that the batch holds."""
     found = []
     for name, read in batch.tensors.items():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_losses.evaluation.rows import prepare
+from lightning_losses.evaluation.rows import flatten
 from lightning_losses.softmax import Problem
 
 
@@ -43,7 +43,7 @@ def rows_of(
         ValueError: there are neither logits nor hidden states, or shapes do not go together, or
             the classes are sliced over ranks.
     """
-    batch = prepare(
+    batch = flatten(
         {k: v.detach() if isinstance(v, Tensor) else v for k, v in named.items()}, ignore_index
     )
     logits = batch.tensors.get("logits")
@@ -57,7 +57,7 @@ def rows_of(
         batch = batch._replace(tensors=batch.tensors | {"logits": both})
     if chosen is None:
         counts = batch.valid if batch.weight is None else batch.weight > 0
-        every = torch.arange(batch.rows, device=batch.device)
+        every = torch.arange(batch.num_rows, device=batch.device)
         chosen = every if counts is None else every[counts]
         chosen = chosen[:: max(1, math.ceil(len(chosen) / max_rows))]
     problem = batch.problem(None)

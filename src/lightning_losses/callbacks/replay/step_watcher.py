@@ -132,7 +132,7 @@ class StepWatcher(Monitor, Generic[M]):
             return
         self._measured_step = self._due_step
         if step.measured:
-            self.publish(self.summary(step.measured, len(trainer.optimizers)), record.rows)
+            self.publish(self.summary(step.measured, len(trainer.optimizers)), record.num_rows)
         else:
             self.say_once(
                 f"no compute_loss number {self.call} (the first is 0) came before the optimizer's "

@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What terms need and the step did not pass; all that they read, in a form fit to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_losses.evaluation.rows import Rows
+from lightning_losses.evaluation.validation import (
+    missing_tensor,
+    refuse_options_with_raw_logits,
+    refuse_target,
+)
+from lightning_losses.named_tensors import NAMED_TENSORS
+from lightning_losses.softmax import STATISTICS, in_autocast_dtype, zero_ignored_rows
+from lightning_losses.term import Term
+
+#: Kernels upcast these block by block; losses get whole tensors upcast.
+LEFT_TO_KERNELS = frozenset({"hidden", "head_weight", "head_bias", "input"})
+
+
+def provide(rows: Rows, terms: Mapping[str, Term], providers: Mapping[str, nn.Module]) -> Rows:
+    """Rows with everything that the terms require, in float32 at least, harmless where ignored.
+
+    Softmax statistics are not among it: `plan_passes` decides how they are had.
+
+    Raises:
+        ValueError: a tensor is missing that nobody passed or provides, or an option was passed
+            that a term would not see.
+    """
+    tensors = dict(rows.tensors)
+    if rows.valid is not None:
+        tensors["valid"] = rows.valid
+    has_classes = "logits" in tensors or "hidden" in tensors
+    for name, term in terms.items():
+        for tensor in sorted(term.required):
+            if tensor == "log_prob" and has_classes and term.target_transform is None:
+                refuse_target(name, term.loss, tensors)
+            if tensor in tensors or (tensor in STATISTICS and has_classes):
+                continue
+            if tensor == "valid":
+                tensors["valid"] = torch.ones(rows.num_rows, dtype=torch.bool, device=rows.device)
+            elif tensor in providers:
+                tensors[tensor] = providers[tensor](tensors)
+            else:
+                raise missing_tensor(name, term.loss, tensor, rows.tensors)
+    refuse_options_with_raw_logits(terms, tensors)
+    if "hidden" in tensors and "logits" not in tensors:
+        tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
+    read = {name for term in terms.values() for name in term.read} - LEFT_TO_KERNELS
+    for name in [name for name in tensors if name in read]:
+        tensors[name] = _fit_to_read(name, tensors[name], rows.valid)
+    return rows._replace(tensors=tensors)
+
+
+def _fit_to_read(name: str, value: Any, valid: Tensor | None) -> Any:
+    """Half precision as float32, and vectors of rows that do not count at 0."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.is_floating_point() and value.element_size() < 4:
+        value = value.float()
+    word = NAMED_TENSORS.get(name)
+    return zero_ignored_rows(value, valid) if word and word.layout == "vectors" else value
