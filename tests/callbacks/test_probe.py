@@ -405,9 +405,9 @@ def test_tensors_that_cannot_be_written_are_let_be() -> None:
 
 def test_a_slice_of_the_classes_tells_nothing() -> None:
     from lightning_losses import ClassRange
-    from lightning_losses.callbacks.replay.step_rows import rows_of
+    from lightning_losses.callbacks.replay.step_rows import step_rows
 
     held = ClassRange(0, 3, 3)
     named = {"hidden": torch.randn(2, 4), "head_weight": torch.randn(3, 4), "class_range": held}
     with pytest.raises(ValueError, match="class_range"):
-        rows_of(named, -100, 10)
+        step_rows(named, -100, 10)

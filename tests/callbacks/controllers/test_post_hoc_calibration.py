@@ -23,8 +23,8 @@ from lightning_losses.calibrators import TemperatureScaling
 from lightning_losses.callbacks import CalibrationMonitor
 from lightning_losses.callbacks.controllers.post_hoc_calibration import METHODS, PostHocCalibration
 from lightning_losses.callbacks.monitors.drift import DriftMonitor
-from lightning_losses.callbacks.reading.logits import PLAIN_LOGITS, plain_logits
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
+from lightning_losses.callbacks.reading.stride_sample import StrideSample
 
 CLASSES, IGNORED = 4, -100
 
@@ -143,26 +143,26 @@ def test_every_method_improves_a_model_that_is_too_sure(method: str) -> None:
 @pytest.mark.parametrize(("rows", "most"), [(7, 7), (7, 6), (1000, 10), (1, 1), (64, 32)])
 def test_rows_are_kept_evenly(rows: int, most: int) -> None:
     for size in (1, 3, 50):
-        kept = EveryKth(most)
+        kept = StrideSample(most)
         for start in range(0, rows, size):
             kept.add(torch.arange(start, min(start + size, rows)))
         found = torch.cat([part[0] for part in kept.parts()])
-        assert found.tolist() == list(range(0, rows, kept.every))
-        assert most / 2 <= len(found) <= most or kept.every == 1
+        assert found.tolist() == list(range(0, rows, kept.stride))
+        assert most / 2 <= len(found) <= most or kept.stride == 1
 
 
 def test_plain_logits_are_those_of_the_statistics() -> None:
     g = torch.Generator().manual_seed(0)
     z, y = 6 * torch.randn(9, 4, generator=g), torch.randint(4, (9,), generator=g)
     objective = build_objective("ce")
-    objective.watch("me", "confidence", *PLAIN_LOGITS)
+    objective.watch("me", "confidence", *FINAL_LOGITS)
     options = {"softcap": 5.0, "logit_scale": 0.7, "temperature": torch.rand(9, generator=g) + 0.5}
     for named in ({}, options):
         record = objective(z, y, **named)
-        found = plain_logits(record)
+        found = final_logits(record)
         assert found is not None
         torch.testing.assert_close(found.softmax(1).amax(1), record.stats.confidence)
-    assert plain_logits(objective(hidden=z, head_weight=torch.eye(4), target=y)) is None
+    assert final_logits(objective(hidden=z, head_weight=torch.eye(4), target=y)) is None
 
 
 def test_max_rows_bounds_what_is_fitted() -> None:

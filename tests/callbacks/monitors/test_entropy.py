@@ -32,7 +32,7 @@ from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor
 from lightning_losses.callbacks.entropy_parts.statistics import merge, sketch
 from lightning_losses.callbacks.monitors.calibration import LOGGED
 from lightning_losses.callbacks.reading import mean_prediction as marginal_file
-from lightning_losses.callbacks.reading.mean_prediction import marginal_sums, spread
+from lightning_losses.callbacks.reading.mean_prediction import prediction_sums, spread
 from lightning_losses.metrics.entropy.token_covariance import (
     moments,
     pooled_covariance,
@@ -582,17 +582,19 @@ def test_hidden_states_become_logits_in_blocks(monkeypatch: pytest.MonkeyPatch) 
         "softcap": 3.0, "logit_scale": 2.0, "target": target,
     }  # fmt: skip
     shown = replace(record([0.0] * 30), captured=captured)
-    whole = marginal_sums(shown, 30)
+    whole = prediction_sums(shown, 30)
     z = 3 * torch.tanh((hidden @ head.T + bias) * 2 / 3) / temperature[:, None]
     assert whole is not None
     torch.testing.assert_close(whole[0, :-1], z.softmax(1).sum(0))
     assert whole[:, -1].tolist() == [30, 30]
     assert whole[1, :-1].tolist() == torch.bincount(target).tolist()
     monkeypatch.setattr(marginal_file, "BLOCK", 7 * 4)
-    blocks = marginal_sums(shown, 30)
+    blocks = prediction_sums(shown, 30)
     assert blocks is not None
     torch.testing.assert_close(blocks, whole)
-    assert marginal_sums(replace(shown, captured=captured | {"class_range": object()}), 30) is None
+    assert (
+        prediction_sums(replace(shown, captured=captured | {"class_range": object()}), 30) is None
+    )
 
 
 # ------------------------------------------------------------------ advantage and log p

@@ -20,7 +20,7 @@ from training import train, train_twice
 
 from lightning_losses import LossMixin, build_objective
 from lightning_losses.callbacks.monitors.representation_entropy import RepresentationEntropyMonitor
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.representation.spectral_entropy import (
     diffusion_kernel,
     diffusion_spectral_entropy,
@@ -224,6 +224,6 @@ def test_it_says_once_what_is_missing(
 
 
 def test_rows_are_every_kth() -> None:
-    kept = EveryKth(50)
+    kept = StrideSample(50)
     kept.add(torch.arange(128))
     assert torch.cat([part[0] for part in kept.parts()]).tolist() == list(range(0, 128, 4))

@@ -21,7 +21,7 @@ from training import Run, require_equal, train, train_twice
 from lightning_losses import build_objective
 from lightning_losses.callbacks.monitors.step_radius import StepRadiusMonitor
 from lightning_losses.callbacks.replay import step_watcher
-from lightning_losses.callbacks.replay.step_rows import rows_of
+from lightning_losses.callbacks.replay.step_rows import step_rows
 from lightning_losses.metrics.step_radius.bounds import rho_dom, rho_var
 from lightning_losses.metrics.step_radius.secant import secant
 
@@ -470,9 +470,9 @@ def test_rows_are_sampled_at_a_fixed_stride() -> None:
     named["sample_weight"] = torch.ones(100)
     named["sample_weight"][1] = 0.0
     # 49 rows count; at most 20 of them is every third.
-    assert rows_of(named, -100, 20).chosen.tolist() == list(range(3, 100, 6))
-    assert len(rows_of(named, -100, 49).chosen) == 49
-    assert len(rows_of(named, -100, 48).chosen) == 25
+    assert step_rows(named, -100, 20).chosen.tolist() == list(range(3, 100, 6))
+    assert len(step_rows(named, -100, 49).chosen) == 49
+    assert len(step_rows(named, -100, 48).chosen) == 25
     small = train(m.Module, [every_step(max_rows=3)])
     full = train(m.Module, [every_step()])
     pairs = list(zip(logged(small, "r"), logged(full, "r"), strict=True))
@@ -490,22 +490,22 @@ def test_rows_are_copies_and_carry_what_makes_the_logits() -> None:
         z = (hidden @ head.t() + bias).reshape(6, 7) * 3.0
         return 2.0 * torch.tanh(z / 2.0) / 0.5
 
-    before, z = rows_of(named, -100, 100), logits()
+    before, z = step_rows(named, -100, 100), logits()
     head.add_(torch.randn(7, 4))  # what an optimizer does
     bias.add_(0.3)
     hidden.mul_(1.1)
-    after = rows_of(named, -100, 100, before.chosen)
+    after = step_rows(named, -100, 100, before.chosen)
     change = logits() - z
     expected = change.amax(1) - change.amin(1)
     torch.testing.assert_close(secant(before.problem, after.problem).spread, expected)
 
 
 def test_binary_scores_are_measured_against_the_other_class() -> None:
-    before = rows_of({"logits": torch.tensor([1.0, -2.0]), "target": torch.ones(2)}, -100, 9)
-    after = rows_of({"logits": torch.tensor([1.5, -5.0]), "target": torch.ones(2)}, -100, 9)
+    before = step_rows({"logits": torch.tensor([1.0, -2.0]), "target": torch.ones(2)}, -100, 9)
+    after = step_rows({"logits": torch.tensor([1.5, -5.0]), "target": torch.ones(2)}, -100, 9)
     assert secant(before.problem, after.problem).spread.tolist() == [0.5, 3.0]
 
 
 def test_a_step_without_logits_is_refused() -> None:
     with pytest.raises(ValueError, match="neither logits nor hidden"):
-        rows_of({"features": torch.zeros(3, 2), "target": torch.zeros(3).long()}, -100, 9)
+        step_rows({"features": torch.zeros(3, 2), "target": torch.zeros(3).long()}, -100, 9)

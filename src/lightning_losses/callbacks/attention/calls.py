@@ -181,7 +181,7 @@ def _numbers(mask: Tensor) -> Tensor:
 
 
 def _step(batch: int) -> int:
-    """Every how manieth sequence is looked at."""
+    """The stride over sequences that leaves at most `SEQUENCES`."""
     return max(1, -(-batch // SEQUENCES))
 
 

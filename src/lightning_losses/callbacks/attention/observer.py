@@ -82,17 +82,17 @@ class AttentionObserver(TorchFunctionMode):
     def _note(self, reader: Reader, args: Any, kwargs: dict[str, Any]) -> None:
         name = self._name()
         try:
-            found = reader(args, kwargs, self.rows)
+            measured = reader(args, kwargs, self.rows)
         except Exception as error:  # a monitor never stops the run
             self.failures.setdefault(name, f"{type(error).__name__}: {error}")
             return
-        if found is not None:
-            self.seen[name] = found
+        if measured is not None:
+            self.seen[name] = measured
 
     def _name(self) -> str:
         """The innermost running module that has a name, and which of its calls this is."""
         running = (self._names.get(id(part)) for part, _ in reversed(self._running))
-        name = next((found for found in running if found), "attention")
+        name = next((known for known in running if known), "attention")
         number, unique = 2, name
         while unique in self.seen:
             unique, number = f"{name}#{number}", number + 1

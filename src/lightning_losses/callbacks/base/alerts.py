@@ -1,17 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`announce`: what a monitor does when it has something to say, from a log line to a stop."""
+"""When a monitor speaks, and how: `Alarm` decides, `announce` logs, warns, alerts or stops."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 Action = Literal["log", "warn", "alert", "stop"]
-ACTIONS: tuple[Action, ...] = ("log", "warn", "alert", "stop")
+ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 def announce(trainer: Trainer, action: Action, title: str, text: str) -> None:
@@ -54,7 +54,7 @@ class Alarm:
     def __init__(self, patience: int) -> None:
         self.patience, self.on, self.count = patience, False, 0
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Off, with nothing counted."""
         self.on, self.count = False, 0
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`EpochReader`: the life of a callback that counts over whole validation and test epochs."""
+"""`EpochMonitor`: the life of a callback that counts over whole validation and test epochs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_losses.callbacks.base.monitor import RecordReader
 
 
-class EpochReader(RecordReader):
+class EpochMonitor(RecordReader):
     """Starts, adds every batch and reports; the sanity check is skipped.
 
     A subclass writes `start`, `add` and `report`. The last ``compute_loss`` of a step counts.

@@ -22,40 +22,54 @@ class RecordReader(Callback):
 
     watches: ClassVar[tuple[str, ...]] = ()
     """Statistics and named tensors that this callback reads from records."""
+    identity: ClassVar[tuple[str, ...]] = ()
+    """Arguments that tell two callbacks of one class apart, here and in a checkpoint."""
 
     log_dict: Any  # Lightning gives it to callbacks
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
         # The total of the last record, which tells records apart and, unlike a record, is small.
         self._seen: Tensor | None = None
-        self._anew = False  # whether tables of another run may lie where ours will
+        self._fresh_run = False  # whether tables of another run may lie where ours will
 
-    def say_once(self, message: str) -> None:
+    @property
+    def state_key(self) -> str:
+        """Unique for the arguments in ``identity``, so that two of one class can live together."""
+        return self._generate_state_key(**{name: getattr(self, name) for name in self.identity})
+
+    def warn_once(self, message: str) -> None:
         """A monitor that cannot measure says so, once, and never stops the run."""
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             rank_zero_warn(f"{type(self).__name__}: {message}")
 
     def objective(self, module: LightningModule) -> Objective | None:
         """The objective that the module trains on, or None, having said why."""
-        found = getattr(module, "loss", None)
-        if isinstance(found, Objective):
-            return found
-        self.say_once(
-            f"{type(module).__name__}.loss is {type(found).__name__}, not an Objective, so there "
+        loss = getattr(module, "loss", None)
+        if isinstance(loss, Objective):
+            return loss
+        self.warn_once(
+            f"{type(module).__name__}.loss is {type(loss).__name__}, not an Objective, so there "
             "are no records to read. Use LossMixin and self.loss = build_objective('ce')."
         )
         return None
 
-    def watch(self, module: LightningModule, on: bool) -> None:
-        """Ask the objective to keep what this callback reads, or to stop keeping it."""
+    def start_measuring(self, module: LightningModule) -> None:
+        """Ask the objective to keep what this callback reads."""
         objective = self.objective(module)
         if objective is not None:
-            objective.watch(self.state_key, *(self.watches if on else ()))
-        self.look_away(module)
+            objective.watch(self.state_key, *self.watches)
+        self.mark_seen(module)
 
-    def look_away(self, module: LightningModule) -> None:
+    def stop_measuring(self, module: LightningModule) -> None:
+        """Ask the objective to keep it no longer."""
+        objective = self.objective(module)
+        if objective is not None:
+            objective.watch(self.state_key)
+        self.mark_seen(module)
+
+    def mark_seen(self, module: LightningModule) -> None:
         """The record that there is now is not a new one."""
         record = getattr(module, "loss_record", None)
         self._seen = record.total if isinstance(record, LossRecord) else None
@@ -73,24 +87,24 @@ class RecordReader(Callback):
     ) -> None:
         """`write_table` on rank zero; a file that cannot be written is no reason to stop."""
         try:
-            whole = write_table(path, columns, rows, key, keep=not self._anew)
+            whole = write_table(path, columns, rows, key, keep=not self._fresh_run)
         except (OSError, UnicodeError) as error:
-            self.say_once(
+            self.warn_once(
                 f"{path.name} cannot be written, so training goes on without it "
                 f"({type(error).__name__}: {error})."
             )
             return
-        self._anew = False
+        self._fresh_run = False
         if not whole:
-            self.say_once(f"{path.name} held lines that are no rows of this table; they are gone.")
+            self.warn_once(f"{path.name} held lines that are no rows of this table; they are gone.")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A training that is not resumed begins anew: a callback may have been in another one."""
-        self._anew = trainer.global_step == 0
-        if self._anew:
-            self.forget()
+        self._fresh_run = trainer.global_step == 0
+        if self._fresh_run:
+            self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """A new training begins: whatever an earlier one left is stale."""
 
     def on_exception(
@@ -113,6 +127,8 @@ class Monitor(RecordReader):
         every_n_steps: optimizer steps between measurements, at least 1.
     """
 
+    identity: ClassVar[tuple[str, ...]] = ("every_n_steps",)
+
     def __init__(self, every_n_steps: int = 10) -> None:
         super().__init__()
         if every_n_steps < 1:
@@ -121,11 +137,6 @@ class Monitor(RecordReader):
         self.due = False
         self._measured_step = -1
         self._steps: tuple[int | None, int] = (None, -1)  # the last two that differ
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps)
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Look at one record of a training step; log by ``self.publish``."""
@@ -148,8 +159,8 @@ class Monitor(RecordReader):
             return step % self.every_n_steps == 0
         return step // self.every_n_steps > before // self.every_n_steps
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self._measured_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,7 +185,7 @@ class Monitor(RecordReader):
         self.due = self.due or (reached and step != self._measured_step)
         if self.due:
             self._measured_step = step
-            self.watch(pl_module, True)
+            self.start_measuring(pl_module)
 
     def on_train_batch_end(
         self,
@@ -191,4 +202,4 @@ class Monitor(RecordReader):
         if record is not None:
             self.measure(trainer, pl_module, record)
         self.due = False
-        self.watch(pl_module, False)
+        self.stop_measuring(pl_module)

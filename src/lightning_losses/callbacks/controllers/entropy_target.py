@@ -41,9 +41,9 @@ class Coefficient:
             raise ValueError(f"target and delta must be positive, got {target} and {delta}.")
         self.target, self.delta, self.low, self.high = target, delta, low, high
         self.initial = initial
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin anew."""
         self.value, self.entropy = self.initial, math.nan
 
@@ -93,6 +93,7 @@ class EntropyTarget(RecordReader):
     """
 
     watches = ("entropy",)
+    identity = ("term",)
 
     def __init__(
         self,
@@ -111,11 +112,6 @@ class EntropyTarget(RecordReader):
         # Of entropy and of rows since the last optimizer step; stays on the device until then.
         self._sums = torch.zeros(2)
         self._step = 0
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the term, so that two can live together; another target may resume."""
-        return self._generate_state_key(term=self.term)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complain while it is cheap."""
@@ -140,16 +136,16 @@ class EntropyTarget(RecordReader):
         super().on_train_start(trainer, pl_module)
         self._step = trainer.global_step
 
-    def forget(self) -> None:
-        super().forget()
-        self.coefficient.forget()
+    def reset(self) -> None:
+        super().reset()
+        self.coefficient.reset()
         self._sums = torch.zeros(2)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the scale of the term, so that its weight is the coefficient."""
-        self.watch(pl_module, True)
+        self.start_measuring(pl_module)
         objective = self.objective(pl_module)
         if objective is not None:
             term = dict(objective.named_terms())[self.term]
@@ -166,7 +162,7 @@ class EntropyTarget(RecordReader):
     ) -> None:
         """Add this batch; after an optimizer step, move."""
         record = self.new_record(pl_module)
-        self.watch(pl_module, False)
+        self.stop_measuring(pl_module)
         if record is not None:
             self._add(record)
         if trainer.global_step == self._step:
@@ -205,7 +201,7 @@ class EntropyTarget(RecordReader):
     def _add(self, record: LossRecord) -> None:
         entropy, valid = record.stats.entropy, record.stats.valid
         if entropy is None:
-            self.say_once(
+            self.warn_once(
                 "this step has no class logits, so there is no entropy to go by. Pass logits "
                 "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
             )

@@ -50,22 +50,19 @@ class PerpGrad(RecordReader):
         ValueError: when the fit begins, if no trainable parameter's name matches.
     """
 
+    identity = ("parameters", "exclude")
+
     def __init__(self, parameters: str | Sequence[str] = "*", exclude: str | Sequence[str] = ()):
         super().__init__()
         self.parameters = [parameters] if isinstance(parameters, str) else list(parameters)
         self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
         self._chosen: set[int] = set()
 
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two can live together."""
-        return self._generate_state_key(parameters=self.parameters, exclude=self.exclude)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the parameters by name."""
         self._chosen = set()
         if isinstance(trainer.strategy, SHARDED):
-            self.say_once(
+            self.warn_once(
                 f"{type(trainer.strategy).__name__} shards the parameters, and a piece does not "
                 "tell what is orthogonal to the whole: gradients stay as they are. Use DDP."
             )

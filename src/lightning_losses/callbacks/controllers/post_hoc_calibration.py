@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Fits a map from logits to honest probabilities at the end of validation, and keeps it."""
+"""`PostHocCalibration`: fits a map from logits to probabilities that can be trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_losses.calibrators import (
     Calibrator,
@@ -21,9 +20,10 @@ from lightning_losses.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
-from lightning_losses.callbacks.base.epoch_monitor import EpochReader
-from lightning_losses.callbacks.reading.logits import PLAIN_LOGITS, plain_logits
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
+from lightning_losses.callbacks.reading.gather import all_rows
+from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
+from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics import StreamingCalibration, top_label
 
 METHODS: dict[str, Callable[[], Calibrator]] = {
@@ -36,7 +36,7 @@ METHODS: dict[str, Callable[[], Calibrator]] = {
 }
 
 
-class PostHocCalibration(EpochReader):
+class PostHocCalibration(EpochMonitor):
     """Fits a calibrator on the logits of every validation epoch; the model is left as it is.
 
     Logs ``post_hoc/val/{ece_before,ece_after}`` (fractions), ``post_hoc/val/{nll_before,
@@ -69,7 +69,8 @@ class PostHocCalibration(EpochReader):
         ValueError: an unknown method, or fewer than two rows.
     """
 
-    watches = ("target", *PLAIN_LOGITS)
+    watches = ("target", *FINAL_LOGITS)
+    identity = ("method", "name")
 
     def __init__(
         self,
@@ -86,12 +87,7 @@ class PostHocCalibration(EpochReader):
         self.method, self.max_rows, self.apply, self.name = method, max_rows, apply, name
         self.calibrator = METHODS[method]()
         self.classes = 0
-        self._rows = EveryKth(max_rows)
-
-    @property
-    def state_key(self) -> str:
-        """Unique for what is fitted, so that two can live together; not for how it is used."""
-        return self._generate_state_key(method=self.method, name=self.name)
+        self._rows = StrideSample(max_rows)
 
     def calibrate(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities ``(..., C)``, float32 at least, of logits ``(..., C)``.
@@ -116,8 +112,8 @@ class PostHocCalibration(EpochReader):
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch's rows, and have the records carry logits."""
-        self._rows = EveryKth(max(self.max_rows // module.trainer.world_size, 1))
-        self.watch(module, True)
+        self._rows = StrideSample(max(self.max_rows // module.trainer.world_size, 1))
+        self.start_measuring(module)
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
         """Keep some of the rows of this batch."""
@@ -125,18 +121,18 @@ class PostHocCalibration(EpochReader):
             return
         record = self.new_record(module)
         if record is None:
-            self.say_once("this step did not call compute_loss, so there are no logits to read.")
+            self.warn_once("this step did not call compute_loss, so there are no logits to read.")
             return
-        logits, target = plain_logits(record), record.captured.get("target")
+        logits, target = final_logits(record), record.captured.get("target")
         if logits is None or not isinstance(target, Tensor) or target.ndim != 1:
-            self.say_once(
+            self.warn_once(
                 "needs logits (N, C) and class indices (N,) as target; this step passes "
                 f"{', '.join(sorted(record.captured)) or 'neither'}, so nothing is fitted. Hidden "
                 "states and a head will do for training: pass logits= in validation_step."
             )
             return
         if target.is_floating_point():
-            self.say_once("needs class indices as target, not real values; nothing is fitted.")
+            self.warn_once("needs class indices as target, not real values; nothing is fitted.")
             return
         valid = record.stats.valid
         if valid is not None:
@@ -145,15 +141,19 @@ class PostHocCalibration(EpochReader):
 
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Fit (after validation) on the rows of all ranks, which all come here; log."""
-        self.watch(module, False)
-        logits, target = self._all_rows(module)
-        self._rows = EveryKth(1)  # an epoch's logits are not kept through training
+        self.stop_measuring(module)
+        rows = all_rows(trainer, self._rows, self.max_rows, torch.float32)
+        self._rows = StrideSample(1)  # an epoch's logits are not kept through training
+        if isinstance(rows, str):
+            self.warn_once(f"nothing is fitted: {rows}.")
+            return
+        logits, target = rows
         if len(target) < 2:
             return
         try:
             after = self._fit(logits, target) if stage == "val" else self._judge(logits)
         except ValueError as error:
-            self.say_once(f"nothing is fitted: {error}")
+            self.warn_once(f"nothing is fitted: {error}")
             return
         if after is None:
             return
@@ -161,9 +161,9 @@ class PostHocCalibration(EpochReader):
         for when, log_p in (("before", logits), ("after", after.log())):
             metric = StreamingCalibration(sync_on_compute=False)  # these are the rows of all ranks
             metric.update(*top_label(log_p, target))
-            found = metric.compute()
+            measures = metric.compute()
             for key in ("ece", "nll"):
-                values[f"{self.name}/{stage}/{key}_{when}"] = found[key].float()
+                values[f"{self.name}/{stage}/{key}_{when}"] = measures[key].float()
         if self.method == "temperature" and stage == "val":
             temperature: Any = self.calibrator.temperature
             values[f"{self.name}/temperature"] = temperature.float()
@@ -183,21 +183,9 @@ class PostHocCalibration(EpochReader):
 
     def _judge(self, logits: Tensor) -> Tensor | None:
         if not self.calibrator.fitted:
-            self.say_once("not fitted, so the test epoch has nothing to judge; validate first.")
+            self.warn_once("not fitted, so the test epoch has nothing to judge; validate first.")
             return None
         return self.calibrate(logits)
-
-    def _all_rows(self, module: LightningModule) -> tuple[Tensor, Tensor]:
-        parts = self._rows.parts()
-        logits = torch.cat([z for z, _ in parts]) if parts else torch.zeros(0, 0)
-        target = torch.cat([y for _, y in parts]) if parts else torch.zeros(0, dtype=torch.long)
-        if module.trainer.world_size > 1:
-            # A rank without rows joins in as well, or the others would wait for it.
-            every_z = gather_all_tensors(logits.to(module.device))
-            every_y = gather_all_tensors(target.to(module.device))
-            logits = torch.cat([z.cpu() for z in every_z if len(z)] or [logits])
-            target = torch.cat([y.cpu() for y in every_y])
-        return logits, target
 
     # -- predictions and checkpoints ---------------------------------------------------------
 
@@ -209,7 +197,7 @@ class PostHocCalibration(EpochReader):
             return
         logits = outputs.get("logits") if isinstance(outputs, dict) else outputs
         if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            self.say_once(
+            self.warn_once(
                 f"predict_step returned {type(outputs).__name__}, which is left as it is; return "
                 "logits, or a dict with logits, or call calibrate(logits) yourself."
             )
@@ -217,7 +205,7 @@ class PostHocCalibration(EpochReader):
         try:
             probabilities = self.calibrate(logits)
         except (RuntimeError, ValueError) as error:
-            self.say_once(f"{error} Predictions are left as they are.")
+            self.warn_once(f"{error} Predictions are left as they are.")
             return
         if isinstance(outputs, dict):
             outputs["probabilities"] = probabilities

@@ -19,7 +19,7 @@ from lightning_losses.callbacks.replay.measured_step import (
     rounding,
     update_norm,
 )
-from lightning_losses.callbacks.replay.step_rows import Rows
+from lightning_losses.callbacks.replay.step_rows import StepRows
 from lightning_losses.callbacks.replay.step_watcher import StepWatcher
 
 #: A shrunk update is aimed at this part of the target: one rescale lands up to 10 % beside it.
@@ -92,6 +92,7 @@ class StepRadiusController(StepWatcher[Controlled]):
 
     acts = True
     without = "which goes on uncontrolled"
+    identity = ("target", "call")
 
     def __init__(self, target: float = 1.0, max_rows: int = 4096, call: int = 0) -> None:
         super().__init__(1, max_rows, call)
@@ -99,11 +100,6 @@ class StepRadiusController(StepWatcher[Controlled]):
             raise ValueError(f"target must be positive and finite, got {target}.")
         self.target = target
         self.interventions = self.undone = self._in_a_row = 0
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments."""
-        return self._generate_state_key(target=self.target, call=self.call)
 
     def state_dict(self) -> dict[str, Any]:
         counts = {"interventions": self.interventions, "undone": self.undone}
@@ -113,34 +109,34 @@ class StepRadiusController(StepWatcher[Controlled]):
         super().load_state_dict(state_dict)
         self.interventions, self.undone = state_dict["interventions"], state_dict["undone"]
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self.interventions = self.undone = self._in_a_row = 0
 
     def is_due(self, step: int) -> bool:
         return True  # also where optimizers step that Lightning does not count
 
-    def settles(self, *args: Any, **options: Any) -> ControlledStep:
+    def make_step(self, *args: Any, **options: Any) -> ControlledStep:
         return ControlledStep(self.target, *args, **options)
 
-    def found(self, trainer: Trainer, found: Controlled) -> None:
+    def on_resolved(self, trainer: Trainer, resolved: Controlled) -> None:
         """Count, and say what was done."""
-        self._in_a_row = 0 if found.scale else self._in_a_row + 1
-        if found.scale == 1:
+        self._in_a_row = 0 if resolved.scale else self._in_a_row + 1
+        if resolved.scale == 1:
             return
         self.interventions += 1
-        self.undone += found.scale == 0
-        if found.r > SPIKE * self.target and self._in_a_row <= MANY:
-            what = f"scaled by {found.scale:.3g}" if found.scale else "undone"
+        self.undone += resolved.scale == 0
+        if resolved.r > SPIKE * self.target and self._in_a_row <= MANY:
+            what = f"scaled by {resolved.scale:.3g}" if resolved.scale else "undone"
             announce(
                 trainer,
                 "log",
                 "Update limited",
                 f"step_radius_controller: at step {self._due_step} an update with "
-                f"r = {found.r:.3g} was {what} (target {self.target:g}).",
+                f"r = {resolved.r:.3g} was {what} (target {self.target:g}).",
             )
         if self._in_a_row == MANY:
-            self.say_once(
+            self.warn_once(
                 f"{MANY} updates in a row were undone, so training stands still. If gradients were "
                 "NaN once, the optimizer's state may still be: Adam's averages keep a NaN for "
                 "ever. Look at the gradients before the first undone step."
@@ -165,9 +161,9 @@ class ControlledStep(MeasuredStep[Controlled]):
         super().__init__(*args, **options)
         self.target = target
 
-    def settle(
-        self, before: Rows, kept: Kept, norm: Tensor
-    ) -> tuple[Controlled | None, Rows | None]:
+    def resolve_step(
+        self, before: StepRows, kept: Kept, norm: Tensor
+    ) -> tuple[Controlled | None, StepRows | None]:
         if self.largest((~norm.isfinite()).float()) > 0:
             move(kept, [old for _, old in kept], 0.0)  # unseen: a step may raise on NaN
             return Controlled(math.inf, 0.0), before
@@ -183,8 +179,8 @@ class ControlledStep(MeasuredStep[Controlled]):
         return self._limited(before, kept, first, limit)
 
     def _limited(
-        self, before: Rows, kept: Kept, first: float, limit: float
-    ) -> tuple[Controlled | None, Rows | None]:
+        self, before: StepRows, kept: Kept, first: float, limit: float
+    ) -> tuple[Controlled | None, StepRows | None]:
         """Look for a scale at which r is within the limit; 0 if none is found."""
         new = [parameter.detach().clone() for parameter, _ in kept]
         over, best, rows = Try(1.0, first), None, None
@@ -211,7 +207,7 @@ class ControlledStep(MeasuredStep[Controlled]):
         move(kept, new, 0.0)
         return Controlled(first, 0.0), before
 
-    def _radius(self, before: Rows, kept: Kept) -> tuple[float, float, Rows] | None:
+    def _radius(self, before: StepRows, kept: Kept) -> tuple[float, float, StepRows] | None:
         """r now, what it may be, and the rows; over all ranks. None if that failed."""
         compared = self.compare(before, kept)
         if compared is None:

@@ -1,6 +1,10 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""When entropy is no longer healthy: rules for supervised and for policy training."""
+"""When entropy is no longer healthy, in supervised and in policy training, and who says so when.
+
+`EntropyRules` judges one `Reading` against a `Baseline`; `Judge` holds readings until the device
+may be asked for them, then has them judged and speaks.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.alerts import Action, Alarm, announce, check_action
+from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 
 Mode = Literal["supervised", "policy"]
 
@@ -63,10 +68,10 @@ class Baseline:
             return
         self.means.append(mean)
         if len(self.means) >= self.measurements:
-            found = [value for value in map(float, self.means) if not isnan(value)]
-            self.means = list(found)
-            if len(found) == self.measurements:
-                self.value, self.means = median(found), []
+            known = [value for value in map(float, self.means) if not isnan(value)]
+            self.means = list(known)
+            if len(known) == self.measurements:
+                self.value, self.means = median(known), []
 
 
 class EntropyRules:
@@ -108,10 +113,10 @@ class EntropyRules:
         """0 none, 1 warning, 2 critical."""
         return 2 if self.alarms["critical"].on else int(any(a.on for a in self.alarms.values()))
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """All alarms off."""
         for alarm in self.alarms.values():
-            alarm.forget()
+            alarm.reset()
 
     def judge(self, reading: Reading, baseline: Baseline) -> Alert | None:
         """Move the alarms; the gravest that went off."""
@@ -128,7 +133,7 @@ class EntropyRules:
         mean, classes = reading.mean, reading.classes
         ratio = 1.0 if baseline.value is None else mean / baseline.divisor
         floor = 1 + 1.2 * (self.critical_classes - 1)
-        rang = {
+        fired = {
             "critical": self.alarms["critical"].update(
                 bad=ratio < self.critical_ratio or classes < self.critical_classes,
                 good=ratio >= 1.2 * self.critical_ratio and classes >= floor,
@@ -141,15 +146,15 @@ class EntropyRules:
                 good=ratio <= max(self.explosion_ratio / 1.2, 1.0),
             ),
         }
-        fired = next((key for key, value in rang.items() if value), None)
-        if fired is None:
+        gravest = next((key for key, on in fired.items() if on), None)
+        if gravest is None:
             return None
-        what = "exploded" if fired == "explosion" else "collapsed"
-        if fired == "critical":
+        what = "exploded" if gravest == "explosion" else "collapsed"
+        if gravest == "critical":
             what += " critically"
         than = "" if baseline.value is None else f", {ratio:.2f} of its baseline"
         return Alert(
-            2 if fired == "critical" else 1,
+            2 if gravest == "critical" else 1,
             f"Policy entropy has {what}",
             f"EntropyMonitor: policy entropy has {what} at step {reading.step}: mean "
             f"{mean:.4g} nats{than}, {classes:.3g} effective classes, for {self.patience} "
@@ -195,10 +200,6 @@ class EntropyRules:
             self.alarms[key].on, self.alarms[key].count = state_dict[key]
 
 
-#: Measurements that wait on an accelerator for a moment when reading them is free.
-MOST_WAITING = 100
-
-
 class Judge:
     """Keeps measurements on the device until they are read, then moves the alarms and speaks.
 
@@ -220,35 +221,27 @@ class Judge:
         check_action("on_critical", on_critical)
         self.rules, self.baseline = rules, Baseline(baseline_measurements)
         self.actions: dict[int, Action] = {1: on_warning, 2: on_critical}
-        self.waiting: list[tuple[int, Tensor]] = []
+        self.waiting: DeferredReads[int] = DeferredReads()
         self.bad: Tensor | int = 0  # rows with NaN that nobody was told of yet
         self.told = False
 
-    @property
-    def full(self) -> bool:
-        """Whether so many wait that it is time to read them at any cost."""
-        return len(self.waiting) >= MOST_WAITING
-
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin as in a new training."""
         self.baseline = Baseline(self.baseline.measurements)
-        self.rules.forget()
-        self.waiting, self.bad, self.told = [], 0, False
+        self.rules.reset()
+        self.waiting, self.bad, self.told = DeferredReads(), 0, False
 
     def add(self, step: int, *values: Tensor) -> None:
         """A measurement: the fields of `Reading` after the first, 0-dim each."""
         like = values[0]
-        self.waiting.append((step, torch.stack([value.to(like) for value in values])))
+        self.waiting.put(step, torch.stack([value.to(like) for value in values]))
 
     def read(self, trainer: Trainer, step: int) -> None:
         """Judge what waits, and tell of rows with NaN. Waits for the device."""
-        waiting, self.waiting = self.waiting, []
-        if waiting:
-            numbers = torch.stack([values for _, values in waiting]).tolist()
-            for (at, _), values in zip(waiting, numbers, strict=True):
-                reading = Reading(at, *values)
-                if reading.rows:
-                    self.say(trainer, self.rules.judge(reading, self.baseline))
+        for measured, values in self.waiting.read():
+            reading = Reading(measured, *values)
+            if reading.rows:
+                self.say(trainer, self.rules.judge(reading, self.baseline))
         bad, self.bad = int(self.bad), 0
         if bad and not self.told:
             text = (
@@ -270,7 +263,7 @@ class Judge:
             "means": [float(mean) for mean in self.baseline.means],
             "alarms": self.rules.state_dict(),
             "told": self.told,
-            "waiting": [[step, values.tolist()] for step, values in self.waiting],
+            "waiting": self.waiting.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -278,4 +271,4 @@ class Judge:
         self.baseline.value, self.baseline.means = state_dict["baseline"], state_dict["means"]
         self.rules.load_state_dict(state_dict["alarms"])
         self.told = state_dict["told"]
-        self.waiting = [(step, torch.tensor(values)) for step, values in state_dict["waiting"]]
+        self.waiting.load_state_dict(state_dict["waiting"])

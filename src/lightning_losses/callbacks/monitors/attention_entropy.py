@@ -62,6 +62,8 @@ class AttentionEntropyMonitor(Monitor):
         ValueError: a count below 1, a ratio or threshold out of range, an unknown action.
     """
 
+    identity = ("every_n_steps", "name")
+
     def __init__(
         self,
         every_n_steps: int = 20,
@@ -93,28 +95,26 @@ class AttentionEntropyMonitor(Monitor):
         self._unwritten: list[dict[str, Any]] = []
         self._folder: str | None = None
 
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps, name=self.name)
-
     # -- when --------------------------------------------------------------------------------------
 
-    def watch(self, module: LightningModule, on: bool) -> None:
-        """Begin or end to observe; no records are read."""
+    def start_measuring(self, module: LightningModule) -> None:
+        """Begin to observe; no records are read."""
+        self.stop_measuring(module)
+        parts = compiled_parts(module)
+        if parts:
+            self.warn_once(
+                f"{', '.join(parts[:3])} is compiled, and attention within compiled code "
+                "cannot be seen, so nothing is measured. Run it once without torch.compile."
+            )
+            return
+        self._observer = AttentionObserver(module, self.max_rows)
+        self._observer.start()
+
+    def stop_measuring(self, module: LightningModule) -> None:
+        """End to observe."""
         if self._observer is not None:
             self._observer.stop()
             self._observer = None
-        if on:
-            parts = compiled_parts(module)
-            if parts:
-                self.say_once(
-                    f"{', '.join(parts[:3])} is compiled, and attention within compiled code "
-                    "cannot be seen, so nothing is measured. Run it once without torch.compile."
-                )
-                return
-            self._observer = AttentionObserver(module, self.max_rows)
-            self._observer.start()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask for the folder; the answer is a broadcast, so all ranks ask."""
@@ -138,20 +138,20 @@ class AttentionEntropyMonitor(Monitor):
     ) -> None:
         """Measure the step that was observed."""
         observer, self.due = self._observer, False
-        self.watch(pl_module, False)
+        self.stop_measuring(pl_module)
         if observer is None:
             return
         for layer, failure in observer.failures.items():
-            self.say_once(f"attention of {layer} is not measured: {failure}.")
+            self.warn_once(f"attention of {layer} is not measured: {failure}.")
         layers = same_layers(trainer, observer.seen)
         if layers is None:
-            self.say_once("ranks ran different attention layers in one step; it is left out.")
+            self.warn_once("ranks ran different attention layers in one step; it is left out.")
             return
         heads = [head for head in heads_of(trainer, layers) if head.rows > 0]
         if heads:
             self._publish(trainer, heads)
         elif not observer.failures:
-            self.say_once(
+            self.warn_once(
                 "no call of F.scaled_dot_product_attention, nn.MultiheadAttention or a softmax "
                 "over (B, H, Q, K) was seen in a training step, so there is nothing to measure."
             )
@@ -182,7 +182,7 @@ class AttentionEntropyMonitor(Monitor):
         self._write()
 
     def _pause(self, module: LightningModule) -> None:
-        self.watch(module, False)
+        self.stop_measuring(module)
         self._write()
 
     def _write(self) -> None:
@@ -191,11 +191,11 @@ class AttentionEntropyMonitor(Monitor):
             file = f"{self.name.replace('/', '_')}.csv"
             self.save_table(Path(self._folder, file), COLUMNS, rows, 1)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """A new training has a past of its own."""
-        super().forget()
+        super().reset()
         self.table, self._unwritten, self._history, self._max_logits = [], [], {}, []
-        self.alarm.forget()
+        self.alarm.reset()
 
     # -- what --------------------------------------------------------------------------------------
 

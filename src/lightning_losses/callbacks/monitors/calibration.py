@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.base.epoch_monitor import EpochReader
-from lightning_losses.callbacks.reading.logits import PLAIN_LOGITS, plain_logits
+from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
+from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
 from lightning_losses.metrics import StreamingCalibration
 from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
 
@@ -42,7 +42,7 @@ LOGGED = (
 COLUMNS = ("stage", "epoch", "lower", "upper", "count", "confidence", "accuracy")
 
 
-class CalibrationMonitor(EpochReader):
+class CalibrationMonitor(EpochMonitor):
     """Logs ``calibration/<stage>/<measure>`` at the end of every validation and test epoch.
 
     The measures are those of `StreamingCalibration` and `ClasswiseCalibration`, over the rows that
@@ -70,7 +70,8 @@ class CalibrationMonitor(EpochReader):
             give a second monitor another one.
     """
 
-    watches = ("log_prob", "collision", "confidence", "prediction", "target", *PLAIN_LOGITS)
+    watches = ("log_prob", "collision", "confidence", "prediction", "target", *FINAL_LOGITS)
+    identity = ("bins", "name")
 
     def __init__(self, bins: int = 15, name: str = "calibration") -> None:
         super().__init__()
@@ -78,11 +79,6 @@ class CalibrationMonitor(EpochReader):
         self.table: list[dict[str, Any]] = []
         self._metrics = [StreamingCalibration(bins)]  # one a dataloader
         self._classwise = [ClasswiseCalibration(bins=bins)]
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(bins=self.bins, name=self.name)
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
@@ -95,13 +91,13 @@ class CalibrationMonitor(EpochReader):
             classwise.update(nothing[:, None], nothing.long())
             self._metrics.append(metric)
             self._classwise.append(classwise)
-        self.watch(module, True)
+        self.start_measuring(module)
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
         """Count the rows of the record that this batch left behind."""
         record = self.new_record(module)
         if record is None:
-            self.say_once("this step did not call compute_loss, so there is nothing to count.")
+            self.warn_once("this step did not call compute_loss, so there is nothing to count.")
             return
         stats, target = record.stats, record.captured.get("target")
         if (
@@ -112,7 +108,7 @@ class CalibrationMonitor(EpochReader):
             or not isinstance(target, Tensor)
             or target.ndim != 1
         ):
-            self.say_once(
+            self.warn_once(
                 "needs logits (N, C) (or hidden and head_weight) and class indices (N,) as target; "
                 "this step has none, so nothing is logged."
             )
@@ -121,13 +117,13 @@ class CalibrationMonitor(EpochReader):
         self._metrics[dataloader_idx].update(
             stats.confidence, stats.prediction == target, -stats.log_prob, brier, stats.valid
         )
-        classwise, logits = self._classwise[dataloader_idx], plain_logits(record)
+        classwise, logits = self._classwise[dataloader_idx], final_logits(record)
         if logits is not None and logits.shape[1] <= classwise.max_classes:
             classwise.update(logits.softmax(1), target, stats.valid)
 
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Reduce over ranks, which therefore all come here; log, and write the table."""
-        self.watch(module, False)
+        self.stop_measuring(module)
         # log_dir is a broadcast, so it is asked for before anything that only rank zero does.
         folder = trainer.log_dir if trainer.loggers else None
         self.table = []
@@ -138,7 +134,7 @@ class CalibrationMonitor(EpochReader):
             if not int(values["count"]):
                 continue
             if nan_rows := int(values["nan_rows"]):
-                self.say_once(f"{nan_rows} rows of {label} hold NaN and were left out.")
+                self.warn_once(f"{nan_rows} rows of {label} hold NaN and were left out.")
             # What is undefined is so on every rank, because the values are those of all ranks.
             known = {key: values[key].float() for key in LOGGED if not values[key].isnan()}
             self.log_dict(
@@ -158,6 +154,6 @@ class CalibrationMonitor(EpochReader):
 
     def _write(self, folder: str, file: str) -> None:
         if "://" in folder:
-            self.say_once(f"reliability.csv is only written to a local folder, not to {folder}.")
+            self.warn_once(f"reliability.csv is only written to a local folder, not to {folder}.")
             return
         self.save_table(Path(folder, file), COLUMNS, self.table, key=2)

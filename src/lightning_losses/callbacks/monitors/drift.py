@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.alerts import Action, announce, check_action
-from lightning_losses.callbacks.base.epoch_monitor import EpochReader
+from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.metrics.calibration.fine_bins import arcsine_edges
 from lightning_losses.metrics.calibration.histogram import ConfidenceHistogram
 from lightning_losses.metrics.calibration.psi import pool, psi
@@ -19,7 +19,7 @@ from lightning_losses.metrics.calibration.psi import pool, psi
 BINS, CELLS = 1024, 10
 
 
-class DriftMonitor(EpochReader):
+class DriftMonitor(EpochMonitor):
     """Logs ``drift/psi`` of every validation and test epoch against a frozen first one.
 
     The population stability index (nats) between the confidences of the first validation epoch and
@@ -44,6 +44,7 @@ class DriftMonitor(EpochReader):
     """
 
     watches = ("confidence",)
+    identity = ("name",)
 
     def __init__(
         self, threshold: float = 0.25, action: Action = "warn", name: str = "drift"
@@ -57,31 +58,26 @@ class DriftMonitor(EpochReader):
         self.told = False
         self._histogram = ConfidenceHistogram(BINS)
 
-    @property
-    def state_key(self) -> str:
-        """Unique for the name, so that two can live together; another threshold may resume."""
-        return self._generate_state_key(name=self.name)
-
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry confidences."""
         self._histogram = ConfidenceHistogram(BINS).to(module.device)
         self._histogram.update(torch.zeros(0, device=module.device))  # a rank may see no batch
-        self.watch(module, True)
+        self.start_measuring(module)
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
         """Count the confidences of this batch."""
         record = self.new_record(module)
         if record is None:
-            self.say_once("this step did not call compute_loss, so there is nothing to count.")
+            self.warn_once("this step did not call compute_loss, so there is nothing to count.")
             return
         if record.stats.confidence is None:
-            self.say_once("needs logits (N, C) or hidden and head_weight; this step has none.")
+            self.warn_once("needs logits (N, C) or hidden and head_weight; this step has none.")
             return
         self._histogram.update(record.stats.confidence, record.stats.valid)
 
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Freeze the first histogram of all ranks, which all come here; compare later ones."""
-        self.watch(module, False)
+        self.stop_measuring(module)
         counts: Tensor = self._histogram.compute().cpu()
         if not int(counts.sum()):
             return
@@ -94,14 +90,14 @@ class DriftMonitor(EpochReader):
             torch.zeros(CELLS, dtype=torch.int64).index_add(0, cell, side)
             for side in (self.reference, counts)
         )
-        found = psi(before, now)
+        shift = psi(before, now)
         self.log_dict(
-            {f"{self.name}/psi": found.psi.float().to(module.device)},
+            {f"{self.name}/psi": shift.psi.float().to(module.device)},
             batch_size=1,
             sync_dist=True,  # equal already; without it Lightning advises to set it
             add_dataloader_idx=False,
         )
-        drifted = float(found.psi - found.bias) > self.threshold
+        drifted = float(shift.psi - shift.bias) > self.threshold
         if drifted and not self.told:
             means = [float((h * _CENTRES).sum() / h.sum()) for h in (self.reference, counts)]
             announce(
@@ -109,7 +105,7 @@ class DriftMonitor(EpochReader):
                 self.action,
                 "Confidence has drifted",
                 f"{self.name}: PSI of the confidences of this {stage} epoch against the reference "
-                f"is {float(found.psi):.3f} (threshold {self.threshold}); mean confidence went "
+                f"is {float(shift.psi):.3f} (threshold {self.threshold}); mean confidence went "
                 f"from {means[0]:.3f} to {means[1]:.3f}. Look at what changed in the data, then "
                 "at calibration, before trusting confidences.",
             )

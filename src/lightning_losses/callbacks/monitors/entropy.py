@@ -14,10 +14,10 @@ from lightning_losses.callbacks.base.alerts import Action
 from lightning_losses.callbacks.entropy_parts.alarms import EntropyRules, Judge, Mode
 from lightning_losses.callbacks.entropy_parts.statistics import ValidationGap, gathered
 from lightning_losses.callbacks.reading.mean_prediction import (
-    MARGINAL,
+    MEAN_PREDICTION,
     is_class_index,
-    marginal,
-    marginal_sums,
+    mean_prediction,
+    prediction_sums,
 )
 from lightning_losses.record import LossRecord
 
@@ -78,6 +78,8 @@ class EntropyMonitor(ValidationGap):
         ValueError: unknown mode or action, a count below 1, thresholds out of order.
     """
 
+    identity = ("mode", "every_n_steps", "name")
+
     def __init__(
         self,
         mode: Mode = "supervised",
@@ -115,24 +117,17 @@ class EntropyMonitor(ValidationGap):
         self._marginal: tuple[Tensor, Tensor | None] | None = None
 
     @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(
-            mode=self.mode, every_n_steps=self.every_n_steps, name=self.name
-        )
-
-    @property
     def baseline(self) -> float | None:
         """Nats; None until it is frozen."""
         return self.judge.baseline.value
 
     # -- measuring ---------------------------------------------------------------------------------
 
-    def watch(self, module: LightningModule, on: bool) -> None:
+    def start_measuring(self, module: LightningModule) -> None:
         """Ask for entropies, and for log p once targets are known to be classes."""
         also = ("log_prob",) if self._labelled else ()
-        self.watches = ("entropy", "advantage", *MARGINAL, *also)  # type: ignore[misc]
-        super().watch(module, on)
+        self.watches = ("entropy", "advantage", *MEAN_PREDICTION, *also)  # type: ignore[misc]
+        super().start_measuring(module)
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
@@ -140,7 +135,7 @@ class EntropyMonitor(ValidationGap):
         """Take the mean prediction while the head is still the one that predicted."""
         record = getattr(pl_module, "loss_record", None)
         if self.due and isinstance(record, LossRecord) and record.total is not self._seen:
-            self._marginal = record.total, marginal_sums(record, self.max_rows)
+            self._marginal = record.total, prediction_sums(record, self.max_rows)
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Log one record's entropy; on several ranks every rank must come here."""
@@ -149,43 +144,43 @@ class EntropyMonitor(ValidationGap):
         entropy = record.stats.entropy
         if entropy is None:
             if self._labelled or not asked:  # else it was refused with log p, and comes next time
-                self.say_once(
+                self.warn_once(
                     "this step has no class logits, so there is no entropy to log. Pass logits "
                     "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
                 )
             return
-        found, rows, bad = gathered(trainer, record, entropy, self.supervised)
+        values, rows, bad = gathered(trainer, record, entropy, self.supervised)
         share = torch.full_like(rows, torch.nan)
         same = kept is not None and kept[0] is record.total
-        sums = kept[1] if kept and same else marginal_sums(record, self.max_rows)
+        sums = kept[1] if kept and same else prediction_sums(record, self.max_rows)
         if sums is not None:
-            of = marginal(sums, trainer, self._labelled and self.supervised)
-            found |= {"marginal": of.entropy, "marginal_classes": of.entropy.exp()}
+            of = mean_prediction(sums, trainer, self._labelled and self.supervised)
+            values |= {"marginal": of.entropy, "marginal_classes": of.entropy.exp()}
             share = of.share.to(rows)
-        for key, value in found.items():  # one without a row that counts is the one before it
+        for key, value in values.items():  # one without a row that counts is the one before it
             before = self._last.get(key, 0.0)
             if isinstance(before, float):  # filled, not copied: a copy waits for the device
                 before = value.new_full((), before)
-            found[key] = torch.where((rows > 0) & value.isfinite(), value, before)
-        self._last = dict(found)
+            values[key] = torch.where((rows > 0) & value.isfinite(), value, before)
+        self._last = dict(values)
         if self._measured_step >= self.warmup_steps:
-            self.judge.baseline.add(torch.where(rows > 0, found["mean"], torch.nan))
-            gap = found.get("nll_gap", torch.full_like(share, torch.nan))
-            classes = found["effective_classes"]
-            self.judge.add(self._measured_step, found["mean"], classes, rows, share, gap)
+            self.judge.baseline.add(torch.where(rows > 0, values["mean"], torch.nan))
+            gap = values.get("nll_gap", torch.full_like(share, torch.nan))
+            classes = values["effective_classes"]
+            self.judge.add(self._measured_step, values["mean"], classes, rows, share, gap)
         self.judge.bad = self.judge.bad + bad
         free = entropy.device.type == "cpu"  # asking a CPU costs nothing
-        if self.mode == "policy" or free or self.judge.full:
+        if self.mode == "policy" or free or self.judge.waiting.full:
             self.judge.read(trainer, self._measured_step)
         if self.baseline is not None:
-            found["ratio"] = found["mean"] / self.judge.baseline.divisor
-        found |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
-        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.num_rows, 1))
+            values["ratio"] = values["mean"] / self.judge.baseline.divisor
+        values |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
+        self.publish({f"{self.name}/{k}": v for k, v in values.items()}, max(record.num_rows, 1))
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """A new training has a baseline of its own."""
-        super().forget()
-        self.judge.forget()
+        super().reset()
+        self.judge.reset()
         self._labelled, self._last, self._marginal = False, {}, None
 
     # -- when waiting for the device costs nothing ------------------------------------------------

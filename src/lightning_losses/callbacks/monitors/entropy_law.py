@@ -49,6 +49,7 @@ class EntropyLaw(Monitor):
     """
 
     watches = ("entropy",)
+    identity = ("reward", "name")
 
     def __init__(
         self,
@@ -64,16 +65,11 @@ class EntropyLaw(Monitor):
         self._problem, self._told = "", False
         self._last = math.nan  # not that of the last pair, which may have been dropped
 
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments."""
-        return self._generate_state_key(reward=self.reward, name=self.name)
-
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Add a pair and fit; on several ranks every rank must come here."""
         entropy, valid = record.stats.entropy, record.stats.valid
         if entropy is None:
-            self.say_once("this step has no class logits, so there is no entropy to fit to.")
+            self.warn_once("this step has no class logits, so there is no entropy to fit to.")
             return
         use = entropy.isfinite() if valid is None else entropy.isfinite() & valid
         reward = torch.as_tensor(trainer.callback_metrics.get(self.reward, math.nan)).to(entropy)
@@ -117,7 +113,7 @@ class EntropyLaw(Monitor):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """If there is nothing to show by now, say why."""
         if self._problem:
-            self.say_once(self._problem)
+            self.warn_once(self._problem)
 
     def state_dict(self) -> dict[str, Any]:
         """The pairs, and whether exhaustion was announced."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_losses.callbacks.base.alerts import Action, Alarm, announce, check_action
-from lightning_losses.callbacks.base.deferred_reads import Waiting
+from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 from lightning_losses.callbacks.base.monitor import RecordReader
 from lightning_losses.callbacks.replay.step_watcher import SHARDED
 
@@ -62,6 +62,8 @@ class GradientRmsMonitor(RecordReader):
         ValueError: a count below 1, a factor that is not positive, an unknown action.
     """
 
+    identity = ("every_n_steps", "name")
+
     def __init__(
         self,
         every_n_steps: int = 50,
@@ -83,12 +85,7 @@ class GradientRmsMonitor(RecordReader):
         self._step = 0
         self._names: dict[int, str] = {}  # of parameters, by id
         self._measured: list[str] = []  # tensors of the last measurement, in its order
-        self._waiting = Waiting()
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps, name=self.name)
+        self._waiting: DeferredReads[int] = DeferredReads()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are counted from here, or from where a checkpoint was taken."""
@@ -96,10 +93,10 @@ class GradientRmsMonitor(RecordReader):
         self._step = trainer.global_step
         self._names = {id(p): name for name, p in pl_module.named_parameters()}
 
-    def forget(self) -> None:
-        super().forget()
-        self.alarm.forget()
-        self._measured, self._waiting = [], Waiting()
+    def reset(self) -> None:
+        super().reset()
+        self.alarm.reset()
+        self._measured, self._waiting = [], DeferredReads()
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -115,7 +112,7 @@ class GradientRmsMonitor(RecordReader):
         if (self._step - 1) // self.every_n_steps == (before - 1) // self.every_n_steps:
             return
         if isinstance(trainer.strategy, SHARDED):
-            self.say_once(f"{type(trainer.strategy).__name__} shards the moments; nothing is read.")
+            self.warn_once(f"{type(trainer.strategy).__name__} shards the moments: nothing read.")
             return
         scales = [scale for o in trainer.optimizers for scale in self._scales(o)]
         if not scales:
@@ -148,11 +145,11 @@ class GradientRmsMonitor(RecordReader):
         self._judge(trainer, self._waiting.read())
 
     def _scales(self, optimizer: Optimizer) -> list[Scale]:
-        found = []
+        scales = []
         for group in optimizer.param_groups:
             epsilon = group.get("eps")
             if not isinstance(epsilon, (int, float)) or epsilon <= 0:
-                self.say_once(
+                self.warn_once(
                     f"{type(optimizer).__name__} has no eps that gradients are compared with, so "
                     f"its tensors are left out of {self.name}/*; nothing needs to change."
                 )
@@ -160,8 +157,8 @@ class GradientRmsMonitor(RecordReader):
             for parameter in group["params"]:
                 rms = scale_of(parameter, optimizer.state.get(parameter, {}), group)
                 if rms is not None:
-                    found.append(Scale(parameter, rms, float(epsilon)))
-        return found
+                    scales.append(Scale(parameter, rms, float(epsilon)))
+        return scales
 
     def _judge(self, trainer: Trainer, readings: list[tuple[int, list[float]]]) -> None:
         for step, (share, worst, rms, epsilon) in readings:

@@ -16,21 +16,35 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_losses.callbacks.attention.calls import FUSED
-from lightning_losses.callbacks.base.epoch_monitor import EpochReader
-from lightning_losses.callbacks.reading.feature_rows import kept_rows
+from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
+from lightning_losses.callbacks.reading.gather import all_rows
 from lightning_losses.callbacks.reading.module_tree import compiled_parts, matching_modules
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.representation.ebab import layer_information
 
 COLUMNS = ("epoch", "layer", "itx", "ity")
 UNITS = 1024  # of a layer that are looked at
 ACTIVATIONS = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU),
-    *(nn.Mish, nn.Softplus, nn.Hardswish, nn.Tanh, nn.Hardtanh, nn.Sigmoid, nn.Softsign),
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ELU,
+    nn.SELU,
+    nn.CELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Softplus,
+    nn.Hardswish,
+    nn.Tanh,
+    nn.Hardtanh,
+    nn.Sigmoid,
+    nn.Softsign,
 )
 
 
-class InformationPlaneMonitor(EpochReader):
+class InformationPlaneMonitor(EpochMonitor):
     """Logs ``information_plane/<layer>/itx`` and ``ity`` (bits) of every validation and test epoch.
 
     I(T; X) and I(T; Y) of a layer's output T with the input and the class, by binning at equal
@@ -59,6 +73,7 @@ class InformationPlaneMonitor(EpochReader):
     """
 
     watches = ("target",)
+    identity = ("bins", "name")
 
     def __init__(
         self,
@@ -76,12 +91,7 @@ class InformationPlaneMonitor(EpochReader):
         self.table: list[dict[str, Any]] = []
         self._hooks: list[RemovableHandle] = []
         self._outputs: dict[str, Tensor] = {}  # in this batch
-        self._rows: dict[str, EveryKth] = {}
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(bins=self.bins, name=self.name)
+        self._rows: dict[str, StrideSample] = {}
 
     # -- when --------------------------------------------------------------------------------------
 
@@ -89,9 +99,9 @@ class InformationPlaneMonitor(EpochReader):
         """Forget the last epoch, and begin to look at the layers."""
         self._unhook()
         self._rows = {}
-        self.watch(module, True)
+        self.start_measuring(module)
         for name, part in self._chosen(module).items():
-            self._rows[name] = EveryKth(self.max_rows)
+            self._rows[name] = StrideSample(self.max_rows)
             self._hooks.append(part.register_forward_hook(partial(self._look, name)))
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
@@ -100,12 +110,12 @@ class InformationPlaneMonitor(EpochReader):
         record = self.new_record(module)
         target = None if record is None else record.captured.get("target")
         if record is None or not isinstance(target, Tensor) or target.is_floating_point():
-            self.say_once("needs a step that calls compute_loss with class indices as target.")
+            self.warn_once("needs a step that calls compute_loss with class indices as target.")
             return
         for name, output in outputs.items():
             rows = _rows_of(output, len(target))
             if rows is None:
-                self.say_once(
+                self.warn_once(
                     f"{name} puts out {tuple(output.shape)}, which are not {len(target)} rows; it "
                     "is left out."
                 )
@@ -118,25 +128,25 @@ class InformationPlaneMonitor(EpochReader):
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Bring the rows of all ranks together, which therefore all come here; log and write."""
         self._unhook()
-        self.watch(module, False)
+        self.stop_measuring(module)
         # log_dir is a broadcast, so it is asked for before anything that only rank zero does.
         folder = str(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
         table, useless = [], []
         for name, kept in self._rows.items():
-            rows = kept_rows(trainer, kept)
+            rows = all_rows(trainer, kept, self.max_rows)
             if isinstance(rows, str) or len(rows[0]) < 2:
                 why = rows if isinstance(rows, str) else "fewer than two rows were seen"
-                self.say_once(f"{name} is left out: {why}.")
+                self.warn_once(f"{name} is left out: {why}.")
                 continue
             activations, target = rows
-            found = layer_information(activations, target, self.bins)
-            if found.codes == len(activations):
+            information = layer_information(activations, target, self.bins)
+            if information.codes == len(activations):
                 useless.append(name)
-            cells = (trainer.current_epoch, name, float(found.itx), float(found.ity))
+            cells = (trainer.current_epoch, name, float(information.itx), float(information.ity))
             table.append(dict(zip(COLUMNS, cells, strict=True)))
         self._rows = {}
         if useless:
-            self.say_once(
+            self.warn_once(
                 f"every row has a code of its own in {', '.join(useless)}: there itx is log2 of "
                 "the number of rows and ity the entropy of the labels, whatever the layer does. "
                 f"Write fewer bins than {self.bins}, or look at narrower layers."
@@ -170,16 +180,18 @@ class InformationPlaneMonitor(EpochReader):
     def _chosen(self, module: LightningModule) -> dict[str, nn.Module]:
         """The layers that are looked at, by name, the same on every rank."""
         if compiled_parts(module):
-            self.say_once("layers within torch.compile cannot be seen, so nothing is measured.")
+            self.warn_once("layers within torch.compile cannot be seen, so nothing is measured.")
             return {}
-        found = matching_modules(module, ["*"] if self.layers is None else self.layers)
+        matching = matching_modules(module, ["*"] if self.layers is None else self.layers)
         if self.layers is None:
-            found = {name: part for name, part in found.items() if isinstance(part, ACTIVATIONS)}
+            matching = {
+                name: part for name, part in matching.items() if isinstance(part, ACTIVATIONS)
+            }
         fused = {id(p) for m in module.modules() if isinstance(m, FUSED) for p in m.modules()}
-        left = {name: part for name, part in found.items() if id(part) not in fused}
+        left = {name: part for name, part in matching.items() if id(part) not in fused}
         if not left:
             names = [name for name, _ in module.named_modules() if name][:8]
-            self.say_once(
+            self.warn_once(
                 f"no layer matches layers={self.layers}, so nothing is measured; write patterns of "
                 f"names such as {', '.join(names)}."
             )
@@ -187,7 +199,7 @@ class InformationPlaneMonitor(EpochReader):
 
     def _look(self, name: str, layer: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
-            self.say_once(f"{name} does not put out a float tensor (B, ...); it is left out.")
+            self.warn_once(f"{name} does not put out a float tensor (B, ...); it is left out.")
             return
         # A copy, because what comes after may write in place.
         self._outputs[name] = _some_units(output.detach()).clone()

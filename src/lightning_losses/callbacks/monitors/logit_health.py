@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.alerts import Action, Alarm, announce, check_action
-from lightning_losses.callbacks.base.deferred_reads import Waiting
+from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 from lightning_losses.callbacks.base.monitor import Monitor
 from lightning_losses.callbacks.reading.training_plan import planned_steps
 from lightning_losses.metrics.training_curve.onset import FEWEST, onset_step
@@ -66,6 +66,7 @@ class LogitHealthMonitor(Monitor):
     """
 
     watches = ("logsumexp", "confidence", "log_prob")
+    identity = ("every_n_steps", "name")
 
     def __init__(
         self,
@@ -95,17 +96,12 @@ class LogitHealthMonitor(Monitor):
         self.onset: float | None = None
         self._sizes: list[tuple[int, float]] = []
         self._last: dict[str, Tensor | float] = {}
-        self._waiting = Waiting()
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps, name=self.name)
+        self._waiting: DeferredReads[int] = DeferredReads()
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Log one record's logits; on several ranks every rank must come here."""
         if record.stats.logsumexp is None:
-            self.say_once(
+            self.warn_once(
                 "this step has no class logits, so there is nothing to look at. Pass logits "
                 "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
             )
@@ -117,30 +113,30 @@ class LogitHealthMonitor(Monitor):
         sums = dict(zip(SUMS, told[:, : len(SUMS)].sum(0), strict=True))
         maxima = dict(zip(MAXIMA, told[:, len(SUMS) :].amax(0), strict=True))
         rows = sums["rows"].clamp(min=1)
-        found = {
+        values = {
             "logsumexp_mean": sums["logsumexp"] / rows,
             "logsumexp_max": maxima["logsumexp"],
             "max_logit": maxima["max_logit"],
             "softmax_collapse": sums["collapsed"] / rows,
         }
         if record.stats.log_prob is not None:
-            found["zero_terms"] = sums["zero_terms"] / rows
-        for key, value in found.items():  # one without a row that counts is the one before it
+            values["zero_terms"] = sums["zero_terms"] / rows
+        for key, value in values.items():  # one without a row that counts is the one before it
             before = torch.as_tensor(self._last.get(key, 0.0)).to(value)
-            found[key] = torch.where(sums["rows"] > 0, value, before)
-        self._last = dict(found)
-        reading = (sums["rows"], sums["bad"], found["softmax_collapse"], maxima["size"])
+            values[key] = torch.where(sums["rows"] > 0, value, before)
+        self._last = dict(values)
+        reading = (sums["rows"], sums["bad"], values["softmax_collapse"], maxima["size"])
         self._judge(trainer, self._waiting.add(self._measured_step, torch.stack(reading)))
         if self.onset is not None:
-            found["onset_step"] = torch.tensor(self.onset)
-        self.publish({f"{self.name}/{k}": v for k, v in found.items()}, max(record.num_rows, 1))
+            values["onset_step"] = torch.tensor(self.onset)
+        self.publish({f"{self.name}/{k}": v for k, v in values.items()}, max(record.num_rows, 1))
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """A new training has logits of its own."""
-        super().forget()
-        self.onset, self._sizes, self._last, self._waiting = None, [], {}, Waiting()
+        super().reset()
+        self.onset, self._sizes, self._last, self._waiting = None, [], {}, DeferredReads()
         for alarm in self.alarms.values():
-            alarm.forget()
+            alarm.reset()
 
     # -- speaking ----------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.base.epoch_monitor import EpochReader
+from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_rows
 from lightning_losses.callbacks.reading.module_tree import matching_parameter
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.representation.class_moments import nearest_centre
 from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
 from lightning_losses.record import LossRecord
@@ -23,7 +23,7 @@ SAMPLE = 2048
 LARGEST = 1 << 25  # numbers in the state: 256 MiB of float64
 
 
-class NeuralCollapseMonitor(EpochReader):
+class NeuralCollapseMonitor(EpochMonitor):
     """Logs ``neural_collapse/<measure>`` at the end of every validation and test epoch.
 
     Papyan, Han and Donoho 2020 (arXiv 2008.08186); all are 0 at full collapse. ``nc1`` spread
@@ -58,6 +58,7 @@ class NeuralCollapseMonitor(EpochReader):
     """
 
     watches = (*FEATURES, "prediction", "head_weight", "logits")
+    identity = ("stage", "name")
 
     def __init__(
         self,
@@ -70,19 +71,14 @@ class NeuralCollapseMonitor(EpochReader):
             raise ValueError(f"stage is {stage!r}; write 'val' or 'train'.")
         self.head, self.stage, self.name = head, stage, name
         self._metric: NeuralCollapse | None = None
-        self._sample = EveryKth(SAMPLE)
+        self._sample = StrideSample(SAMPLE)
         self._weight: Tensor | None = None  # of the step
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(stage=self.stage, name=self.name)
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
         if (self.stage == "train") == module.trainer.training:
-            self._metric, self._weight, self._sample = None, None, EveryKth(SAMPLE)
-            self.watch(module, True)
+            self._metric, self._weight, self._sample = None, None, StrideSample(SAMPLE)
+            self.start_measuring(module)
 
     @torch.no_grad()
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
@@ -91,27 +87,27 @@ class NeuralCollapseMonitor(EpochReader):
             return
         record = self.new_record(module)
         if record is None:
-            self.say_once("this step did not call compute_loss, so there is nothing to count.")
+            self.warn_once("this step did not call compute_loss, so there is nothing to count.")
             return
         rows, prediction = feature_rows(record), record.stats.prediction
         if isinstance(rows, str):
-            self.say_once(rows)
+            self.warn_once(rows)
             return
         classes = _classes(record)
         if rows.target is None or prediction is None or classes is None:
-            self.say_once("needs class indices (N,) as target and logits (N, C); there are none.")
+            self.warn_once("needs class indices (N,) as target and logits (N, C); there are none.")
             return
         if self._metric is None:
             width = rows.features.shape[1]
             if (classes + width) * width > LARGEST:
-                self.say_once(
+                self.warn_once(
                     f"{classes} classes of {width} features are too many to hold, so nothing is "
                     "measured. Pass narrower features."
                 )
                 return
             self._metric = NeuralCollapse(classes, width).to(module.device)
         if rows.features.shape[1] != self._metric.features:
-            self.say_once("features of different lengths in one epoch; only the first count.")
+            self.warn_once("features of different lengths in one epoch; only the first count.")
             return
         self._metric.update(rows.features, rows.target, rows.valid)
         keep = rows.features.isfinite().all(1) & (rows.target >= 0)
@@ -124,33 +120,33 @@ class NeuralCollapseMonitor(EpochReader):
         """Reduce over ranks, which therefore all come here, and log."""
         if (self.stage == "train") != (stage == "train"):
             return
-        self.watch(module, False)
+        self.stop_measuring(module)
         metric, self._metric = same_metric(trainer, self._metric, module.device), None
         if metric is None:
             return
         if isinstance(metric, str):
-            self.say_once(metric)
+            self.warn_once(metric)
             return
         weight = self._head_weight(trainer, module)
         if weight is not None and weight.shape != (metric.classes, metric.features):
-            self.say_once(
+            self.warn_once(
                 f"the head's weight is {tuple(weight.shape)}, not (classes, features) = "
                 f"{(metric.classes, metric.features)}, so there is no nc3."
             )
             weight = None
-        found = metric.compute(weight)
-        if skipped := int(found["skipped"]):
-            self.say_once(f"{skipped} rows of features are not finite and were left out.")
-        count, mean = found["class_count"], found["class_mean"]
-        values = {key: found[key] for key in LOGGED if key in found}
+        measures = metric.compute(weight)
+        if skipped := int(measures["skipped"]):
+            self.warn_once(f"{skipped} rows of features are not finite and were left out.")
+        count, mean = measures["class_count"], measures["class_mean"]
+        values = {key: measures[key] for key in LOGGED if key in measures}
         if not values:
-            self.say_once(
+            self.warn_once(
                 f"{int((count > 0).sum())} classes had rows, and it takes two whose means differ, "
                 "so nothing is logged."
             )
             return
         values["nc4"] = mismatch(trainer, self._sample, mean, count)
-        self._sample = EveryKth(SAMPLE)
+        self._sample = StrideSample(SAMPLE)
         self.log_dict(
             {
                 f"{self.name}/{key}": value.float().to(module.device)
@@ -166,23 +162,23 @@ class NeuralCollapseMonitor(EpochReader):
     def _head_weight(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
         """The step's weight, or the parameter that was named; None, having said why."""
         if self.head is not None:
-            found = matching_parameter(module, self.head)
-            if isinstance(found, Tensor):
-                return found
-            self.say_once(f"{found}; there is no nc3.")
+            parameter = matching_parameter(module, self.head)
+            if isinstance(parameter, Tensor):
+                return parameter
+            self.warn_once(f"{parameter}; there is no nc3.")
             return None
         there = torch.tensor([self._weight is not None], device=trainer.strategy.root_device)
         if trainer.world_size > 1:  # a rank without batches has none, and keys must be equal
             there = trainer.strategy.all_gather(there).flatten()
         if bool(there.all()):
             return self._weight
-        self.say_once(
+        self.warn_once(
             "without head_weight in the step there is no nc3; write "
             "NeuralCollapseMonitor(head='head.weight')."
         )
         return None
 
-    # -- training epochs, which `EpochReader` leaves out -----------------------------------------
+    # -- training epochs, which `EpochMonitor` leaves out -----------------------------------------
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin, if training rows are what is asked for."""
@@ -237,7 +233,7 @@ def same_metric(
     return metric
 
 
-def mismatch(trainer: Trainer, sample: EveryKth, mean: Tensor, count: Tensor) -> Tensor:
+def mismatch(trainer: Trainer, sample: StrideSample, mean: Tensor, count: Tensor) -> Tensor:
     """NC4 of the kept ``(features, prediction)`` of all ranks, which must all come here.
 
     The fraction whose prediction is not the class of the nearest mean, 0-dim float64.

@@ -7,16 +7,17 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_losses.callbacks.base.epoch_monitor import EpochReader
-from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_rows, kept_rows
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
+from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
+from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_rows
+from lightning_losses.callbacks.reading.gather import all_rows
+from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.representation.spectral_entropy import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
 )
 
 
-class RepresentationEntropyMonitor(EpochReader):
+class RepresentationEntropyMonitor(EpochMonitor):
     """Logs ``representation_entropy/dse`` and ``dsmi`` (bits) of every validation and test epoch.
 
     Liao, Liu and others 2023 (arXiv 2312.04823). ``dse`` is how widely features spread, 0 where
@@ -42,6 +43,7 @@ class RepresentationEntropyMonitor(EpochReader):
     """
 
     watches = FEATURES
+    identity = ("bandwidth", "t", "name")
 
     def __init__(
         self,
@@ -56,42 +58,38 @@ class RepresentationEntropyMonitor(EpochReader):
         if not 2 <= max_rows <= 1000:
             raise ValueError(f"max_rows must be 2 to 1000, got {max_rows}.")
         self.bandwidth, self.t, self.max_rows, self.name = bandwidth, t, max_rows, name
-        self._rows = EveryKth(max_rows)
-
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(bandwidth=self.bandwidth, t=self.t, name=self.name)
+        self._rows = StrideSample(max_rows)
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
-        self._rows = EveryKth(self.max_rows)
-        self.watch(module, True)
+        self._rows = StrideSample(self.max_rows)
+        self.start_measuring(module)
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:
         """Keep some of the rows of the record that this batch left behind."""
         record = self.new_record(module)
         if record is None:
-            self.say_once("this step did not call compute_loss, so there is nothing to read.")
+            self.warn_once("this step did not call compute_loss, so there is nothing to read.")
             return
         rows = feature_rows(record)
         if isinstance(rows, str):
-            self.say_once(rows)
+            self.warn_once(rows)
             return
         features, target = rows.counted()
         if target is None:
-            self.say_once("needs class indices (N,) as target for dsmi; only dse is logged.")
+            self.warn_once("needs class indices (N,) as target for dsmi; only dse is logged.")
             target = torch.full((len(features),), -1, device=features.device)
         self._rows.add(features, target)
 
     @torch.no_grad()
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Bring the rows of all ranks together, which therefore all come here; log."""
-        self.watch(module, False)
-        rows, self._rows = kept_rows(trainer, self._rows), EveryKth(self.max_rows)
+        self.stop_measuring(module)
+        rows = all_rows(trainer, self._rows, self.max_rows)
+        self._rows = StrideSample(self.max_rows)
         if isinstance(rows, str) or len(rows[0]) < 2:
             why = rows if isinstance(rows, str) else "fewer than two rows of features were seen"
-            self.say_once(f"{why}, so nothing is logged.")
+            self.warn_once(f"{why}, so nothing is logged.")
             return
         features, target = rows
         values = {"dse": diffusion_spectral_entropy(features, self.bandwidth, self.t)}
@@ -101,7 +99,7 @@ class RepresentationEntropyMonitor(EpochReader):
                 features, target, self.bandwidth, self.t
             )
         elif classes:
-            self.say_once(
+            self.warn_once(
                 f"{len(target)} rows of {classes} classes say nothing of dsmi, which takes two "
                 "classes and two rows each."
             )

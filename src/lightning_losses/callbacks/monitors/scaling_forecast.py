@@ -55,6 +55,8 @@ class ScalingForecast(RecordReader):
         ValueError: every_n_steps below 1, or a decay outside of (0, 1].
     """
 
+    identity = ("every_n_steps", "name")
+
     def __init__(
         self, every_n_steps: int = 10, decay: float = DECAY, name: str = "forecast"
     ) -> None:
@@ -71,11 +73,6 @@ class ScalingForecast(RecordReader):
         self._plan: list[float] = []  # rates of the steps up to the end
 
     @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two can live together."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps, name=self.name)
-
-    @property
     def problem(self) -> str:
         """Why there is no forecast now, or empty."""
         return "nothing was fitted yet" if self.forecast is None else self.forecast.problem
@@ -88,10 +85,10 @@ class ScalingForecast(RecordReader):
         self._plan = []
         if self.curve.sums.steps == 0:
             self._late = trainer.global_step
-        self.watch(pl_module, True)
+        self.start_measuring(pl_module)
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self.curve, self.forecast = LossCurve(self.every_n_steps, self.decay), None
         self._fitted, self._late = -1, 0
 
@@ -133,19 +130,19 @@ class ScalingForecast(RecordReader):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say why there never was a forecast."""
         if self.forecast is not None and self.forecast.problem:
-            self.say_once(f"no forecast by the end of training: {self.forecast.problem}.")
+            self.warn_once(f"no forecast by the end of training: {self.forecast.problem}.")
 
     def _tell(self, trainer: Trainer, module: LightningModule) -> None:
         if self._fitted == self.curve.sums.steps:
             return
         self._fitted = self.curve.sums.steps
-        found = self._look_ahead(trainer)
+        outlook = self._look_ahead(trainer)
         if trainer.world_size > 1:  # rounding may differ between machines, and decide on keys
-            found = trainer.strategy.broadcast(found)
-        self.forecast = found
-        if found.problem:
+            outlook = trainer.strategy.broadcast(outlook)
+        self.forecast = outlook
+        if outlook.problem:
             return
-        values = found._asdict()
+        values = outlook._asdict()
         self.log_dict(
             {f"{self.name}/{key}": values[key] for key in ("loss", "low", "high", "residual")},
             batch_size=1,
@@ -163,7 +160,7 @@ class ScalingForecast(RecordReader):
         try:
             rates = self._planned(trainer, int(left))
         except Unplanned as reason:
-            self.say_once(
+            self.warn_once(
                 f"{reason}. The forecast is that of a power law in steps, which does not know what "
                 "changes of the learning rate do."
             )

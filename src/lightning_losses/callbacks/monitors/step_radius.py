@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_losses.callbacks.replay.forward_ad import rows_along
 from lightning_losses.callbacks.replay.measured_step import Kept, MeasuredStep, is_coarse, rounding
-from lightning_losses.callbacks.replay.step_rows import Rows
+from lightning_losses.callbacks.replay.step_rows import StepRows
 from lightning_losses.callbacks.replay.step_watcher import StepWatcher
 from lightning_losses.metrics.step_radius.secant import Secant, secant
 
@@ -83,6 +83,8 @@ class StepRadiusMonitor(StepWatcher[Measured]):
         ValueError: an unknown method, or a count below 1.
     """
 
+    identity = ("every_n_steps", "call")
+
     def __init__(
         self,
         every_n_steps: int = 50,
@@ -97,18 +99,13 @@ class StepRadiusMonitor(StepWatcher[Measured]):
         self.refused: str | None = None
         """Why forward AD is not used although asked for."""
 
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps, call=self.call)
-
-    def settles(self, *args: Any, **options: Any) -> RadiusStep:
+    def make_step(self, *args: Any, **options: Any) -> RadiusStep:
         forward = self.method == "forward_ad" and self.refused is None
         return RadiusStep(*args, refuse=self._refuse if forward else None, **options)
 
     def _refuse(self, reason: str) -> None:
         self.refused = reason
-        self.say_once(f"forward AD is not available here, the secant is measured: {reason}")
+        self.warn_once(f"forward AD is not available here, the secant is measured: {reason}")
 
     def summary(self, measured: dict[int, Measured], optimizers: int) -> dict[str, Tensor]:
         steps = list(measured.values())
@@ -150,7 +147,9 @@ class RadiusStep(MeasuredStep[Measured]):
         super().__init__(*args, **options)
         self.refuse = refuse
 
-    def settle(self, before: Rows, kept: Kept, norm: Tensor) -> tuple[Measured | None, Rows | None]:
+    def resolve_step(
+        self, before: StepRows, kept: Kept, norm: Tensor
+    ) -> tuple[Measured | None, StepRows | None]:
         compared = self.compare(before, kept, bounds=True)
         if compared is None:
             return None, None
@@ -159,23 +158,23 @@ class RadiusStep(MeasuredStep[Measured]):
             change = self._derivative(before, kept) or change
         return self._share(before, change, norm), after
 
-    def _derivative(self, before: Rows, kept: Kept) -> Secant | None:
+    def _derivative(self, before: StepRows, kept: Kept) -> Secant | None:
         """The change along the derivative; None, and told why, if any rank cannot have it."""
-        found, reason = None, ""
+        change, reason = None, ""
         try:
             along = rows_along(self.probe, kept, self._read)
-            found = secant(before.problem, along.problem, bounds=True)
+            change = secant(before.problem, along.problem, bounds=True)
         except Exception as error:  # an operation without a formula raises as it likes
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        failed = torch.tensor(float(found is None), device=self.trainer.strategy.root_device)
+        failed = torch.tensor(float(change is None), device=self.trainer.strategy.root_device)
         if not bool(self.largest(failed)):
-            return found
+            return change
         if self.refuse is not None:
             self.refuse(reason or "another rank has failed")
             self.refuse = None
         return None
 
-    def _share(self, before: Rows, change: Secant, norm: Tensor) -> Measured:
+    def _share(self, before: StepRows, change: Secant, norm: Tensor) -> Measured:
         """The measurement over all ranks."""
         rows, device, bounds = len(change.spread), norm.device, change.bounds
         assert bounds is not None

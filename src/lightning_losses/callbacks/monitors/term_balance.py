@@ -55,32 +55,35 @@ class TermBalanceMonitor(Monitor):
         name: first part of the logged names; give a second monitor another one.
     """
 
+    identity = ("every_n_steps", "name")
+
     def __init__(self, every_n_steps: int = 50, name: str = "term_balance") -> None:
         super().__init__(every_n_steps)
         self.name = name
-        self._found: TermGradients | None = None
+        self._gradients: TermGradients | None = None
         self._failure: str | None = None
 
-    @property
-    def state_key(self) -> str:
-        """Unique for the arguments, so that two monitors of one class can live together."""
-        return self._generate_state_key(every_n_steps=self.every_n_steps, name=self.name)
-
-    def watch(self, module: LightningModule, on: bool) -> None:
-        """Ask the objective to show its next evaluation, or to show no more."""
-        self.look_away(module)
+    def start_measuring(self, module: LightningModule) -> None:
+        """Ask the objective to show its next evaluation."""
+        self.stop_measuring(module)
         objective = self.objective(module)
         if objective is None:
             return
-        objective.show(self.state_key, None)
         self._failure = "the step called no compute_loss with gradient outside torch.compile"
         if len(objective.terms) < 2:
             self._failure = "the objective has one term, so there is nothing to compare"
-        elif on:
+        else:
             objective.show(
                 self.state_key,
                 lambda named, batch, normalizer: self._look(objective, named, batch, normalizer),
             )
+
+    def stop_measuring(self, module: LightningModule) -> None:
+        """Ask it to show no more."""
+        self.mark_seen(module)
+        objective = self.objective(module)
+        if objective is not None:
+            objective.show(self.state_key, None)
 
     def _look(
         self,
@@ -93,40 +96,44 @@ class TermBalanceMonitor(Monitor):
         objective.show(self.state_key, None)
         state = TrainingState(objective, batch.device)
         try:
-            self._found = term_gradients(objective, named, batch, normalizer)
-            if self._found is None:
+            self._gradients = term_gradients(objective, named, batch, normalizer)
+            if self._gradients is None:
                 self._failure = (
                     "no named tensor has a graph: logits, hidden or features must come from the "
                     "model in the training step"
                 )
         except Exception as error:
-            self._found = None
+            self._gradients = None
             self._failure = f"a term could not be evaluated again ({type(error).__name__}: {error})"
         finally:
             state.put_back()
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Log what was found in the step; on several ranks every rank must come here."""
-        found, self._found = self._found, None
-        if found is None:
-            self.say_once(f"{self._failure}.")
+        gradients, self._gradients = self._gradients, None
+        if gradients is None:
+            self.warn_once(f"{self._failure}.")
             return
-        gram = found.gram
+        gram = gradients.gram
         if trainer.world_size > 1:
             # Each rank's gradient is of its own rows, at world size times their part of the mean.
             gram = trainer.strategy.reduce(gram, reduce_op="sum") / trainer.world_size**2
         norms = gram.diagonal().clamp(min=0).sqrt()
         share = norms / torch.where(norms.sum() > 0, norms.sum(), 1.0)
         values: dict[str, Tensor] = {}
-        for i, term in enumerate(found.terms):
+        for i, term in enumerate(gradients.terms):
             values[f"norm/{term}"] = norms[i]
             values[f"share/{term}"] = share[i]
-        for (i, a), (j, b) in combinations(enumerate(found.terms), 2):
-            if found.reach[i] and found.reach[j] and not found.reach[i] & found.reach[j]:
-                self.say_once(
-                    f"{a} reaches {', '.join(sorted(found.reach[i]))} and {b} reaches "
-                    f"{', '.join(sorted(found.reach[j]))}, which do not come from each other, so "
-                    "that their lengths are not of one kind and there is no cosine. Pass the "
+        for (i, a), (j, b) in combinations(enumerate(gradients.terms), 2):
+            if (
+                gradients.reach[i]
+                and gradients.reach[j]
+                and not gradients.reach[i] & gradients.reach[j]
+            ):
+                self.warn_once(
+                    f"{a} reaches {', '.join(sorted(gradients.reach[i]))} and {b} reaches "
+                    f"{', '.join(sorted(gradients.reach[j]))}, which do not come from each other, "
+                    "so their lengths are not of one kind and there is no cosine. Pass the "
                     "tensor that both are made from, as compute_loss(..., trunk=...)."
                 )
                 continue
@@ -150,4 +157,4 @@ class TermBalanceMonitor(Monitor):
         objective = getattr(pl_module, "loss", None)
         if isinstance(objective, Objective):
             objective.show(self.state_key, None)
-        self._found = None
+        self._gradients = None

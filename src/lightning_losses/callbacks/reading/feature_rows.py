@@ -1,18 +1,13 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""The feature vectors of a record with their classes, and rows of all ranks in one tensor."""
+"""`feature_rows`: the feature vectors of a record with their classes."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
-import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_losses.callbacks.reading.stride_sample import EveryKth
 from lightning_losses.record import LossRecord
 
 #: What a callback watches to use `feature_rows`.
@@ -55,31 +50,3 @@ def feature_rows(record: LossRecord) -> FeatureRows | str:
     if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
         target = None
     return FeatureRows(features.flatten(1), target, record.stats.valid)
-
-
-def kept_rows(trainer: Trainer, kept: EveryKth) -> tuple[Tensor, Tensor] | str:
-    """Float rows ``(N, D)`` and integers ``(N,)`` kept by all ranks, at most ``max_rows`` of them.
-
-    Every rank must come here, with or without rows. On the CPU, float64. A text says what is
-    wrong: rows of different lengths.
-    """
-    parts = kept.parts()
-    widths = sorted({rows.shape[1] for rows, _ in parts})
-    wide = torch.tensor([[min(widths, default=-1), max(widths, default=-1)]])
-    wide = _gather(trainer, wide)
-    widths = sorted(set(wide[wide >= 0].tolist()))
-    if len(widths) > 1:
-        return f"rows of an epoch have different lengths, {widths[0]} to {widths[-1]}"
-    empty = torch.zeros(0, widths[0] if widths else 0, dtype=torch.float64)
-    rows = _gather(trainer, torch.cat([empty, *(part[0].double() for part in parts)]))
-    target = _gather(trainer, torch.cat([torch.zeros(0).long(), *(p[1].long() for p in parts)]))
-    every = max(1, math.ceil(len(rows) / kept.max_rows))
-    return rows[::every], target[::every]
-
-
-def _gather(trainer: Trainer, rows: Tensor) -> Tensor:
-    """Rows ``(n, ...)`` of all ranks, in rank order; n may differ."""
-    if trainer.world_size == 1:
-        return rows
-    parts = gather_all_tensors(rows.contiguous().to(trainer.strategy.root_device))
-    return torch.cat([part.cpu() for part in parts])

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 from lightning_losses.metrics.training_curve.annealing import DECAY, AnnealingSums
 
 #: So many points at most; then neighbours are joined, and windows are twice as long from there on.
 MOST = 512
-#: Losses that wait on an accelerator before they are read together.
-WAITING = 64
 
 
 @dataclass
@@ -50,7 +49,7 @@ class LossCurve:
 
     def __post_init__(self) -> None:
         self.sums = AnnealingSums(self.decay)
-        self._waiting: list[tuple[Point, Tensor]] = []
+        self._waiting: DeferredReads[Point] = DeferredReads()
         self._open: list[float] = []  # count, and sums of step, progress, annealing
         self._loss: Tensor | None = None
         self._losses = 0
@@ -72,24 +71,24 @@ class LossCurve:
         if self._loss is not None:
             step, progress, annealing = (total / count for total in self._open[1:])
             point = Point(self.sums.steps - count, step, progress, annealing, float("nan"))
-            self._waiting.append((point, self._loss / self._losses))
+            self._take(self._waiting.add(point, (self._loss / self._losses)[None]))
         self._open, self._loss, self._losses = [], None, 0
-        if len(self._waiting) >= WAITING or len(self.points) + len(self._waiting) >= MOST:
+        if len(self.points) + len(self._waiting) >= MOST:
             self.read()
 
     def read(self) -> list[Point]:
         """All points, their losses read from the device."""
-        if self._waiting:
-            losses = torch.stack([loss for _, loss in self._waiting]).tolist()
-            for (point, _), loss in zip(self._waiting, losses, strict=True):
-                point.loss = loss
-                self.points.append(point)
-            self._waiting = []
+        self._take(self._waiting.read())
         if len(self.points) >= MOST:
             pairs = zip(self.points[::2], self.points[1::2], strict=True)
             self.points = [a.joined(b) for a, b in pairs]
             self.window *= 2
         return self.points
+
+    def _take(self, arrived: list[tuple[Point, list[float]]]) -> None:
+        for point, (loss,) in arrived:
+            point.loss = loss
+            self.points.append(point)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain numbers."""
@@ -106,5 +105,6 @@ class LossCurve:
         """Go on where `state_dict` was taken."""
         self.window, self.sums = state["window"], AnnealingSums(**state["sums"])
         self.points = [Point(*values) for values in state["points"]]
-        self._waiting, self._open, self._losses = [], list(state["open"]), state["losses"]
+        self._waiting = DeferredReads()
+        self._open, self._losses = list(state["open"]), state["losses"]
         self._loss = None if state["loss"] is None else torch.tensor(state["loss"])

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.reading.logits import PLAIN_LOGITS, plain_logits
+from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
 from lightning_losses.record import LossRecord
 
-#: What a callback watches to use `marginal_sums`.
-MARGINAL = (*PLAIN_LOGITS, "hidden", "head_weight", "head_bias", "class_range", "target")
+#: What a callback watches to use `prediction_sums`.
+MEAN_PREDICTION = (*FINAL_LOGITS, "hidden", "head_weight", "head_bias", "class_range", "target")
 
 #: Entries of the largest block of logits that is made of hidden states; 64 MiB.
 BLOCK = 2**24
@@ -24,7 +24,7 @@ BLOCK = 2**24
 FEWEST, FEWEST_A_CLASS = 16, 5
 
 
-class Marginal(NamedTuple):
+class MeanPrediction(NamedTuple):
     """Of the mean prediction of all ranks."""
 
     entropy: Tensor
@@ -35,7 +35,7 @@ class Marginal(NamedTuple):
 
 
 @torch.no_grad()
-def marginal_sums(record: LossRecord, max_rows: int) -> Tensor | None:
+def prediction_sums(record: LossRecord, max_rows: int) -> Tensor | None:
     """``(2, C + 1)``: sums of predicted probabilities, and of labels; last the number of rows.
 
     Of ``max_rows`` of the rows that count, evenly spread; hidden states become logits block by
@@ -61,7 +61,7 @@ def marginal_sums(record: LossRecord, max_rows: int) -> Tensor | None:
             z = z if held.get("head_bias") is None else z + held["head_bias"]
         temperature = held.get("temperature")
         cut = {"logits": z, "temperature": None if temperature is None else temperature[rows]}
-        z = plain_logits(replace(record, captured=held | cut))
+        z = final_logits(replace(record, captured=held | cut))
         assert z is not None
         p = z.softmax(1)
         use = p.isfinite().all(1) & (w > 0)
@@ -91,7 +91,7 @@ def is_class_index(target: Tensor | None) -> bool:
     return target is not None and target.ndim == 1 and not target.is_floating_point()
 
 
-def marginal(sums: Tensor, trainer: Trainer, labelled: bool) -> Marginal:
+def mean_prediction(sums: Tensor, trainer: Trainer, labelled: bool) -> MeanPrediction:
     """Entropy and share of the sums of all ranks, which all come here."""
     if trainer.world_size > 1:
         sums = trainer.strategy.reduce(sums, reduce_op="sum")
@@ -103,7 +103,7 @@ def marginal(sums: Tensor, trainer: Trainer, labelled: bool) -> Marginal:
         least = FEWEST
     else:
         share, least = entropy.exp() / classes, max(FEWEST, FEWEST_A_CLASS * classes)
-    return Marginal(entropy, torch.where(rows >= least, share, torch.nan))
+    return MeanPrediction(entropy, torch.where(rows >= least, share, torch.nan))
 
 
 def plain_entropy(p: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 def matching_parameter(module: nn.Module, pattern: str) -> Tensor | str:
     """The one parameter whose name matches, without graph; or what is wrong, in a clause."""
-    found = [p for name, p in module.named_parameters() if fnmatchcase(name, pattern)]
-    if len(found) == 1:
-        return found[0].detach()
+    matching = [p for name, p in module.named_parameters() if fnmatchcase(name, pattern)]
+    if len(matching) == 1:
+        return matching[0].detach()
     matrices = [name for name, p in module.named_parameters() if p.ndim == 2]
-    return f"{pattern!r} matches {len(found)} parameters; write one of {', '.join(matrices[-8:])}"
+    return (
+        f"{pattern!r} matches {len(matching)} parameters; write one of {', '.join(matrices[-8:])}"
+    )
 
 
 def matching_modules(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:

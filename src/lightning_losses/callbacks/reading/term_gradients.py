@@ -57,19 +57,19 @@ def term_gradients(
     a graph and descends from no other named tensor, such as ``hidden``, ``logits``, or ``features``
     where the logits were made from them.
     """
-    found = interfaces(named, batch)
-    if not found:
+    handed_over = interfaces(named, batch)
+    if not handed_over:
         return None
-    copies = {i.name: i.read.detach().requires_grad_() for i in found}
+    copies = {i.name: i.read.detach().requires_grad_() for i in handed_over}
     weight = None if batch.weight is None else batch.weight.detach()
     tensors = {n: copies.get(n, without_graph(value)) for n, value in batch.tensors.items()}
     parts = objective.separately(batch._replace(tensors=tensors, weight=weight), normalizer)
     scale = SCALE if any(c.dtype == torch.float16 for c in copies.values()) else 1.0
-    roots = earliest(found)
+    roots = earliest(handed_over)
     vectors: list[list[Tensor | None]] = []
     for value in parts.values():
         value = value.sum() / batch.num_valid.clamp(min=1) if value.ndim else value
-        vectors.append(at_roots(value * scale, copies, found, roots))
+        vectors.append(at_roots(value * scale, copies, handed_over, roots))
     dtype = torch.promote_types(torch.float32, next(iter(parts.values())).dtype)
     gram = torch.zeros(len(parts), len(parts), dtype=dtype, device=batch.device)
     for i, a in enumerate(vectors):
@@ -87,13 +87,16 @@ def term_gradients(
 
 
 def at_roots(
-    value: Tensor, copies: Mapping[str, Tensor], found: list[Interface], roots: list[Interface]
+    value: Tensor,
+    copies: Mapping[str, Tensor],
+    handed_over: list[Interface],
+    roots: list[Interface],
 ) -> list[Tensor | None]:
     """The gradient of one value at the roots; None where it does not reach."""
     if not value.requires_grad:
         return [None] * len(roots)
     grads = torch.autograd.grad(value, list(copies.values()), retain_graph=True, allow_unused=True)
-    reached = [(i.read, g) for i, g in zip(found, grads, strict=True) if g is not None]
+    reached = [(i.read, g) for i, g in zip(handed_over, grads, strict=True) if g is not None]
     if not reached:
         return [None] * len(roots)
     # Through the real graph, which stays as it is: nothing is accumulated and nothing freed.
@@ -109,20 +112,20 @@ def at_roots(
 
 def interfaces(named: Mapping[str, Any], batch: Rows) -> list[Interface]:
     """The tensors with a graph that the batch holds."""
-    found = []
+    handed_over = []
     for name, read in batch.tensors.items():
         if name in HEAD or not isinstance(read, Tensor) or read.grad_fn is None:
             continue
         passed: Any = named.get(name)  # what a provider made was not passed
         own = isinstance(passed, Tensor) and passed.grad_fn is not None
-        found.append(Interface(name, passed if own else read, read))
-    return found
+        handed_over.append(Interface(name, passed if own else read, read))
+    return handed_over
 
 
-def earliest(found: list[Interface]) -> list[Interface]:
+def earliest(handed_over: list[Interface]) -> list[Interface]:
     """Those that descend from no other; of several names for one tensor the first."""
     nodes: dict[tuple[Any, int], Interface] = {}
-    for interface in found:
+    for interface in handed_over:
         nodes.setdefault(node_of(interface.passed), interface)
     return [i for node, i in nodes.items() if not reaches(node, nodes.keys() - {node})]
 

@@ -1,27 +1,33 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`planned_rates`: the learning rates of the steps to come, by running copies of the schedulers."""
+"""What is planned of the training to come: how many steps, and at which learning rates."""
 
 from __future__ import annotations
 
 import copy
 import math
-import random
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch.optim import SGD, Optimizer
 
 
 class Unplanned(Exception):
     """The learning rates to come cannot be known; says why."""
+
+
+def planned_steps(trainer: Trainer) -> float:
+    """Optimizer steps of the whole training; inf where nobody knows."""
+    try:
+        steps = float(trainer.estimated_stepping_batches)
+    except MisconfigurationException:  # accumulation that changes from epoch to epoch
+        return math.inf
+    return steps if steps >= 0 else math.inf
 
 
 def rate_of(trainer: Trainer) -> float:
@@ -67,7 +73,10 @@ def planned_rates(trainer: Trainer, epoch: int, done: int, steps: int) -> list[f
         epoch, done = epoch + 1, 0
     stand_in = _stand_in(optimizer)
     rates: list[float] = []
-    with _undisturbed():
+    failure: Exception | None = None
+    # A scheduler may draw random numbers, and warns of an order of calls that is not the real one.
+    with isolate_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             memo = {id(optimizer): stand_in, id(module): module, id(trainer): trainer}
             copies = [(config, copy.deepcopy(config.scheduler, memo)) for config in configs]
@@ -80,8 +89,10 @@ def planned_rates(trainer: Trainer, epoch: int, done: int, steps: int) -> list[f
                 if last:
                     epoch, done = epoch + 1, 0
                     _step(copies, "epoch", epoch)
-        except Exception as error:
-            raise Unplanned(f"a scheduler cannot be copied and run ahead: {error!r}") from error
+        except Exception as error:  # held back: isolate_rng puts nothing back as one passes it
+            failure = error
+    if failure is not None:
+        raise Unplanned(f"a scheduler cannot be copied and run ahead: {failure!r}") from failure
     return rates
 
 
@@ -97,26 +108,3 @@ def _stand_in(optimizer: Optimizer) -> SGD:
     for own, group in zip(stand_in.param_groups, optimizer.param_groups, strict=True):
         own.update({k: copy.deepcopy(v) for k, v in group.items() if k != "params"})
     return stand_in
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Neither random numbers nor advice about the order of calls, which is not the real one."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
-
-
-def planned_steps(trainer: Trainer) -> float:
-    """Optimizer steps of the whole training; inf where nobody knows."""
-    try:
-        steps = float(trainer.estimated_stepping_batches)
-    except MisconfigurationException:  # accumulation that changes from epoch to epoch
-        return math.inf
-    return steps if steps >= 0 else math.inf

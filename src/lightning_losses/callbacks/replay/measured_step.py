@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
-from lightning_losses.callbacks.replay.step_rows import Rows, rows_of
+from lightning_losses.callbacks.replay.step_rows import StepRows, step_rows
 from lightning_losses.metrics.step_radius.secant import Secant, secant
 
 #: A re-run at unchanged parameters may differ from the real step by this r (or by rounding).
@@ -30,12 +30,12 @@ Kept = list[tuple[Tensor, Tensor]]
 class MeasuredStep(Generic[M]):
     """One training step while it is measured. Never raises: what goes wrong is its ``failure``.
 
-    A subclass says in ``settle`` what is done about an optimizer's step and what is found.
+    A subclass says in ``resolve_step`` what is done about an optimizer's step and what is found.
 
     Args:
         trainer: passed on to `Probe`, as ``module``, ``batch``, ``batch_idx`` and ``call`` are.
         ignore_index: rows with this target do not count.
-        max_rows: see `rows_of`.
+        max_rows: see `step_rows`.
         replay: r between a real step and its re-run, if that is known already.
     """
 
@@ -58,7 +58,7 @@ class MeasuredStep(Generic[M]):
         self.trainer, self.call = trainer, call
         self.ignore_index, self.max_rows, self.replay = ignore_index, max_rows, replay
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-        self.before: Rows | None = None
+        self.before: StepRows | None = None
         self.calls = 0
         self.stepped = False
         self.failure: str | None = None
@@ -66,7 +66,9 @@ class MeasuredStep(Generic[M]):
         self._kept: dict[Optimizer, Kept] = {}
         self.probe = Probe(trainer, module, batch, batch_idx, self._read, call)
 
-    def settle(self, before: Rows, kept: Kept, norm: Tensor) -> tuple[M | None, Rows | None]:
+    def resolve_step(
+        self, before: StepRows, kept: Kept, norm: Tensor
+    ) -> tuple[M | None, StepRows | None]:
         """What was found, and the rows as they are now; None both if it failed on any rank."""
         raise NotImplementedError
 
@@ -110,12 +112,14 @@ class MeasuredStep(Generic[M]):
         if (before is None and self.failure is None) or not self._agree():
             return None
         assert before is not None
-        found, self.before = self.settle(before, kept, norm)  # where the next step begins
-        if found is not None:
-            self.measured[number] = found
-        return found
+        resolved, self.before = self.resolve_step(before, kept, norm)  # where the next step begins
+        if resolved is not None:
+            self.measured[number] = resolved
+        return resolved
 
-    def compare(self, before: Rows, kept: Kept, bounds: bool = False) -> tuple[Rows, Secant] | None:
+    def compare(
+        self, before: StepRows, kept: Kept, bounds: bool = False
+    ) -> tuple[StepRows, Secant] | None:
         """The rows now, and how they differ; None if that failed on any rank."""
         return self._attempt(lambda: self._compare(before, kept, bounds))
 
@@ -131,7 +135,7 @@ class MeasuredStep(Generic[M]):
             values = self.trainer.strategy.reduce(values, reduce_op="sum")
         return values
 
-    def _compare(self, before: Rows, kept: Kept, bounds: bool) -> tuple[Rows, Secant]:
+    def _compare(self, before: StepRows, kept: Kept, bounds: bool) -> tuple[StepRows, Secant]:
         """On first use also the replay check."""
         replay = self.replay
         if replay is None:
@@ -147,7 +151,7 @@ class MeasuredStep(Generic[M]):
         self.replay = replay
         return after, secant(before.problem, after.problem, bounds)
 
-    def _run(self) -> Rows:
+    def _run(self) -> StepRows:
         """The rows now; at first with every parameter watched."""
         return self.probe.run_checked() if self.replay is None else self.probe.run()
 
@@ -171,17 +175,17 @@ class MeasuredStep(Generic[M]):
                 self.failure = strategy.broadcast(self.failure, src=world - first)
         return self.failure is None
 
-    def _read(self, named: Named) -> Rows:
+    def _read(self, named: Named) -> StepRows:
         chosen = None if self.before is None else self.before.chosen
-        return rows_of(named, self.ignore_index, self.max_rows, chosen, self.dtype)
+        return step_rows(named, self.ignore_index, self.max_rows, chosen, self.dtype)
 
 
-def rounding(change: Secant, before: Rows) -> Tensor:
+def rounding(change: Secant, before: StepRows) -> Tensor:
     """The r that rounding alone may show, ``(N,)``."""
     return change.size * before.epsilon / math.pi
 
 
-def is_coarse(before: Rows) -> bool:
+def is_coarse(before: StepRows) -> bool:
     """Whether the logits were made in bf16 or fp16."""
     return before.epsilon > torch.finfo(torch.float32).eps
 

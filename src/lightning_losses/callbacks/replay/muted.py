@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`shadowed`: a LightningModule whose methods do nothing beyond the module, for a while."""
+"""`muted`: a LightningModule whose methods do nothing beyond the module, for a while."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ACTING = (
 
 
 @contextlib.contextmanager
-def shadowed(module: LightningModule, **attributes: Any) -> Iterator[None]:
+def muted(module: LightningModule, **attributes: Any) -> Iterator[None]:
     """Put methods that act beyond the module out of action, by attributes of the instance.
 
     Optimizers and schedulers are replaced by as many that can be read and do not step.
 
     Args:
-        module: whose methods are shadowed.
+        module: whose methods are muted.
         **attributes: further attributes of the instance for the same while.
     """
     optimizers, schedulers = module.optimizers, module.lr_schedulers

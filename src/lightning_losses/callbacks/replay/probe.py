@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lightning_losses.callbacks.replay.muted import shadowed
+from lightning_losses.callbacks.replay.muted import muted
 from lightning_losses.callbacks.replay.training_state import TrainingState
 
 Named = dict[str, Any]
@@ -120,14 +120,14 @@ class Probe(Generic[T]):
             self.start.put_back()
             within = within or contextlib.nullcontext()
             with torch.no_grad(), self.trainer.precision_plugin.train_step_context(), within:
-                found = self._run()
+                made = self._run()
         finally:
             now.put_back()
             for parameter, grad, requires_grad in flags:
                 parameter.grad = grad
                 parameter.requires_grad_(requires_grad)
         self._require_still(versions)
-        return found
+        return made
 
     def run_checked(self, at: Sequence[tuple[Tensor, Tensor]] = ()) -> T:
         """The same with some parameters at other values, and every parameter put back after.
@@ -141,33 +141,33 @@ class Probe(Generic[T]):
         try:
             for p, value in at:
                 p.data.copy_(value)
-            found = self.run()
+            made = self.run()
             for key, (name, p) in tensors.items():
                 if not _same(p, expected[key]):
                     raise moved(name)
         finally:
             for key, (_, p) in tensors.items():
                 p.data.copy_(held[key])
-        return found
+        return made
 
     def require_still(self) -> None:
         """Raise ProbeFailed if the real step has changed a parameter since the probe was taken."""
         self._require_still(self._versions)
 
     def _run(self) -> T:
-        found: list[T] = []
+        made: list[T] = []
         calls = 0
 
         def capture(named: Named) -> None:
             nonlocal calls
             calls += 1
             if calls > self.call:
-                found.append(self.read(named))
+                made.append(self.read(named))
                 raise Captured
 
         module = self.module
         batch = _copied(self.batch)
-        with shadowed(module, _capture=capture):
+        with muted(module, _capture=capture):
             if has_probe_step(module):
                 return self.read(module.probe_step(batch))  # type: ignore[operator]
             compiled = getattr(module, "_compiler_ctx", None) or {}
@@ -178,11 +178,11 @@ class Probe(Generic[T]):
                 arguments.append(self.batch_idx)
             with contextlib.suppress(Captured):
                 step(*arguments)
-        if not found:
+        if not made:
             raise ProbeFailed(
                 f"training_step called compute_loss {calls} times, not {self.call + 1} times"
             )
-        return found[0]
+        return made[0]
 
     def _state(self) -> TrainingState:
         trained = [

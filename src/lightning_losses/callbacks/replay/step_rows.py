@@ -14,7 +14,7 @@ from lightning_losses.evaluation.rows import flatten
 from lightning_losses.softmax import Problem
 
 
-class Rows(NamedTuple):
+class StepRows(NamedTuple):
     """The rows that are measured, without graph, and where their logits come from."""
 
     problem: Problem
@@ -23,13 +23,13 @@ class Rows(NamedTuple):
 
 
 @torch.no_grad()
-def rows_of(
+def step_rows(
     named: dict[str, Any],
     ignore_index: int,
     max_rows: int,
     chosen: Tensor | None = None,
     dtype: torch.dtype | None = None,
-) -> Rows:
+) -> StepRows:
     """Copy the rows that count, every k-th so that there are at most ``max_rows``.
 
     Args:
@@ -81,7 +81,7 @@ def rows_of(
         target=_class_target(target, problem.classes),
         valid=None,
     ).take(chosen)
-    return Rows(problem, chosen, epsilon)
+    return StepRows(problem, chosen, epsilon)
 
 
 def _class_target(target: Tensor | None, classes: int) -> Tensor | None:

@@ -29,7 +29,7 @@ class StepWatcher(Monitor, Generic[M]):
     """Takes a `MeasuredStep` through each due step by the optimizers' own hooks.
 
     Lightning has no hook after the optimizer's step; torch's optimizers have. A subclass says in
-    ``settles`` which step it takes, and in ``summary`` what is logged of it.
+    ``make_step`` which step it takes, and in ``summary`` what is logged of it.
 
     Args:
         every_n_steps: optimizer steps between measurements.
@@ -55,7 +55,7 @@ class StepWatcher(Monitor, Generic[M]):
         self._batch: tuple[Any, int] = (None, 0)
         self._handles: list[RemovableHandle] = []
 
-    def settles(self, *args: Any, **options: Any) -> MeasuredStep[M]:
+    def make_step(self, *args: Any, **options: Any) -> MeasuredStep[M]:
         """The step that does the work, made of these arguments."""
         raise NotImplementedError
 
@@ -63,8 +63,8 @@ class StepWatcher(Monitor, Generic[M]):
         """What is logged of a step, by name."""
         raise NotImplementedError
 
-    def found(self, trainer: Trainer, found: M) -> None:
-        """An optimizer's step has been settled; logging is not allowed here."""
+    def on_resolved(self, trainer: Trainer, resolved: M) -> None:
+        """An optimizer's step has been measured and dealt with; logging is not allowed here."""
 
     def is_due(self, step: int) -> bool:
         """Whether the coming optimizer step is measured."""
@@ -77,8 +77,8 @@ class StepWatcher(Monitor, Generic[M]):
         self._measured_step = state_dict["measured_step"]
         self.disabled = state_dict["disabled"]
 
-    def forget(self) -> None:
-        super().forget()
+    def reset(self) -> None:
+        super().reset()
         self.disabled = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -134,13 +134,13 @@ class StepWatcher(Monitor, Generic[M]):
         if step.measured:
             self.publish(self.summary(step.measured, len(trainer.optimizers)), record.num_rows)
         else:
-            self.say_once(
+            self.warn_once(
                 f"no compute_loss number {self.call} (the first is 0) came before the optimizer's "
                 "step, so that it was not measured."
             )
         # LBFGS runs the step several times for one update; that is one call each.
         if step.calls > self.call + 1 and not isinstance(trainer.optimizers[0], LBFGS):
-            self.say_once(
+            self.warn_once(
                 f"training_step calls compute_loss {step.calls} times; measured is number "
                 f"{self.call} (the first is 0), see the argument call."
             )
@@ -176,7 +176,7 @@ class StepWatcher(Monitor, Generic[M]):
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         objective, (batch, batch_idx) = self.objective(module), self._batch
         try:
-            self._step = self.settles(
+            self._step = self.make_step(
                 trainer,
                 module,
                 batch,
@@ -209,10 +209,10 @@ class StepWatcher(Monitor, Generic[M]):
         step = self._step
         if step is None or self.disabled is not None:
             return
-        found = step.after_step(optimizer, number)
+        resolved = step.after_step(optimizer, number)
         self._replay = step.replay
-        if found is not None:
-            self.found(trainer, found)
+        if resolved is not None:
+            self.on_resolved(trainer, resolved)
         if step.failure is not None:
             self._disable(step.failure)
 
@@ -224,4 +224,4 @@ class StepWatcher(Monitor, Generic[M]):
         self, reason: str, remedy: str = f" To measure it, add to your module:{PROBE_STEP}"
     ) -> None:
         self.disabled = reason
-        self.say_once(f"off for the rest of training, {self.without}: {reason}.{remedy}")
+        self.warn_once(f"off for the rest of training, {self.without}: {reason}.{remedy}")
