@@ -23,7 +23,7 @@ from lightning_losses.calibrators import TemperatureScaling
 from lightning_losses.callbacks import CalibrationMonitor
 from lightning_losses.callbacks.controllers.post_hoc_calibration import METHODS, PostHocCalibration
 from lightning_losses.callbacks.monitors.drift import DriftMonitor
-from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
+from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 
 CLASSES, IGNORED = 4, -100
@@ -155,14 +155,14 @@ def test_plain_logits_are_those_of_the_statistics() -> None:
     g = torch.Generator().manual_seed(0)
     z, y = 6 * torch.randn(9, 4, generator=g), torch.randint(4, (9,), generator=g)
     objective = build_objective("ce")
-    objective.watch("me", "confidence", *FINAL_LOGITS)
+    objective.watch("me", "confidence", *RECORD_LOGITS)
     options = {"softcap": 5.0, "logit_scale": 0.7, "temperature": torch.rand(9, generator=g) + 0.5}
     for named in ({}, options):
         record = objective(z, y, **named)
-        found = final_logits(record)
+        found = record_logits(record)
         assert found is not None
         torch.testing.assert_close(found.softmax(1).amax(1), record.stats.confidence)
-    assert final_logits(objective(hidden=z, head_weight=torch.eye(4), target=y)) is None
+    assert record_logits(objective(hidden=z, head_weight=torch.eye(4), target=y)) is None
 
 
 def test_max_rows_bounds_what_is_fitted() -> None:

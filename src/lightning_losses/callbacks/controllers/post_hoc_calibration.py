@@ -22,7 +22,7 @@ from lightning_losses.calibrators import (
 )
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.gather import all_rows
-from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
+from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics import StreamingCalibration, top_label
 
@@ -69,7 +69,7 @@ class PostHocCalibration(EpochMonitor):
         ValueError: an unknown method, or fewer than two rows.
     """
 
-    watches = ("target", *FINAL_LOGITS)
+    watches = ("target", *RECORD_LOGITS)
     identity = ("method", "name")
 
     def __init__(
@@ -123,7 +123,7 @@ class PostHocCalibration(EpochMonitor):
         if record is None:
             self.warn_once("this step did not call compute_loss, so there are no logits to read.")
             return
-        logits, target = final_logits(record), record.captured.get("target")
+        logits, target = record_logits(record), record.captured.get("target")
         if logits is None or not isinstance(target, Tensor) or target.ndim != 1:
             self.warn_once(
                 "needs logits (N, C) and class indices (N,) as target; this step passes "

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
-from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
+from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.metrics import StreamingCalibration
 from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
 
@@ -70,7 +70,7 @@ class CalibrationMonitor(EpochMonitor):
             give a second monitor another one.
     """
 
-    watches = ("log_prob", "collision", "confidence", "prediction", "target", *FINAL_LOGITS)
+    watches = ("log_prob", "collision", "confidence", "prediction", "target", *RECORD_LOGITS)
     identity = ("bins", "name")
 
     def __init__(self, bins: int = 15, name: str = "calibration") -> None:
@@ -117,7 +117,7 @@ class CalibrationMonitor(EpochMonitor):
         self._metrics[dataloader_idx].update(
             stats.confidence, stats.prediction == target, -stats.log_prob, brier, stats.valid
         )
-        classwise, logits = self._classwise[dataloader_idx], final_logits(record)
+        classwise, logits = self._classwise[dataloader_idx], record_logits(record)
         if logits is not None and logits.shape[1] <= classwise.max_classes:
             classwise.update(logits.softmax(1), target, stats.valid)
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from lightning_losses.record import LossRecord
 from lightning_losses.softmax import final_logits, make_problem
 
-#: What a callback watches to use `final_logits`.
-FINAL_LOGITS = ("logits", "logit_scale", "softcap", "temperature")
+#: What a callback watches to use `record_logits`.
+RECORD_LOGITS = ("logits", "logit_scale", "softcap", "temperature")
 
 
-def final_logits(record: LossRecord) -> Tensor | None:
+def record_logits(record: LossRecord) -> Tensor | None:
     """Logits `(N, C)` after scale, soft-cap and temperature, float32 at least, without graph.
 
     None where the step passed none with classes: hidden states and a head instead, or `(N,)`

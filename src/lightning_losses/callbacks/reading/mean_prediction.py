@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.reading.logits import FINAL_LOGITS, final_logits
+from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.record import LossRecord
 
 #: What a callback watches to use `prediction_sums`.
-MEAN_PREDICTION = (*FINAL_LOGITS, "hidden", "head_weight", "head_bias", "class_range", "target")
+MEAN_PREDICTION = (*RECORD_LOGITS, "hidden", "head_weight", "head_bias", "class_range", "target")
 
 #: Entries of the largest block of logits that is made of hidden states; 64 MiB.
 BLOCK = 2**24
@@ -61,7 +61,7 @@ def prediction_sums(record: LossRecord, max_rows: int) -> Tensor | None:
             z = z if held.get("head_bias") is None else z + held["head_bias"]
         temperature = held.get("temperature")
         cut = {"logits": z, "temperature": None if temperature is None else temperature[rows]}
-        z = final_logits(replace(record, captured=held | cut))
+        z = record_logits(replace(record, captured=held | cut))
         assert z is not None
         p = z.softmax(1)
         use = p.isfinite().all(1) & (w > 0)
