@@ -24,6 +24,7 @@ EVERY = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 #: The most specific entry holds. A losses file may use what losses share (vectors).
 TORCH = {"torch"}
 LIBRARY = {"contract", "softmax", "distributed", "losses", "targets", "heads", "weighting"}
+LIBRARY = LIBRARY | {"wide_buffers"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "kernels": ({"kernels"}, {"torch", "triton"}),
     "named_tensors": (set(), set()),
@@ -46,7 +47,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "heads": (LIBRARY, TORCH),
     "providers": (LIBRARY | {"providers"}, TORCH),
     "sigma_reparam": (set(), TORCH),
-    "calibrators": ({"calibrators"}, TORCH),
+    "wide_buffers": (set(), TORCH),
+    "calibrators": ({"calibrators", "wide_buffers"}, TORCH),
     "metrics": (LIBRARY | {"metrics"}, TORCH | {"torchmetrics"}),
     "mixin": ({"objective", "record", "schedules"}, TORCH | {"lightning"}),
     "callbacks": (

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from lightning_losses.wide_buffers import WideBuffers
 
 Own = TypeVar("Own", bound="Calibrator")
 
@@ -17,7 +19,7 @@ Own = TypeVar("Own", bound="Calibrator")
 FLOOR = -1e5
 
 
-class Calibrator(nn.Module):
+class Calibrator(WideBuffers):
     """A map from logits `(..., C)` to probabilities `(..., C)`, fitted on held-out rows.
 
     A subclass names its numbers in `names`, sets them in `solve`, and reads them in `apply`. They
@@ -95,11 +97,6 @@ class Calibrator(nn.Module):
         """One of `names` in the dtype and on the device of a tensor."""
         value: Tensor = getattr(self, name)
         return value.to(like)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Follow a module to another device, never to another dtype: `.half()` would round."""
-        device = fn(torch.empty(0)).device
-        return super()._apply(lambda tensor: tensor.to(device), recurse)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         for name in self.names:  # sizes are only known after a fit

@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from lightning_losses.wide_buffers import WideBuffers
 
 
-class MovingLogMean(nn.Module):
+class MovingLogMean(WideBuffers):
     """``u <- (1 - rate) u + rate m`` kept as ``log u``; the first m is taken as it is.
 
     The state is in checkpoints, float32 at least under any precision. What a step writes is read
@@ -71,14 +72,6 @@ class MovingLogMean(nn.Module):
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
         self.forget()  # what the run before wrote is not of the one that is loaded
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MovingLogMean:
-        # A precision plug-in casts every buffer; in bfloat16 small changes would round away.
-        value, pending = self.value, self.pending
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.value.element_size() < value.element_size():
-            self.value, self.pending = (x.to(self.value.device) for x in (value, pending))
-        return self
 
 
 def _commit(module: Any, *_: Any) -> None:

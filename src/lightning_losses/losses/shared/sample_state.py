@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_losses.distributed import gather_with_gradient
 from lightning_losses.losses.shared.validation import may_look
+from lightning_losses.wide_buffers import WideBuffers
 
 
-class SampleState(nn.Module):
+class SampleState(WideBuffers):
     """A buffer ``(num_samples,)`` by ``sample_index``; in checkpoints, float32 under any precision.
 
     What a step writes is read from the next optimizer step on (`set_step`; a loop of your own calls
@@ -95,14 +95,6 @@ class SampleState(nn.Module):
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
         self._written.clear()  # what the run before wrote is not of the one that is loaded
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SampleState:
-        # A precision plug-in casts every buffer; in bfloat16 small changes would round away.
-        before = self.values
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.values.element_size() < before.element_size():
-            self.values = before.to(self.values.device)
-        return self
 
 
 def _commit(module: Any, *_: Any) -> None:
