@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -17,8 +16,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranks import on_ranks
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, multiprocessing
+from torch import Tensor
 
 from lightning_losses.metrics import StreamingCalibration, top_label
 from lightning_losses.metrics.calibration import fine_bins as fine
@@ -730,10 +730,9 @@ def others(
     return classwise, histogram
 
 
-def worker(rank: int, world: int, folder: str) -> None:
+def worker(rank: int) -> Any:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    meeting = f"file://{folder}/meeting"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+    torch.distributed.init_process_group("gloo")
     c, right, nll, valid = shared_rows()
     # Unequal shares: 201 rows against 100, of which the first process also sees an empty update.
     mine = slice(0, 201) if rank == 0 else slice(201, None)
@@ -756,22 +755,17 @@ def worker(rank: int, world: int, folder: str) -> None:
         *(first, curve, again, local, lonely.compute(), inside),
         *(classwise.compute(), histogram.compute()),
     )
-    torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The child imports the worker by name, and pytest's importlib mode leaves no importable name.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    spawned = importlib.import_module(Path(__file__).stem).worker
-    multiprocessing.spawn(spawned, args=(2, str(tmp_path)), nprocs=2)
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     c, right, nll, valid = shared_rows()
     single = StreamingCalibration()
     single.update(c, right, nll=nll, valid=valid)
     exact: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": True}
-    for rank in range(2):
-        loaded = torch.load(tmp_path / f"{rank}.pt")
+    for loaded in on_ranks(worker, tmp_path):
         total, curve, again, local, lonely, inside, classes, histogram = loaded
         both = others(c, right, valid)
         torch.testing.assert_close(classes, both[0].compute(), **exact)

@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import math
-import os
-import socket
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from ranks import on_ranks
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from training import require_config_is_the_class, train
 
@@ -231,12 +230,9 @@ def test_the_config_is_the_class() -> None:
 
 
 # ------------------------------------------------------------------ two ranks
-def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    where = {"LOCAL_RANK": rank, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({key: str(value) for key, value in where.items()})
+def worker(rank: int) -> Any:
     own = Subset(data(), range(rank, STEPS * BATCH, 2))
-    torch.save(observed(loader(own, BATCH // 2), devices=2, strategy="ddp"), f"{folder}/{rank}.pt")
+    return observed(loader(own, BATCH // 2), devices=2, strategy="ddp")
 
 
 def observed(batches: Any, **options: Any) -> dict[str, Any]:
@@ -248,17 +244,8 @@ def observed(batches: Any, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_two_ranks_take_the_same_coefficient(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    import test_entropy_target as importable  # this file, by a name that the child can import
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(importable.worker, args=(port, str(tmp_path)), nprocs=2)
-    zero, one = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_ranks_take_the_same_coefficient(tmp_path: Path) -> None:
+    zero, one = on_ranks(worker, tmp_path)
     assert zero == one
     single = observed(loader())
     for key, values in single.items():

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,8 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from ranks import on_ranks
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from training import require_config_is_the_class, train_twice
 
@@ -303,25 +301,15 @@ def observed(rows: Any, **kwargs: Any) -> dict[str, Any]:
     return {"first": out, "psi": logged(run, "drift/"), "reference": drift.reference}
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    where = {"LOCAL_RANK": rank, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({key: str(value) for key, value in where.items()})
+def worker(rank: int) -> Any:
     # Uneven: 100 rows in 4 batches, and 20 in one.
     mine = Subset(VALIDATION, range(100) if rank == 0 else range(100, 120))
-    seen = observed(mine, devices=2, strategy="ddp")
-    torch.save(seen, Path(folder) / f"{rank}.pt")
+    return observed(mine, devices=2, strategy="ddp")
 
 
 @pytest.mark.slow
-def test_two_ranks_fit_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    spawned = importlib.import_module(Path(__file__).stem).worker
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(spawned, args=(port, str(tmp_path)), nprocs=2)
-    zero, one = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_ranks_fit_what_one_does(tmp_path: Path) -> None:
+    zero, one = on_ranks(worker, tmp_path)
     single = observed(VALIDATION)
     for found in (zero, one):
         assert found["first"] == pytest.approx(single["first"], rel=1e-5)

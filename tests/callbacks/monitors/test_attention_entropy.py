@@ -5,10 +5,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import math
-import os
-import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, multiprocessing, nn
+from ranks import on_ranks
+from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Subset, TensorDataset
@@ -469,10 +467,7 @@ def test_the_config_is_the_class() -> None:
 # -- ranks -----------------------------------------------------------------------------------------
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    os.environ.update(WORLD_SIZE="2", LOCAL_RANK=str(rank), NODE_RANK="0")
-    torch.set_num_threads(1)
+def worker(rank: int) -> Any:
     first = monitor(every_n_steps=1000, name="first")
     callback = monitor()
 
@@ -487,20 +482,12 @@ def worker(rank: int, port: int, folder: str) -> None:
     one = attention_entropy(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4))
     seen = {"a": one} if rank else {"a": one, "b": one}
     differ = same_layers(found.trainer, seen) is None
-    told = {"logged": logged, "table": callback.table, "first": first.table, "differ": differ}
-    torch.save(told, f"{folder}/{rank}.pt")
+    return {"logged": logged, "table": callback.table, "first": first.table, "differ": differ}
 
 
 @pytest.mark.slow
-def test_two_ranks_log_what_both_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The child imports the worker by name, and pytest's importlib mode leaves no importable name.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    spawned = importlib.import_module(Path(__file__).stem).worker
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(spawned, args=(port, str(tmp_path)), nprocs=2)
-    zero, one = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_ranks_log_what_both_saw(tmp_path: Path) -> None:
+    zero, one = on_ranks(worker, tmp_path)
     assert zero == one
     assert zero["differ"]
     assert len(zero["logged"]) == 3

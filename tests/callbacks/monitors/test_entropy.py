@@ -5,10 +5,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import math
-import os
-import socket
 import statistics
 import warnings
 from dataclasses import replace
@@ -23,7 +20,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, multiprocessing, nn
+from ranks import on_ranks
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from training import require_config_is_the_class
 
@@ -705,36 +703,25 @@ def observed(train: Any, validation: Any, **kwargs: Any) -> dict[str, Any]:
     return {"heard": entropy.heard, "logged": logged, "table": calibration.table}
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    where = {"LOCAL_RANK": rank, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({key: str(value) for key, value in where.items()})
+def worker(rank: int) -> Any:
     # A training batch of both ranks together is one of the single run.
     own = Subset(TRAIN, range(rank, len(TRAIN), 2))
     # Validation is uneven: 33 rows in 3 batches on rank 0, 15 rows in 1 batch on rank 1.
     mine = Subset(VALIDATION, range(33) if rank == 0 else range(33, 48))
-    seen = observed(
+    return observed(
         loader(own, BATCH // 2),
         loader(mine),
         devices=2,
         strategy="ddp",
         use_distributed_sampler=False,
-        logger=CSVLogger(folder, version=0),
+        logger=CSVLogger(".", version=0),
     )
-    torch.save(seen, Path(folder) / f"{rank}.pt")
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:EntropyMonitor. ")
-def test_two_ranks_log_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The child imports the worker by name, and pytest's importlib mode leaves no importable name.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    spawned = importlib.import_module(Path(__file__).stem).worker
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(spawned, args=(port, str(tmp_path)), nprocs=2)
-    zero, one = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_ranks_log_what_one_does(tmp_path: Path) -> None:
+    zero, one = on_ranks(worker, tmp_path)
     assert repr(zero) == repr(one)  # keys and values, to the last bit; repr, for empty bins are NaN
     single = observed(loader(TRAIN), loader(VALIDATION))
     assert [step for step, _ in zero["heard"]] == [0, 2, 4, 6]

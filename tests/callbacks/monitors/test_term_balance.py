@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import socket
 from collections import OrderedDict
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import Any
 import lightning.pytorch as L
 import pytest
 import torch
-from torch import Tensor, multiprocessing, nn
+from ranks import on_ranks
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 # The workers of the two-rank test import this file by name.
@@ -410,24 +409,13 @@ def observed(rank: int | None, **options: Any) -> list[dict[str, float]]:
     return logbook.logged
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    where = {"LOCAL_RANK": rank, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({key: str(value) for key, value in where.items()})
-    logged = observed(rank, devices=2, strategy="ddp", use_distributed_sampler=False)
-    torch.save(logged, Path(folder) / f"{rank}.pt")
+def worker(rank: int) -> Any:
+    return observed(rank, devices=2, strategy="ddp", use_distributed_sampler=False)
 
 
 @pytest.mark.slow
-def test_two_ranks_log_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    import test_term_balance  # by this name, so that the child finds it
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.spawn(test_term_balance.worker, args=(port, str(tmp_path)), nprocs=2)
-    zero, one = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+def test_two_ranks_log_what_one_does(tmp_path: Path) -> None:
+    zero, one = on_ranks(worker, tmp_path)
     assert zero == one  # keys and values, to the last bit
     for found, expected in zip(zero, observed(None), strict=True):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
