@@ -31,15 +31,25 @@ def network(kind: str, seed: int) -> nn.Module:
         return mlp(64, 64, 64, 10, seed=seed)
     if kind == "mlp + LayerNorm":
         return nn.Sequential(
-            *(nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU()),
-            *(nn.Linear(64, 64), nn.LayerNorm(64), nn.ReLU()),
+            nn.Linear(64, 64),
+            nn.LayerNorm(64),
+            nn.ReLU(),
+            nn.Linear(64, 64),
+            nn.LayerNorm(64),
+            nn.ReLU(),
             nn.Linear(64, 10),
         )
     if kind == "cnn + BatchNorm":
         return nn.Sequential(
             nn.Unflatten(1, (1, 8, 8)),
-            *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten()),
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Flatten(),
             nn.Linear(256, 10),
         )
     return Transformer()

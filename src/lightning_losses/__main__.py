@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 import textwrap
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from lightning_losses.term import Term
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="lightning-losses", description=__doc__)
+    parser.add_argument("--version", action="version", version=version("lightning-losses"))
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every key, by group and family, with needs and scope")
     show = commands.add_parser("show", help="one key: needs, scope, paper, defaults, kernel")
@@ -136,7 +138,7 @@ def _needs(term: Term) -> str:
 
 
 def _family(key: str) -> str:
-    """The room of a loss: the sub-package of its class; presets share their idea's."""
+    """The family of a loss: the sub-package of its class; presets share their idea's."""
     loss: nn.Module = _term(key).loss
     parts = type(loss).__module__.split(".")
     return parts[2] if parts[1] == "losses" else parts[1]

@@ -12,6 +12,7 @@ that they pickle, compare and print.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ class Piecewise:
             )
 
     def __call__(self, step: int) -> float:
-        return float(self.values[sum(step >= boundary for boundary in self.boundaries)])
+        return float(self.values[bisect_right(self.boundaries, step)])
 
 
 def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:

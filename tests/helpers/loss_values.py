@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_losses import Objective, Term
 
-# The one row of logits and its label that the numbers of the cards are about, and another row.
+# The row of logits and its label for which values are worked out by hand, and another row.
 F1 = torch.tensor([[2.0, 0.0, -1.0]], dtype=torch.float64)
 G1 = torch.tensor([[1.5, 0.5, -1.0]], dtype=torch.float64)
 Y1 = torch.tensor([0])

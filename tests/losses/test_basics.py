@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every loss, target, weighting, head, penalty and provider against a loop that is obviously right.
 
-The one-line numbers are those of the formula cards: f = [2, 0, -1] with y = 0.
+Numbers for one row are worked out by hand from the papers' formulas:
+f = [2, 0, -1] with y = 0.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from lightning_losses.providers import PGD, FrozenTeacher
 from lightning_losses.targets import HLGauss
 from lightning_losses.weighting import KLDRO
 
-# -- the one-line numbers of the cards -------------------------------------------------------------
+# -- values worked out by hand ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Binary, spherical, hinge and other classification losses against a loop that is obviously right.
 
-The one-line numbers are those of the formula cards: f = [2, 0, -1] with y = 0; b = [2, -1, .5] with
-t = [1, 0, 0].
+Numbers for one row are worked out by hand from the papers' formulas:
+f = [2, 0, -1] with y = 0; b = [2, -1, .5] with t = [1, 0, 0].
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ B = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
 T = torch.tensor([1, 0, 0])
 
 
-# -- the numbers of the cards ----------------------------------------------------------------------
+# -- values worked out by hand ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Unnormalised models, marginals, flows, divergences and concepts against an obvious loop.
 
-The one-line numbers are those of the formula cards.
+Numbers for one row are worked out by hand from the papers' formulas.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def densities(rows: int, noise: int, seed: int) -> Named:
     }
 
 
-# -- the one-line numbers of the cards -------------------------------------------------------------
+# -- values worked out by hand ---------------------------------------------------------------------
 
 
 def test_numbers_of_the_cards() -> None:
@@ -151,7 +151,7 @@ def test_compositional_nll_by_loop(seed: int, noise: int, rate: float, batches: 
                 {k: v.detach() for k, v in named.items()}, mask, u, rate
             )
             assert total.item() == pytest.approx(expected, abs=1e-12)
-            # The surrogate of the card: mean r / u, with u fixed.
+            # The surrogate: mean r / u, with u fixed.
             share = (noise_score - named["noise_log_q"])[mask].exp().sum() / noise / (new or 1)
             surrogate = (share - score[mask].sum()) / mask.sum().clamp(min=1)
             for a, b in zip(

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses for rare classes, bags, lists and attributes against loops that are obviously right.
 
-The one-line numbers are those of the formula cards: f = [2, 0, -1] with y = 0, b = [2, -1, .5]
-with t = [1, 0, 0].
+Numbers for one row are worked out by hand from the papers' formulas:
+f = [2, 0, -1] with y = 0, b = [2, -1, .5] with t = [1, 0, 0].
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def softmax(row: Row) -> Row:
     return [v / sum(e) for v in e]
 
 
-# -- the one-line numbers of the cards -------------------------------------------------------------
+# -- values worked out by hand ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ordinal losses, quantiles and regression as classification against obvious loops.
 
-The one-line numbers are those of the formula cards: o = [1, -1] with y = 1, f = [2, 0, -1].
+Numbers for one row are worked out by hand from the papers' formulas:
+o = [1, -1] with y = 1, f = [2, 0, -1].
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def sigmoid(z: float) -> float:
     return 1 / (1 + math.exp(-z))
 
 
-# -- the one-line numbers of the cards -------------------------------------------------------------
+# -- values worked out by hand ---------------------------------------------------------------------
 
 
 def test_numbers_of_the_cards() -> None:

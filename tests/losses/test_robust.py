@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses against label noise and adversaries, and their weightings, against an obvious loop.
 
-The one-line numbers are those of the formula cards: f = [2, 0, -1], g = [1.5, .5, -1], y = 0.
+Numbers for one row are worked out by hand from the papers' formulas:
+f = [2, 0, -1], g = [1.5, .5, -1], y = 0.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from lightning_losses.weighting import EnergyWeight, LossReweighting, Similarity
 GOLDEN = Path(__file__).parents[1] / "golden" / "entropy.json"
 
 
-# -- the numbers of the cards ----------------------------------------------------------------------
+# -- values worked out by hand ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

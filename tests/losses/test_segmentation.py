@@ -205,16 +205,16 @@ def test_a_gap_costs_more_than_its_pixels() -> None:
     assert value(SoftClDice(), **volume) == pytest.approx(0, abs=0.02)
 
 
-# -- numbers of the cards, limits ------------------------------------------------------------------
+# -- values worked out by hand, limits -------------------------------------------------------------
 
 
-def test_numbers_of_the_cards() -> None:
+def test_values_worked_out_by_hand() -> None:
     b = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
     t = torch.tensor([1, 0, 0])
     rows = {"logit_map": "logits", "label_map": "target"}
     one_set = Term(Tversky(0.3, 0.7, smooth=1e-5, over="batch"), inputs=rows)
     assert value(one_set, logits=b, target=t) == pytest.approx(0.284867, abs=1e-5)
-    # The card's focal number has smooth 1 and p t of one set: (1 - (TP + 1) / (...))^.75
+    # Focal, with smooth 1 and p t of one set: (1 - (TP + 1) / (...))^.75
     focal = Term(Tversky(0.3, 0.7, 1.0, 0.75, over="batch"), inputs=rows)
     assert value(focal, logits=b, target=t) == pytest.approx(0.249679, abs=1e-5)
     skeleton = torch.tensor([[[1, 1], [0, 0]]])

@@ -170,7 +170,7 @@ def test_personal_loss_limits_and_gradient() -> None:
     torch.testing.assert_close(total(1e-9), losses.amin(1).mean())
     same = {"logits_positive": torch.ones(2, 3), "logits_negative": torch.zeros(2, 3)}
     weights = PersonalLoss().weights(same["logits_negative"] - same["logits_positive"])
-    torch.testing.assert_close(weights, torch.full((2, 3), 1 / 3))  # the card's one-line test
+    torch.testing.assert_close(weights, torch.full((2, 3), 1 / 3))
     # The gradient is that of the mean draw, each pair with its weight held fixed.
     moved = pos.clone().requires_grad_()
     total(0.1, moved).backward()
@@ -410,7 +410,7 @@ def test_set_distances_are_distances_of_sets(key: str) -> None:
         assert distance(x, y) > 0
         assert distance(y, x) == pytest.approx(distance(x, y), rel=1e-4)
         assert distance(x, y[:, order]) == pytest.approx(distance(x, y), rel=1e-4)
-        assert distance(x, x.clone()) == pytest.approx(0, abs=1e-7)  # the card's one-line test
+        assert distance(x, x.clone()) == pytest.approx(0, abs=1e-7)
         assert distance(y, y[:, order]) == pytest.approx(0, abs=1e-7)
 
     check()

@@ -16,7 +16,7 @@ __all__ = ["ADAPTERS", "Adapter", "Deviates", "NotBuilt", "Term", "Within", "ada
 
 
 class Deviates(Exception):
-    """We differ from the source on purpose; the reason, one line, stands in a card.
+    """We differ from the source on purpose; the reason is one line.
 
     Raised, the case is not compared. With ``found``, it is compared first and counts as passed if
     it is met all the same.

@@ -18,7 +18,7 @@ HORIZON = 10.0
 def onset_step(steps: Sequence[float], values: Sequence[float], threshold: float) -> float | None:
     """Step at which ``values`` reach ``threshold``: a straight line through their logarithms.
 
-    None where no honest answer exists: fewer than 8 positive finite values, no growth beyond four
+    None where the values do not tell: fewer than 8 positive finite values, no growth beyond four
     standard errors of the slope, or a threshold further off than ten times the fitted window. A
     value that is at the threshold already gives its own step.
 
