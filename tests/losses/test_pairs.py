@@ -1,0 +1,328 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pair losses against loops over anchors and pairs, and every way to say what is a pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_losses import Objective
+from lightning_losses.losses import (
+    CLIP,
+    BarlowTwins,
+    Circle,
+    Contrastive,
+    MultiSimilarity,
+    NTXent,
+    SigLIP,
+    SupCon,
+    TripletMargin,
+)
+from lightning_losses.losses.shared import pairs as pairs_module
+
+Row = list[float]
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def similarity(features: Tensor) -> list[Row]:
+    x = unit_rows(features)
+    return (x @ x.t()).tolist()
+
+
+def split(y: list[int], a: int) -> tuple[list[int], list[int]]:
+    others = [j for j in range(len(y)) if j != a]
+    return [j for j in others if y[j] == y[a]], [j for j in others if y[j] != y[a]]
+
+
+def active_mean(values: list[float]) -> float:
+    active = [v for v in values if v > 0]
+    return sum(active) / max(1, len(active))
+
+
+def loop_supcon(s: list[Row], y: list[int], t: float = 0.2, skip: bool = False) -> float:
+    values = []
+    for a in range(len(y)):
+        pos, neg = split(y, a)
+        if not pos:
+            values += [] if skip else [0.0]
+            continue
+        total = sum(math.exp(s[a][j] / t) for j in pos + neg)
+        values.append(sum(math.log(total) - s[a][p] / t for p in pos) / len(pos))
+    return sum(values) / max(1, len(values))
+
+
+def loop_negatives_only(s: list[Row], y: list[int], t: float = 0.2) -> float:
+    values = []
+    for a in range(len(y)):
+        pos, neg = split(y, a)
+        others = sum(math.exp(s[a][j] / t) for j in neg)
+        each = [math.log(others + math.exp(s[a][p] / t)) - s[a][p] / t for p in pos]
+        values.append(sum(each) / len(each) if each else 0.0)
+    return sum(values) / len(values)
+
+
+def dist(s: float) -> float:
+    return math.sqrt(max(0.0, 2 - 2 * s))
+
+
+def loop_contrastive(s: list[Row], y: list[int]) -> float:
+    far, near = [], []
+    for a in range(len(y)):
+        pos, neg = split(y, a)
+        far += [dist(s[a][p]) - 0.2 for p in pos]
+        near += [1.3 - dist(s[a][n]) for n in neg]
+    return active_mean(far) + active_mean(near)
+
+
+def loop_triplets(s: list[Row], y: list[int], mining: str = "all") -> float:
+    values = []
+    for a in range(len(y)):
+        pos, neg = split(y, a)
+        if mining == "hard" and pos and neg:
+            pos = [max(pos, key=lambda j: dist(s[a][j]))]
+            neg = [min(neg, key=lambda j: dist(s[a][j]))]
+        for p, n in product(pos, neg):
+            if mining == "semihard" and not dist(s[a][n]) > dist(s[a][p]):
+                continue
+            values.append(dist(s[a][p]) - dist(s[a][n]) + 0.3)
+    return active_mean(values)
+
+
+def loop_circle(s: list[Row], y: list[int], m: float = 0.3, g: float = 10.0) -> float:
+    values = []
+    for a in range(len(y)):
+        pos, neg = split(y, a)
+        if not pos or not neg:
+            continue
+        up = sum(math.exp(-g * max(0, 1 + m - s[a][p]) * (s[a][p] - 1 + m)) for p in pos)
+        down = sum(math.exp(g * max(0, s[a][n] + m) * (s[a][n] - m)) for n in neg)
+        values.append(math.log(1 + up * down))
+    return active_mean(values)
+
+
+LOOPS: dict[str, tuple[nn.Module, Callable[..., float]]] = {
+    "supcon": (SupCon(0.2), loop_supcon),
+    "supcon skip": (SupCon(0.2, empty="skip"), lambda s, y: loop_supcon(s, y, skip=True)),
+    "supcon factor": (SupCon(0.2, 0.1), lambda s, y: 2 * loop_supcon(s, y)),
+    "supcon negatives": (SupCon(0.2, denominator="negatives"), loop_negatives_only),
+    "contrastive": (Contrastive(0.2, 1.3), loop_contrastive),
+    "triplet": (TripletMargin(0.3), loop_triplets),
+    "semihard": (TripletMargin(0.3, "semihard"), lambda s, y: loop_triplets(s, y, "semihard")),
+    "hard": (TripletMargin(0.3, "hard"), lambda s, y: loop_triplets(s, y, "hard")),
+    "circle": (Circle(0.3, 10.0), loop_circle),
+}
+#: Pairs, a class of three, a row alone, a duplicate: each branch of the loops is entered.
+LABELS = [0, 0, 1, 1, 1, 2, 0, 1]
+
+
+def batch(seed: int = 0, n: int = len(LABELS)) -> Tensor:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 4, generator=g, dtype=torch.float64)
+    x[3] = x[2]  # a duplicate of its own class
+    return x.requires_grad_()
+
+
+def total(loss: nn.Module, **named: Any) -> Tensor:
+    value: Tensor = Objective({"loss": loss})(**named).total
+    return value
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("blocks", [False, True])
+def test_loops(name: str, blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if blocks:  # two anchors a block of eight columns
+        monkeypatch.setattr(pairs_module, "LARGE", 63)
+    loss, loop = LOOPS[name]
+    features = batch()
+    value = total(loss, features=features, target=torch.tensor(LABELS))
+    assert value.item() == pytest.approx(loop(similarity(features.detach()), LABELS), rel=1e-9)
+    (grad,) = torch.autograd.grad(value, features)
+    assert grad.isfinite().all()
+    assert grad.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_gradients(name: str) -> None:
+    features = batch(seed=1)[:6].detach().requires_grad_()
+    features.data[3] = features.data[3] + 0.1  # a distance of 0 has no derivative
+    loss = LOOPS[name][0]
+    if name == "circle":  # its weights are held fixed, so the value's derivative is another
+        return
+    target = torch.tensor(LABELS[:6])
+    assert torch.autograd.gradcheck(lambda f: total(loss, features=f, target=target), features)
+
+
+def test_circle_holds_its_weights_fixed() -> None:
+    features, target = batch(seed=2), torch.tensor(LABELS)
+    (ours,) = torch.autograd.grad(total(Circle(), features=features, target=target), features)
+    x = unit_rows(features)
+    s = x @ x.t()
+    same = (target[:, None] == target) & ~torch.eye(len(x), dtype=torch.bool)
+    w_pos, w_neg = (1.4 - s).relu().detach(), (s + 0.4).relu().detach()
+    values = []
+    for a in range(len(x)):
+        pos, neg = same[a], target != target[a]
+        if pos.any():
+            up = (-80 * w_pos[a] * (s[a] - 0.6))[pos].logsumexp(0)
+            down = (80 * w_neg[a] * (s[a] - 0.4))[neg].logsumexp(0)
+            values.append(torch.nn.functional.softplus(up + down))
+    active = [v for v in values if v > 0]
+    (theirs,) = torch.autograd.grad(sum(active) / len(active), features)
+    torch.testing.assert_close(ours, theirs)
+
+
+PAIRS = [MultiSimilarity(), *[loss for loss, _ in LOOPS.values()]]
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: type(loss).__name__)
+def test_the_ways_to_say_what_is_a_pair_agree(loss: nn.Module) -> None:
+    features, target = batch(seed=3), torch.tensor(LABELS)
+    by_target = total(loss, features=features, target=target)
+    hot = torch.nn.functional.one_hot(target, 4)
+    torch.testing.assert_close(total(loss, features=features, label_set=hot), by_target)
+    mask = target[:, None] == target
+    torch.testing.assert_close(total(loss, features=features, pair_mask=mask), by_target)
+
+
+def test_reference_rows_are_the_only_columns() -> None:
+    features, target = batch(seed=3).detach(), torch.tensor(LABELS)
+    value = total(SupCon(0.2), features=features[:3], target=target[:3],
+                  ref_features=features[3:], ref_target=target[3:])  # fmt: skip
+    s = similarity(features)
+    expected = []
+    for a in range(3):
+        pos = [j for j in range(3, 8) if LABELS[j] == LABELS[a]]
+        lse = math.log(sum(math.exp(s[a][j] / 0.2) for j in range(3, 8)))
+        expected.append(sum(lse - s[a][p] / 0.2 for p in pos) / len(pos))
+    assert float(value) == pytest.approx(sum(expected) / 3)
+
+
+def test_rows_without_label_pair_only_with_their_own_views() -> None:
+    g = torch.Generator().manual_seed(0)
+    views = torch.randn(4, 2, 3, generator=g, dtype=torch.float64)
+    target = torch.tensor([0, 0, -1, -1])
+    value = total(SupCon(0.3), features=views, target=target)
+    s = similarity(views.reshape(8, 3))
+    rows = []
+    for a in range(8):
+        sample, label = a // 2, int(target[a // 2])
+        pos = [j for j in range(8) if j != a and (j // 2 == sample or (label >= 0 and j // 2 < 2))]
+        # Labelled rows know no negatives here but there are none: both labelled samples agree.
+        lse = math.log(sum(math.exp(s[a][j] / 0.3) for j in pos))
+        rows.append(sum(lse - s[a][p] / 0.3 for p in pos) / len(pos))
+    assert float(value) == pytest.approx(sum(rows) / 8)
+
+
+def test_views_are_rows_of_one_target() -> None:
+    g = torch.Generator().manual_seed(0)
+    views = torch.randn(5, 3, 4, generator=g, dtype=torch.float64)
+    for loss in PAIRS:
+        rows = total(
+            loss, features=views.reshape(15, 4), target=torch.arange(5).repeat_interleave(3)
+        )
+        torch.testing.assert_close(total(loss, features=views), rows)
+    rows = total(SupCon(0.5), features=views)
+    torch.testing.assert_close(total(NTXent(0.5), features=views), rows)
+
+
+def test_nt_xent_is_cross_entropy_among_the_others() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(4, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    x = unit_rows(torch.cat([a, b]))
+    z = (x @ x.t() / 0.5).fill_diagonal_(-torch.inf)
+    expected = torch.nn.functional.cross_entropy(z, torch.arange(8).roll(4))
+    torch.testing.assert_close(total(NTXent(0.5), features=a, other_features=b), expected)
+
+
+def test_clip_is_the_mean_of_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(5, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    z = 14 * unit_rows(a) @ unit_rows(b).t()
+    y = torch.arange(5)
+    ce = torch.nn.functional.cross_entropy
+    loss = CLIP(14.0).double()
+    for large in (2**24, 7):
+        monkeypatch.setattr(pairs_module, "LARGE", large)
+        value = total(loss, features=a, other_features=b)
+        torch.testing.assert_close(value, (ce(z, y) + ce(z.t(), y)) / 2, rtol=1e-6, atol=0)
+    value.backward()
+    assert loss.log_scale.grad is not None
+    assert loss.log_scale.grad.abs() > 0
+    capped, highest = (total(CLIP(k).double(), features=a, other_features=b) for k in (1e4, 100))
+    torch.testing.assert_close(capped, highest, rtol=1e-6, atol=0)
+
+
+def test_siglip_asks_every_pair() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(4, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    s = (unit_rows(a) @ unit_rows(b).t()).tolist()
+    expected = 0.0
+    for i, j in product(range(4), repeat=2):
+        z = 10 * s[i][j] - 10
+        expected += math.log(1 + math.exp(-z if i == j else z)) / 4
+    value = total(SigLIP().double(), features=a, other_features=b)
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+
+
+def test_barlow_twins_of_whitened_views_is_nothing() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 5, generator=g, dtype=torch.float64)
+    white = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.t()))).t()
+    value = total(BarlowTwins(), features=white, other_features=white)
+    assert float(value) < 1e-3
+    flipped = total(BarlowTwins(), features=white, other_features=-white)
+    assert float(flipped) == pytest.approx(5 * 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: type(loss).__name__)
+def test_nothing_to_compare_is_a_connected_zero(loss: nn.Module) -> None:
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    for rows, target in ((0, []), (1, [3]), (3, [0, 1, 2]), (3, [1, 1, 1]), (3, [-1, -1, -1])):
+        value = total(loss, features=x[:rows], target=torch.tensor(target, dtype=torch.int64))
+        (grad,) = torch.autograd.grad(value, x, allow_unused=rows == 0)
+        assert value.isfinite()
+        assert grad is None or grad.isfinite().all()
+        if len(set(target)) == len(target) and not isinstance(loss, Contrastive):
+            assert float(value.detach()) == 0
+
+
+@pytest.mark.parametrize("loss", [*PAIRS, NTXent()], ids=lambda loss: type(loss).__name__)
+def test_a_nan_is_never_a_zero(loss: nn.Module) -> None:
+    """Masks of a NaN are False, so that a sum over pairs would forget it (on a GPU nobody asks)."""
+    features = batch().detach().clone()
+    features[1, 0] = torch.nan
+    if isinstance(loss, NTXent):
+        value = loss(features.reshape(4, 2, 4))
+    else:
+        value = loss(features, torch.tensor(LABELS))
+    assert value.isnan().any()
+
+
+def test_errors_say_what_to_pass() -> None:
+    x = torch.randn(4, 3)
+    with pytest.raises(ValueError, match=r"must know which rows are positives.*label_set"):
+        total(SupCon(), features=x)
+    with pytest.raises(ValueError, match=r"label_set="):
+        SupCon()(x, torch.rand(4))
+    with pytest.raises(ValueError, match=r"pair_mask must be \(4, 4\)"):
+        total(SupCon(), features=x, pair_mask=torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"ref_features go with ref_target"):
+        total(SupCon(), features=x, target=torch.arange(4), ref_features=x)
+    with pytest.raises(ValueError, match=r"other_features \(B, D\)"):
+        total(NTXent(), features=x)
+    with pytest.raises(ValueError, match=r"Two views.*\(4, 3\) and \(4, 2\)"):
+        total(CLIP(), features=x, other_features=torch.randn(4, 2))
+    with pytest.raises(ValueError, match="positive"):
+        SupCon(0.0)
+    with pytest.raises(ValueError, match="mining"):
+        TripletMargin(mining="hardest")  # type: ignore[arg-type]
