@@ -43,6 +43,12 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "attention": NamedTensor("whole", "list of (B, H, Q, K) float", "probabilities, one a layer"),
     "logits_adv": NamedTensor("vectors", "(..., C) float", "logits of the perturbed input"),
     "teacher_logits": NamedTensor("vectors", "(..., C) float", "logits of a teacher, no gradient"),
+    "aux_logits": NamedTensor("vectors", "(..., C) float", "class scores of a second head"),
+    "aspect_logits": NamedTensor("vectors", "(..., A) float", "scores of yes-or-no questions"),
+    "aspect_target": NamedTensor("vectors", "(..., A) float", "probabilities of yes"),
+    "replay_logits": NamedTensor("whole", "(M, C) float", "class scores of remembered samples now"),
+    "stored_logits": NamedTensor("whole", "(M, C) float", "their class scores when remembered"),
+    "replay_target": NamedTensor("whole", "(M,) int64", "their classes"),
     "input": NamedTensor("whole", "(B, ...)", "the model's input, for providers that run it again"),
     "model": NamedTensor("whole", "callable", "input -> logits, for providers that run it again"),
     "module": NamedTensor(

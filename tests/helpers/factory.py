@@ -21,22 +21,28 @@ DIM = 4
 
 #: Penalties read parameters, so rows that do not count are no matter to them.
 PARAMETERS_ONLY = [k for k in LOSSES if k in ("presto", "weight_distribution")]
-ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY]
+#: Its rows are those of a buffer, so the batch's mask says nothing of them.
+OWN_ROWS = ["dark_experience"]
+ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY + OWN_ROWS]
 #: Their target is a real value, so they share no batch with losses on classes.
 REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
 #: They compare two views of each sample.
 TWO_VIEWS = ["barlow_twins", "clip", "nt_xent", "siglip"]
+#: Their target says of every column whether it is relevant.
+MULTI_HOT = ["decoupled_softmax", "multilabel_softmax", "soft_topk"]
+#: They rank one score a row.
+ONE_SCORE = ["mann_whitney"]
 #: Classes that have an order, or a column in more tensors than logits, may not change places.
 ORDINAL = ["coral", "corn", "ordinal_ce", "ordinal_nll"]
 ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_bottleneck"]
-ORDERED += ["inter_variable_contrastive"]
+ORDERED += ["inter_variable_contrastive", *MULTI_HOT, *ONE_SCORE, "multi_aspect_kd"]
 #: Their logits mean something by themselves, not only their differences within a row.
 ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_responses"]
 ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "ensloss", "l2_svm", "ldr_kl"]
 ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
-ABSOLUTE += ["inter_variable_contrastive", "ips_bce"]
+ABSOLUTE += ["inter_variable_contrastive", "ips_bce", "bce_all_labels", "multi_aspect_kd"]
 #: Of their value, a part that depends on the logits sends no gradient.
-PARTLY_DETACHED = ["aldr_kl", "ensloss", "personal_loss"]
+PARTLY_DETACHED = ["aldr_kl", "circle", "ensloss", "personal_loss"]
 
 
 def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
@@ -47,6 +53,8 @@ def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
         node.target_transform.num_bins = classes
     if "class_counts" in node:
         node.class_counts = [10.0] * classes  # equal, so that classes may change places
+    if key == "soft_topk":
+        node.k = 2  # fewer than there are classes
     if "steepness" in node:
         node.steepness = 5.0  # at 73 a small batch may have no gradient worth comparing
     if "num_classes" in node:
@@ -91,17 +99,29 @@ def inputs(
     real = "quantiles" in names or any(
         term.target_transform is not None for _, term in objective.named_terms()
     )
-    most = 2 if "logits_deep" in names else 3  # scores of two branches go with yes or no
+    # Scores of two branches, or one score a row, go with yes or no.
+    most = 2 if "logits_deep" in names or key in ONE_SCORE else 3
+
+    def labels() -> Tensor:
+        if key in MULTI_HOT:
+            return (torch.rand(rows, classes, generator=g) < 0.4).to(dtype)
+        if real:
+            return torch.rand(rows, generator=g, dtype=torch.float64) * 1.6 - 0.8
+        # Few classes among many rows, so that every class has pairs.
+        return torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
+
     made = {
-        "logits": lambda: normal(rows, classes),
+        "logits": lambda: normal(rows, 1 if key in ONE_SCORE else classes),
         "logits_adv": lambda: normal(rows, classes),
+        "aux_logits": lambda: normal(rows, classes),
+        "aspect_logits": lambda: normal(rows, 3),
+        "aspect_target": lambda: torch.rand(rows, 3, generator=g, dtype=torch.float64).to(dtype),
+        "replay_logits": lambda: normal(rows, classes),
+        "stored_logits": lambda: normal(rows, classes, grad=False),
+        "replay_target": lambda: torch.randint(classes, (rows,), generator=g),
         "teacher_logits": lambda: normal(rows, classes, grad=False),
         # Few classes among many rows, so that every class has pairs.
-        "target": lambda: (
-            torch.rand(rows, generator=g, dtype=torch.float64) * 1.6 - 0.8
-            if real
-            else torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
-        ),
+        "target": labels,
         "features": lambda: normal(rows, 2, DIM) if key in TWO_VIEWS else normal(rows, DIM),
         "attention": lambda: normal(rows, 2, 3, 3, grad=False).softmax(-1).requires_grad_(),
         "list_id": lambda: torch.arange(rows) // 3,

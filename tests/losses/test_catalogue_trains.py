@@ -15,7 +15,7 @@ import hydra
 import lightning as L
 import pytest
 import torch
-from factory import LOSSES, ORDINAL, REAL_TARGET, inputs
+from factory import LOSSES, MULTI_HOT, ONE_SCORE, ORDINAL, REAL_TARGET, inputs
 from omegaconf import DictConfig
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -92,8 +92,10 @@ def from_digits(key: str, batch: Batch) -> dict[str, Any]:
     }
     if key in REAL_TARGET:
         known["target"] = y / 9 - 0.5
-    elif key == "tri_bce":
+    elif key in ("tri_bce", *ONE_SCORE):
         known["target"] = y % 2
+    elif key in MULTI_HOT:  # the digit, and its neighbour
+        known["target"] = one_hot + one_hot.roll(1, 1)
     for name in ("label_map", "skeleton_map"):  # strokes, and their darkest pixels
         known[name] = (pixels > (0.4 if name == "label_map" else 0.8)).long()
     inside = torch.eye(CLASSES)[known["label_map"]].movedim(-1, 1)

@@ -29,9 +29,14 @@ from lightning_losses.losses.density.compositional_nll import CompositionalNLL
 from lightning_losses.losses.density.marginalization import MarginalizationConsistency
 from lightning_losses.losses.density.noise_contrastive import NoiseContrastive
 from lightning_losses.losses.distillation.adaptive_alpha import AdaptiveAlphaDivergence
+from lightning_losses.losses.distillation.binary_kl import BinaryKLDistillation
+from lightning_losses.losses.distillation.dark_experience import DarkExperience
+from lightning_losses.losses.distillation.dist import Dist
 from lightning_losses.losses.distillation.distilled_ce import DistilledCrossEntropy
+from lightning_losses.losses.distillation.dkd import DecoupledKD
 from lightning_losses.losses.distillation.f_divergence import FDivergence
 from lightning_losses.losses.distillation.kd import KnowledgeDistillation
+from lightning_losses.losses.distillation.pld import PlackettLuceDistillation
 from lightning_losses.losses.imbalance.anyloss import AnyLoss
 from lightning_losses.losses.imbalance.class_balanced import ClassBalanced
 from lightning_losses.losses.imbalance.dice import Dice
@@ -60,6 +65,9 @@ from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
 from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
 from lightning_losses.losses.recommender.tri_bce import TriBCE
+from lightning_losses.losses.retrieval.mann_whitney import MannWhitney
+from lightning_losses.losses.retrieval.multilabel_softmax import MultilabelSoftmax
+from lightning_losses.losses.retrieval.soft_topk import SoftTopK
 from lightning_losses.losses.robust.aldr_kl import AdaptiveLDRKL
 from lightning_losses.losses.robust.asymmetric import AsymmetricGCE, AsymmetricUnhinged
 from lightning_losses.losses.robust.bootstrapping import Bootstrapping
@@ -97,6 +105,7 @@ __all__ = [
     "BarlowTwins",
     "BinaryCrossEntropy",
     "BinaryFocal",
+    "BinaryKLDistillation",
     "Bootstrapping",
     "Brier",
     "CSDivergence",
@@ -112,8 +121,11 @@ __all__ = [
     "Coral",
     "Corn",
     "CrossEntropy",
+    "DarkExperience",
+    "DecoupledKD",
     "Dice",
     "DiceCE",
+    "Dist",
     "DistanceCovariance",
     "DistilledCrossEntropy",
     "EnergyDistance",
@@ -130,11 +142,13 @@ __all__ = [
     "LabelProportion",
     "LogitAdjustment",
     "LogsumexpPenalty",
+    "MannWhitney",
     "MarginControl",
     "MarginalizationConsistency",
     "Mart",
     "MultiSimilarity",
     "MulticlassHinge",
+    "MultilabelSoftmax",
     "NTXent",
     "NoiseContrastive",
     "NormalizedCompSum",
@@ -143,6 +157,7 @@ __all__ = [
     "PPOClip",
     "PersonalLoss",
     "Pinball",
+    "PlackettLuceDistillation",
     "ProfitAwareBCE",
     "PseudoHuber",
     "RegionWise",
@@ -152,6 +167,7 @@ __all__ = [
     "SkeletonRecall",
     "SmoothAdversarial",
     "SoftClDice",
+    "SoftTopK",
     "SphericalSoftmax",
     "SphericalZ",
     "SquaredError",

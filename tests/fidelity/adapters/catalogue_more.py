@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 
 from adapters.classification import labels
-from adapters.table import NotBuilt, Term, adapter, evaluate
+from adapters.table import Term, adapter, evaluate
 from lightning_losses import Objective
-from lightning_losses.losses import CrossEntropy
+from lightning_losses.losses import CrossEntropy, PlackettLuceDistillation
 from lightning_losses.losses.classification.margin_control import MarginControl
 from lightning_losses.losses.combinatorial.inter_variable_contrastive import (
     InterVariableContrastive,
 )
 from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
-from lightning_losses.losses.recommender.personal_loss import PersonalLoss, pair_losses
+from lightning_losses.losses.recommender.personal_loss import (
+    PersonalLoss,
+    pair_losses,
+)
 from lightning_losses.losses.segmentation.energy_distance import EnergyDistance
 from lightning_losses.losses.segmentation.sinkhorn import SinkhornDivergence
 
@@ -66,8 +69,15 @@ def ips_bce(inputs: Inputs, params: Inputs) -> Inputs:
 @adapter("pld")
 def pld(inputs: Inputs, params: Inputs) -> Inputs:
     """Two methods of this name: a sampler for recommenders here, and a distillation."""
-    if "pos" not in inputs:
-        raise NotBuilt("PLD, the distillation")
+    if "student" in inputs:
+        assert params.get("reduction", "mean") == "mean"
+        target = inputs.get("labels")
+        if target is None:
+            assert params["label"] == "index 0"
+            target = torch.zeros(len(inputs["student"]), dtype=torch.int64)
+        loss = PlackettLuceDistillation(params["teacher_temperature"])
+        named = {"logits": inputs["student"], "teacher_logits": inputs["teacher"]}
+        return {"loss": evaluate(loss, **named, target=target)}
     pos, neg = inputs["pos"], inputs["neg"]
     assert pos.shape[1] == params["k"]
     loss = PersonalLoss(params["temperature"])
