@@ -8,6 +8,7 @@ import csv
 import math
 import statistics
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,11 +81,11 @@ class Heard(EntropyMonitor):
         super().__init__(**kwargs)
         self.heard: list[tuple[int, dict[str, float]]] = []
 
-    def publish(self, values: dict[str, Tensor], rows: int) -> None:
+    def publish(self, trainer: L.Trainer, values: Mapping[str, Tensor | float]) -> None:
         numbers = {key: float(value) for key, value in values.items()}
         self.heard.append((self._measured_step, numbers))
-        if hasattr(self, "log_dict"):
-            super().publish(values, rows)
+        if isinstance(trainer, L.Trainer):
+            super().publish(trainer, values)
 
 
 def data(n: int = 4 * BATCH, seed: int = 0) -> TensorDataset:

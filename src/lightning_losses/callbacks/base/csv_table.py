@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
+
 
 def write_table(
     path: Path,
@@ -50,6 +52,15 @@ def write_table(
     finally:
         part.unlink(missing_ok=True)
     return whole
+
+
+def folder_of(trainer: Trainer) -> Path | None:
+    """Where the tables of a run go: beside its metrics, or nowhere without a local folder.
+
+    Every rank must come here: the folder's name is broadcast.
+    """
+    folder = trainer.log_dir if trainer.loggers else None
+    return None if folder is None or "://" in str(folder) else Path(folder)
 
 
 def _read(path: Path, columns: list[str]) -> tuple[list[list[str]], bool]:

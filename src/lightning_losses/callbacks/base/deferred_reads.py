@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,12 +15,28 @@ L = TypeVar("L")
 CAPACITY = 100
 
 
-class DeferredReads(Generic[L]):
-    """A queue of (label, vector); read at once on a CPU, else when it is full or asked for.
+class Waiting(NamedTuple, Generic[L]):
+    """A vector on its way to the host."""
 
-    Ask at validations and ends of epochs, when the device is waited for anyway. Where decisions
-    are made from the numbers, vectors must be equal on all ranks: then ranks read the same at the
-    same time.
+    label: L
+    values: Tensor
+    event: torch.Event | None
+    """Over once the values are on the host; None if asking for them is all that can be done."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether reading it waits for nothing."""
+        return self.values.device.type == "cpu" and (self.event is None or self.event.query())
+
+
+class DeferredReads(Generic[L]):
+    """A queue of (label, vector); vectors may differ in length.
+
+    `add` reads at once on a CPU, else when the queue is full; `read` reads all, and waits for the
+    device: ask at validations and ends of epochs, when it is waited for anyway. Where decisions
+    are made from the numbers use only these two, on vectors that are equal on all ranks: then ranks
+    read the same at the same time. `arrived` reads what the device has sent meanwhile, which
+    differs between ranks, and waits for nothing.
 
     Args:
         capacity: vectors that wait at most.
@@ -28,7 +44,7 @@ class DeferredReads(Generic[L]):
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self.capacity = capacity
-        self.queue: list[tuple[L, Tensor]] = []
+        self.queue: list[Waiting[L]] = []
 
     def __len__(self) -> int:
         return len(self.queue)
@@ -40,25 +56,41 @@ class DeferredReads(Generic[L]):
 
     def put(self, label: L, values: Tensor) -> None:
         """Append ``(K,)`` values, and read nothing."""
-        self.queue.append((label, values))
+        event = None
+        if values.device.type == "cuda":  # the copy begins now, and the host does not wait for it
+            host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = host.copy_(values, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+        self.queue.append(Waiting(label, values, event))
 
     @property
     def full(self) -> bool:
         """Whether so many wait that it is time to read them at any cost."""
         return len(self.queue) >= self.capacity
 
+    def arrived(self) -> list[tuple[L, list[float]]]:
+        """What can be read without waiting, oldest first."""
+        late = (place for place, one in enumerate(self.queue) if not one.arrived)
+        return self._take(next(late, len(self.queue)))
+
     def read(self) -> list[tuple[L, list[float]]]:
-        """Everything that waits, as numbers; waits for the device once."""
-        waiting, self.queue = self.queue, []
-        if not waiting:
-            return []
-        numbers = torch.stack([values for _, values in waiting]).tolist()
-        return [(label, row) for (label, _), row in zip(waiting, numbers, strict=True)]
+        """Everything that waits, as numbers; waits for the device."""
+        return self._take(len(self.queue))
+
+    def _take(self, count: int) -> list[tuple[L, list[float]]]:
+        taken, self.queue = self.queue[:count], self.queue[count:]
+        if taken and (last := taken[-1].event) is not None:
+            last.synchronize()
+        return [(one.label, one.values.tolist()) for one in taken]
 
     def state_dict(self) -> list[Any]:
         """Plain numbers, beside the labels."""
-        return [[label, values.tolist()] for label, values in self.queue]
+        for one in self.queue:
+            if one.event is not None:
+                one.event.synchronize()
+        return [[one.label, one.values.tolist()] for one in self.queue]
 
     def load_state_dict(self, state: list[Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.queue = [(label, torch.tensor(values)) for label, values in state]
+        self.queue = [Waiting(label, torch.tensor(values), None) for label, values in state]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_losses.callbacks.base.csv_table import write_table
+from lightning_losses.callbacks.base.csv_table import folder_of, write_table
+from lightning_losses.callbacks.base.run_end import ending_of, write_end
+from lightning_losses.callbacks.base.writing import Writer
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 
@@ -25,10 +28,15 @@ class RecordReader(Callback):
     identity: ClassVar[tuple[str, ...]] = ()
     """Arguments that tell two callbacks of one class apart, here and in a checkpoint."""
 
+    name: str
+    """First part of the logged names."""
     log_dict: Any  # Lightning gives it to callbacks
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
+        self._writer = Writer()
+        self._folder: Path | None = None  # for tables; set when a training begins
+        self._training = False
         # The total of the last record, which tells records apart and, unlike a record, is small.
         self._seen: Tensor | None = None
         self._fresh_run = False  # whether tables of another run may lie where ours will
@@ -82,6 +90,32 @@ class RecordReader(Callback):
         self._seen = record.total
         return record
 
+    # -- telling -------------------------------------------------------------------------------
+
+    def publish(self, trainer: Trainer, values: Mapping[str, Tensor | float]) -> None:
+        """Write scalars of the running batch of a training; see `Writer`.
+
+        Every rank must come here with the same names.
+        """
+        self._writer.add(trainer, values)
+
+    def publish_epoch(self, values: Mapping[str, Tensor | float]) -> None:
+        """Log scalars of a whole validation or test epoch, equal on all ranks, at its end.
+
+        Lightning writes them once, with the step of training at that moment, and they are among
+        what ``trainer.validate`` prints and returns.
+        """
+        self.log_dict(
+            dict(values),
+            batch_size=1,
+            sync_dist=True,  # equal already; without it Lightning advises to set it
+            add_dataloader_idx=False,  # the names say it where it matters
+        )
+
+    def catch_up(self, trainer: Trainer) -> None:
+        """A moment when waiting for the device costs nothing: write what has been measured."""
+        self._writer.write_all(trainer)
+
     def save_table(
         self, path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], key: int
     ) -> None:
@@ -98,11 +132,39 @@ class RecordReader(Callback):
         if not whole:
             self.warn_once(f"{path.name} held lines that are no rows of this table; they are gone.")
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse two callbacks whose measurements could not be told apart."""
+        kind, name = type(self), getattr(self, "name", None)  # one of the user's may have no name
+        same = [c for c in trainer.callbacks if type(c) is kind and c.name == name] if name else []  # type: ignore[attr-defined]
+        if len(same) > 1:
+            raise ValueError(
+                f"{len(same)} {kind.__name__} would log {name}/*, so that nobody could tell them "
+                f"apart: give each another name, as in {kind.__name__}(name='{name}_2')."
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave nothing unwritten."""
+        self._writer.write_all(trainer)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A training that is not resumed begins anew: a callback may have been in another one."""
+        self._folder, self._training = folder_of(trainer), True
         self._fresh_run = trainer.global_step == 0
         if self._fresh_run:
             self.reset()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A moment to catch up."""
+        self.catch_up(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Another."""
+        self.catch_up(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last one; and write how the run ended."""
+        self.catch_up(trainer)
+        self._write_end(trainer)
 
     def reset(self) -> None:
         """A new training begins: whatever an earlier one left is stale."""
@@ -110,10 +172,20 @@ class RecordReader(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Leave no request with the objective when a run is cut off."""
+        """Leave no request with the objective when a run is cut off; write how it ended."""
+        with contextlib.suppress(Exception):  # the device may be what has failed
+            self._writer.write_all(trainer)
         objective = getattr(pl_module, "loss", None)
         if isinstance(objective, Objective):
             objective.watch(self.state_key)
+        self._write_end(trainer, exception)
+
+    def _write_end(self, trainer: Trainer, exception: BaseException | None = None) -> None:
+        """Once a training: by the first callback of this kind."""
+        began, self._training = self._training, False
+        first = next(c for c in trainer.callbacks if isinstance(c, RecordReader))  # type: ignore[attr-defined]
+        if began and first is self:
+            write_end(trainer, self._folder, ending_of(trainer, exception))
 
 
 class Monitor(RecordReader):
@@ -139,12 +211,8 @@ class Monitor(RecordReader):
         self._steps: tuple[int | None, int] = (None, -1)  # the last two that differ
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
-        """Look at one record of a training step; log by ``self.publish``."""
+        """Look at one record of a training step; write by ``self.publish``."""
         raise NotImplementedError
-
-    def publish(self, values: dict[str, Tensor], rows: int) -> None:
-        """Log scalars; every rank must publish the same keys at the same step."""
-        self.log_dict(values, on_step=True, on_epoch=False, batch_size=rows)
 
     def reaches(self, step: int) -> bool:
         """Whether there is a multiple of ``every_n_steps`` after the step before, up to this one.
@@ -179,6 +247,7 @@ class Monitor(RecordReader):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Decide whether the coming step is measured."""
+        self._writer.write_arrived(trainer)
         step = trainer.global_step
         reached = self.reaches(step)
         # One that was due and is still is a batch that the module has skipped.

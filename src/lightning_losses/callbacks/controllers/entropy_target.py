@@ -86,6 +86,7 @@ class EntropyTarget(RecordReader):
         initial_coefficient: where it begins.
         min_coefficient: its smallest value.
         max_coefficient: its largest value.
+        name: first part of the logged names; give a second one another.
 
     Raises:
         ValueError: values out of order; when the fit begins, an objective without that term, or
@@ -103,9 +104,10 @@ class EntropyTarget(RecordReader):
         initial_coefficient: float = 0.0,
         min_coefficient: float = 0.0,
         max_coefficient: float = 0.005,
+        name: str = "entropy_target",
     ) -> None:
         super().__init__()
-        self.term = term
+        self.term, self.name = term, name
         self.coefficient = Coefficient(
             target, delta, initial_coefficient, min_coefficient, max_coefficient
         )
@@ -177,12 +179,7 @@ class EntropyTarget(RecordReader):
             "coefficient": self.coefficient.value,
             "entropy": 0.0 if math.isnan(entropy) else entropy,
         }
-        self.log_dict(
-            {f"entropy_target/{key}": torch.tensor(value) for key, value in values.items()},
-            on_step=True,
-            on_epoch=False,
-            batch_size=1,
-        )
+        self.publish(trainer, {f"{self.name}/{key}": value for key, value in values.items()})
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -193,6 +190,7 @@ class EntropyTarget(RecordReader):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the term back with the weight of the config."""
+        super().teardown(trainer, pl_module, stage)
         objective = getattr(pl_module, "loss", None)
         terms = dict(getattr(objective, "named_terms", dict)())
         if stage == "fit" and self.term in terms:

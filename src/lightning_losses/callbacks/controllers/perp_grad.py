@@ -45,22 +45,31 @@ class PerpGrad(RecordReader):
         parameters: patterns of parameter names, as ``module.named_parameters()`` gives them
             (``*`` any text); one pattern or several.
         exclude: patterns of names to leave alone, such as ``"*.bias"``.
+        name: first part of the logged names; give a second one another.
 
     Raises:
         ValueError: when the fit begins, if no trainable parameter's name matches.
     """
 
-    identity = ("parameters", "exclude")
+    identity = ("parameters", "exclude", "name")
 
-    def __init__(self, parameters: str | Sequence[str] = "*", exclude: str | Sequence[str] = ()):
+    def __init__(
+        self,
+        parameters: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = (),
+        name: str = "perp_grad",
+    ) -> None:
         super().__init__()
+        self.name = name
         self.parameters = [parameters] if isinstance(parameters, str) else list(parameters)
         self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
         self._chosen: set[int] = set()
+        self._share: Tensor | None = None  # of the last optimizer step of this batch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the parameters by name."""
-        self._chosen = set()
+        super().on_train_start(trainer, pl_module)
+        self._chosen, self._share = set(), None
         if isinstance(trainer.strategy, SHARDED):
             self.warn_once(
                 f"{type(trainer.strategy).__name__} shards the parameters, and a piece does not "
@@ -101,8 +110,20 @@ class PerpGrad(RecordReader):
             gradient.copy_(perpendicular)
             removed += (share * length).nan_to_num().to(device)
             whole += length.nan_to_num(posinf=0.0).to(device)
-        share = torch.where(whole > 0, removed / whole, 0.0)
-        self.log_dict({"perp_grad/removed_share": share}, on_step=True, on_epoch=False)
+        self._share = torch.where(whole > 0, removed / whole, 0.0)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Tell of the last optimizer step of this batch, if there was one."""
+        share, self._share = self._share, None
+        if share is not None:
+            self.publish(trainer, {f"{self.name}/removed_share": share})
 
 
 def acts_on(parameter: Tensor, gradient: Any) -> bool:

@@ -167,9 +167,7 @@ class PostHocCalibration(EpochMonitor):
         if self.method == "temperature" and stage == "val":
             temperature: Any = self.calibrator.temperature
             values[f"{self.name}/temperature"] = temperature.float()
-        # Equal on every rank already; without sync_dist Lightning advises to set it.
-        values = {key: value.to(module.device) for key, value in values.items()}
-        self.log_dict(values, batch_size=1, sync_dist=True, add_dataloader_idx=False)
+        self.publish_epoch({key: value.to(module.device) for key, value in values.items()})
 
     def _fit(self, logits: Tensor, target: Tensor) -> Tensor:
         """Fit on all rows; probabilities of each half from a calibrator of the other."""

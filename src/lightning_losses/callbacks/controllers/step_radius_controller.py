@@ -45,6 +45,8 @@ class Controlled(NamedTuple):
     """Of the update as the optimizer made it; inf if it or the logits after it were not finite."""
     scale: float
     """The update was multiplied by this: 1 if it was left alone, 0 if it was undone."""
+    applied_r: float
+    """Of the update as it was applied in the end; 0 if it was undone."""
 
 
 class Try(NamedTuple):
@@ -75,10 +77,10 @@ class StepRadiusController(StepWatcher[Controlled]):
     statistics of the forward pass.
 
     Logs, after each step: ``step_radius_controller/r`` of the optimizer's own update (inf: it was
-    not finite), ``.../scale`` (0: undone; with several optimizers the largest r and smallest
-    scale), and the counts ``.../interventions`` (scaled or undone) and ``.../undone`` since
-    training began, which checkpoints keep. A line on the info log tells of updates beyond 10 times
-    the target.
+    not finite), ``.../scale`` (0: undone), ``.../applied_r`` of what was applied in the end (with
+    several optimizers the largest r and the smallest scale), and the counts ``.../interventions``
+    (scaled or undone) and ``.../undone`` since training began, which checkpoints keep. A line on
+    the info log tells of updates beyond 10 times the target.
 
     Costs one forward pass a step and a copy of the trained parameters; to limit an
     update up to 6 more passes and another copy; at the first step two copies of all parameters. If
@@ -88,14 +90,21 @@ class StepRadiusController(StepWatcher[Controlled]):
         target: the largest r, positive.
         max_rows: larger batches are measured on every k-th row; rows not measured are not capped.
         call: which ``compute_loss`` of a step to measure where there are several; 0 is the first.
+        name: first part of the logged names; give a second one another.
     """
 
     acts = True
     without = "which goes on uncontrolled"
-    identity = ("target", "call")
+    identity = ("target", "call", "name")
 
-    def __init__(self, target: float = 1.0, max_rows: int = 4096, call: int = 0) -> None:
-        super().__init__(1, max_rows, call)
+    def __init__(
+        self,
+        target: float = 1.0,
+        max_rows: int = 4096,
+        call: int = 0,
+        name: str = "step_radius_controller",
+    ) -> None:
+        super().__init__(1, max_rows, call, name)
         if not 0 < target < math.inf:
             raise ValueError(f"target must be positive and finite, got {target}.")
         self.target = target
@@ -145,11 +154,12 @@ class StepRadiusController(StepWatcher[Controlled]):
     def summary(self, measured: dict[int, Controlled], optimizers: int) -> dict[str, Tensor]:
         values = {
             "r": max(step.r for step in measured.values()),
+            "applied_r": max(step.applied_r for step in measured.values()),
             "scale": min(step.scale for step in measured.values()),
             "interventions": self.interventions,
             "undone": self.undone,
         }
-        return {f"step_radius_controller/{k}": torch.tensor(float(v)) for k, v in values.items()}
+        return {f"{self.name}/{k}": torch.tensor(float(v)) for k, v in values.items()}
 
 
 class ControlledStep(MeasuredStep[Controlled]):
@@ -166,16 +176,16 @@ class ControlledStep(MeasuredStep[Controlled]):
     ) -> tuple[Controlled | None, StepRows | None]:
         if self.largest((~norm.isfinite()).float()) > 0:
             move(kept, [old for _, old in kept], 0.0)  # unseen: a step may raise on NaN
-            return Controlled(math.inf, 0.0), before
+            return Controlled(math.inf, 0.0, 0.0), before
         compared = self._radius(before, kept)
         if compared is None:
             return None, None
         first, limit, after = compared
         if first <= limit:
-            return Controlled(first, 1.0), after
+            return Controlled(first, 1.0, first), after
         if first == math.inf:
             move(kept, [old for _, old in kept], 0.0)
-            return Controlled(first, 0.0), before
+            return Controlled(first, 0.0, 0.0), before
         return self._limited(before, kept, first, limit)
 
     def _limited(
@@ -203,9 +213,9 @@ class ControlledStep(MeasuredStep[Controlled]):
         if best is not None:
             move(kept, new, best.scale)
             if update_norm(kept, torch.device("cpu")) > 0:  # not rounded away
-                return Controlled(first, best.scale), rows
+                return Controlled(first, best.scale, best.r), rows
         move(kept, new, 0.0)
-        return Controlled(first, 0.0), before
+        return Controlled(first, 0.0, 0.0), before
 
     def _radius(self, before: StepRows, kept: Kept) -> tuple[float, float, StepRows] | None:
         """r now, what it may be, and the rows; over all ranks. None if that failed."""

@@ -172,10 +172,5 @@ class ValidationGap(Monitor):
         if not float(rows):
             return
         gap = (gathered.prod(1).sum() / rows).reshape(())
-        self.log_dict(
-            {f"{self.name}/val_nll_gap": gap},
-            batch_size=1,
-            sync_dist=True,  # equal already; without it Lightning advises to set it
-            add_dataloader_idx=False,
-        )
+        self.publish_epoch({f"{self.name}/val_nll_gap": gap})
         self.judge_gap(trainer, float(gap))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -93,7 +92,6 @@ class AttentionEntropyMonitor(Monitor):
         self._max_logits: list[tuple[int, float]] = []
         self._observer: AttentionObserver | None = None
         self._unwritten: list[dict[str, Any]] = []
-        self._folder: str | None = None
 
     # -- when --------------------------------------------------------------------------------------
 
@@ -115,11 +113,6 @@ class AttentionEntropyMonitor(Monitor):
         if self._observer is not None:
             self._observer.stop()
             self._observer = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask for the folder; the answer is a broadcast, so all ranks ask."""
-        super().on_train_start(trainer, pl_module)
-        self._folder = str(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
@@ -156,23 +149,21 @@ class AttentionEntropyMonitor(Monitor):
                 "over (B, H, Q, K) was seen in a training step, so there is nothing to measure."
             )
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def catch_up(self, trainer: Trainer) -> None:
         """Write the table; and never observe beyond a batch, should one have been skipped."""
-        self._pause(pl_module)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same."""
-        self._pause(pl_module)
+        super().catch_up(trainer)
+        self._pause(trainer.lightning_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """The same: a step that was cut off must not stay observed."""
+        """A step that was cut off must not stay observed."""
         super().on_exception(trainer, pl_module, exception)
         self._pause(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The same."""
+        super().teardown(trainer, pl_module, stage)
         self._pause(pl_module)
 
     def on_save_checkpoint(
@@ -187,9 +178,9 @@ class AttentionEntropyMonitor(Monitor):
 
     def _write(self) -> None:
         rows, self._unwritten = self._unwritten, []
-        if rows and self._folder and "://" not in self._folder:
+        if rows and self._folder is not None:
             file = f"{self.name.replace('/', '_')}.csv"
-            self.save_table(Path(self._folder, file), COLUMNS, rows, 1)
+            self.save_table(self._folder / file, COLUMNS, rows, 1)
 
     def reset(self) -> None:
         """A new training has a past of its own."""
@@ -219,12 +210,7 @@ class AttentionEntropyMonitor(Monitor):
         onset = onset_step(steps, sizes, self.threshold)
         if onset is not None:
             values["onset_step"] = onset
-        self.log_dict(
-            {f"{self.name}/{key}": value for key, value in values.items()},
-            on_step=True,
-            on_epoch=False,
-            batch_size=1,
-        )
+        self.publish(trainer, {f"{self.name}/{key}": value for key, value in values.items()})
         self._judge(trainer, heads)
 
     def _judge(self, trainer: Trainer, heads: list[Head]) -> None:

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.metrics import StreamingCalibration
@@ -124,8 +124,7 @@ class CalibrationMonitor(EpochMonitor):
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Reduce over ranks, which therefore all come here; log, and write the table."""
         self.stop_measuring(module)
-        # log_dir is a broadcast, so it is asked for before anything that only rank zero does.
-        folder = trainer.log_dir if trainer.loggers else None
+        folder = folder_of(trainer)  # all ranks ask
         self.table = []
         for index, metric in enumerate(self._metrics):
             label = f"{stage}/dataloader_idx_{index}" if index else stage
@@ -137,23 +136,12 @@ class CalibrationMonitor(EpochMonitor):
                 self.warn_once(f"{nan_rows} rows of {label} hold NaN and were left out.")
             # What is undefined is so on every rank, because the values are those of all ranks.
             known = {key: values[key].float() for key in LOGGED if not values[key].isnan()}
-            self.log_dict(
-                {f"{self.name}/{label}/{key}": value for key, value in known.items()},
-                batch_size=1,
-                sync_dist=True,  # equal already; without it Lightning advises to set it
-                add_dataloader_idx=False,  # it is in the label
-            )
+            self.publish_epoch({f"{self.name}/{label}/{key}": v for key, v in known.items()})
             rows = zip(*(bins[key].tolist() for key in COLUMNS[2:]), strict=True)
             self.table += [
                 dict(zip(COLUMNS, (label, trainer.current_epoch, *row), strict=True))
                 for row in rows
             ]
-        if folder and self.table and trainer.is_global_zero:
+        if folder is not None and self.table and trainer.is_global_zero:
             suffix = "" if self.name == "calibration" else f"_{self.name.replace('/', '_')}"
-            self._write(str(folder), f"reliability{suffix}.csv")
-
-    def _write(self, folder: str, file: str) -> None:
-        if "://" in folder:
-            self.warn_once(f"reliability.csv is only written to a local folder, not to {folder}.")
-            return
-        self.save_table(Path(folder, file), COLUMNS, self.table, key=2)
+            self.save_table(folder / f"reliability{suffix}.csv", COLUMNS, self.table, key=2)

@@ -91,12 +91,7 @@ class DriftMonitor(EpochMonitor):
             for side in (self.reference, counts)
         )
         shift = psi(before, now)
-        self.log_dict(
-            {f"{self.name}/psi": shift.psi.float().to(module.device)},
-            batch_size=1,
-            sync_dist=True,  # equal already; without it Lightning advises to set it
-            add_dataloader_idx=False,
-        )
+        self.publish_epoch({f"{self.name}/psi": shift.psi.float().to(module.device)})
         drifted = float(shift.psi - shift.bias) > self.threshold
         if drifted and not self.told:
             means = [float((h * _CENTRES).sum() / h.sum()) for h in (self.reference, counts)]

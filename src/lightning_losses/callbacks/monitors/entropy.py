@@ -175,7 +175,7 @@ class EntropyMonitor(ValidationGap):
         if self.baseline is not None:
             values["ratio"] = values["mean"] / self.judge.baseline.divisor
         values |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
-        self.publish({f"{self.name}/{k}": v for k, v in values.items()}, max(record.num_rows, 1))
+        self.publish(trainer, {f"{self.name}/{k}": v for k, v in values.items()})
 
     def reset(self) -> None:
         """A new training has a baseline of its own."""
@@ -185,12 +185,9 @@ class EntropyMonitor(ValidationGap):
 
     # -- when waiting for the device costs nothing ------------------------------------------------
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge what was measured."""
-        self.judge.read(trainer, self._measured_step)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Judge what was measured."""
+    def catch_up(self, trainer: Trainer) -> None:
+        """Judge what was measured, too."""
+        super().catch_up(trainer)
         self.judge.read(trainer, self._measured_step)
 
     def judge_gap(self, trainer: Trainer, gap: float) -> None:

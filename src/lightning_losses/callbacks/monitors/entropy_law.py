@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from lightning_losses.callbacks.base.alerts import Action, announce, check_action
 from lightning_losses.callbacks.base.monitor import Monitor
@@ -94,10 +93,7 @@ class EntropyLaw(Monitor):
         if law.problem:
             return
         values = {"ceiling": law.ceiling, "law_a": law.a, "law_b": law.b, "law_r2": law.r2}
-        self.publish(
-            {f"{self.name}/{key}": _as_tensor(value, entropy) for key, value in values.items()},
-            max(record.num_rows, 1),
-        )
+        self.publish(trainer, {f"{self.name}/{key}": value for key, value in values.items()})
         if len(self.pairs) < ENOUGH or self._told or not self._last >= EXHAUSTED * law.ceiling > 0:
             return
         self._told = True
@@ -112,6 +108,7 @@ class EntropyLaw(Monitor):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """If there is nothing to show by now, say why."""
+        super().on_train_epoch_end(trainer, pl_module)
         if self._problem:
             self.warn_once(self._problem)
 
@@ -123,7 +120,3 @@ class EntropyLaw(Monitor):
         """Go on where `state_dict` was taken."""
         self.pairs = [list(pair) for pair in state_dict["pairs"]]
         self._last, self._told = state_dict["last"], state_dict["told"]
-
-
-def _as_tensor(value: float, like: Tensor) -> Tensor:
-    return torch.tensor(value, dtype=torch.float32, device=like.device)

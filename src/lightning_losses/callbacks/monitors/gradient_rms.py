@@ -125,23 +125,17 @@ class GradientRmsMonitor(RecordReader):
         share = near.sum() / counts.sum().clamp(min=1)
         smallest = torch.where(counts, rms, torch.inf).amin()
         smallest = torch.where(counts.any(), smallest, 0.0)
-        self.log_dict(
-            {f"{self.name}/smallest": smallest, f"{self.name}/share_near_epsilon": share},
-            on_step=True,
-            on_epoch=False,
-            batch_size=1,
+        self.publish(
+            trainer, {f"{self.name}/smallest": smallest, f"{self.name}/share_near_epsilon": share}
         )
         worst = torch.where(counts, rms / epsilon, torch.inf).argmin()
         self._measured = [self._names.get(id(s.parameter), "a tensor") for s in scales]
         reading = (share, worst.to(rms), rms[worst], epsilon[worst])
         self._judge(trainer, self._waiting.add(self._step, torch.stack(reading)))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A moment when waiting for the device costs nothing."""
-        self._judge(trainer, self._waiting.read())
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Another."""
+    def catch_up(self, trainer: Trainer) -> None:
+        """Judge what was measured, too."""
+        super().catch_up(trainer)
         self._judge(trainer, self._waiting.read())
 
     def _scales(self, optimizer: Optimizer) -> list[Scale]:

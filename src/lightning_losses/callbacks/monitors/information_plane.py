@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_losses.callbacks.attention.calls import FUSED
+from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.gather import all_rows
 from lightning_losses.callbacks.reading.module_tree import compiled_parts, matching_modules
@@ -129,8 +129,7 @@ class InformationPlaneMonitor(EpochMonitor):
         """Bring the rows of all ranks together, which therefore all come here; log and write."""
         self._unhook()
         self.stop_measuring(module)
-        # log_dir is a broadcast, so it is asked for before anything that only rank zero does.
-        folder = str(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+        folder = folder_of(trainer)  # all ranks ask
         table, useless = [], []
         for name, kept in self._rows.items():
             rows = all_rows(trainer, kept, self.max_rows)
@@ -151,22 +150,19 @@ class InformationPlaneMonitor(EpochMonitor):
                 "the number of rows and ity the entropy of the labels, whatever the layer does. "
                 f"Write fewer bins than {self.bins}, or look at narrower layers."
             )
-        self.log_dict(
+        self.publish_epoch(
             {
                 f"{self.name}/{row['layer']}/{key}": torch.tensor(row[key], device=module.device)
                 for row in table
                 for key in COLUMNS[2:]
-            },
-            batch_size=1,
-            sync_dist=True,  # equal already; without it Lightning advises to set it
-            add_dataloader_idx=False,
+            }
         )
         if stage != "val" or not table:
             return
         self.table = table
-        if trainer.is_global_zero and folder and "://" not in folder:
+        if trainer.is_global_zero and folder is not None:
             file = f"{self.name.replace('/', '_')}.csv"
-            self.save_table(Path(folder, file), COLUMNS, self.table, key=2)
+            self.save_table(folder / file, COLUMNS, self.table, key=2)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

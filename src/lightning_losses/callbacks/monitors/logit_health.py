@@ -129,7 +129,7 @@ class LogitHealthMonitor(Monitor):
         self._judge(trainer, self._waiting.add(self._measured_step, torch.stack(reading)))
         if self.onset is not None:
             values["onset_step"] = torch.tensor(self.onset)
-        self.publish({f"{self.name}/{k}": v for k, v in values.items()}, max(record.num_rows, 1))
+        self.publish(trainer, {f"{self.name}/{k}": v for k, v in values.items()})
 
     def reset(self) -> None:
         """A new training has logits of its own."""
@@ -140,12 +140,9 @@ class LogitHealthMonitor(Monitor):
 
     # -- speaking ----------------------------------------------------------------------------------
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A moment when waiting for the device costs nothing."""
-        self._judge(trainer, self._waiting.read())
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Another."""
+    def catch_up(self, trainer: Trainer) -> None:
+        """Judge what was measured, too."""
+        super().catch_up(trainer)
         self._judge(trainer, self._waiting.read())
 
     def _judge(self, trainer: Trainer, readings: list[tuple[int, list[float]]]) -> None:

@@ -147,17 +147,11 @@ class NeuralCollapseMonitor(EpochMonitor):
             return
         values["nc4"] = mismatch(trainer, self._sample, mean, count)
         self._sample = StrideSample(SAMPLE)
-        self.log_dict(
-            {
-                f"{self.name}/{key}": value.float().to(module.device)
-                for key, value in values.items()
-            },
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-            sync_dist=True,  # equal already; without it Lightning advises to set it
-            **({} if stage == "train" else {"add_dataloader_idx": False}),
-        )
+        named = {f"{self.name}/{k}": value.float().to(module.device) for k, value in values.items()}
+        if stage == "train":
+            self.publish(trainer, named)
+        else:
+            self.publish_epoch(named)
 
     def _head_weight(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
         """The step's weight, or the parameter that was named; None, having said why."""
@@ -201,6 +195,7 @@ class NeuralCollapseMonitor(EpochMonitor):
         """Log this epoch."""
         if self.stage == "train":
             self.report(trainer, pl_module, "train")
+        super().on_train_epoch_end(trainer, pl_module)
 
 
 def _classes(record: LossRecord) -> int | None:

@@ -103,12 +103,6 @@ class RepresentationEntropyMonitor(EpochMonitor):
                 f"{len(target)} rows of {classes} classes say nothing of dsmi, which takes two "
                 "classes and two rows each."
             )
-        self.log_dict(
-            {
-                f"{self.name}/{key}": value.float().to(module.device)
-                for key, value in values.items()
-            },
-            batch_size=1,
-            sync_dist=True,  # equal already; without it Lightning advises to set it
-            add_dataloader_idx=False,
+        self.publish_epoch(
+            {f"{self.name}/{k}": value.float().to(module.device) for k, value in values.items()}
         )

@@ -125,10 +125,12 @@ class ScalingForecast(RecordReader):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forecast, if validation has not."""
+        super().on_train_epoch_end(trainer, pl_module)
         self._tell(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say why there never was a forecast."""
+        super().on_train_end(trainer, pl_module)
         if self.forecast is not None and self.forecast.problem:
             self.warn_once(f"no forecast by the end of training: {self.forecast.problem}.")
 
@@ -143,11 +145,8 @@ class ScalingForecast(RecordReader):
         if outlook.problem:
             return
         values = outlook._asdict()
-        self.log_dict(
-            {f"{self.name}/{key}": values[key] for key in ("loss", "low", "high", "residual")},
-            batch_size=1,
-            sync_dist=True,  # equal already; without it Lightning advises to set it
-        )
+        told = ("loss", "low", "high", "residual")
+        self.publish(trainer, {f"{self.name}/{key}": values[key] for key in told})
 
     def _look_ahead(self, trainer: Trainer) -> Forecast:
         """Fit what is known to what is planned."""

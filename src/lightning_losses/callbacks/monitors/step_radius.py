@@ -78,12 +78,13 @@ class StepRadiusMonitor(StepWatcher[Measured]):
             with the derivative along the update as the direction, which is the paper's own radius.
             Where the model has an operation without forward AD (fused attention, LSTM, custom
             functions) this is said once, and the secant stays.
+        name: first part of the logged names; give a second monitor another one.
 
     Raises:
         ValueError: an unknown method, or a count below 1.
     """
 
-    identity = ("every_n_steps", "call")
+    identity = ("every_n_steps", "call", "name")
 
     def __init__(
         self,
@@ -91,8 +92,9 @@ class StepRadiusMonitor(StepWatcher[Measured]):
         max_rows: int = 4096,
         call: int = 0,
         method: Literal["secant", "forward_ad"] = "secant",
+        name: str = "step_radius",
     ) -> None:
-        super().__init__(every_n_steps, max_rows, call)
+        super().__init__(every_n_steps, max_rows, call, name)
         if method not in ("secant", "forward_ad"):
             raise ValueError(f"Unknown method {method!r}; write method=secant or forward_ad.")
         self.method = method
@@ -126,7 +128,7 @@ class StepRadiusMonitor(StepWatcher[Measured]):
             }
             end = f"/{number}" if optimizers > 1 else ""
             values |= {f"{name}{end}": v for name, v in own.items() if v is not None}
-        return {f"step_radius/{name}": value for name, value in values.items()}
+        return {f"{self.name}/{key}": value for key, value in values.items()}
 
 
 def radius(update_norm: Tensor, r: Tensor) -> Tensor:

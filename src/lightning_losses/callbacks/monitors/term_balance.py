@@ -140,10 +140,7 @@ class TermBalanceMonitor(Monitor):
             both = norms[i] * norms[j]
             cosine = gram[i, j] / torch.where(both > 0, both, 1.0)
             values[f"cosine/{a}:{b}"] = cosine.clamp(-1, 1)
-        self.publish(
-            {f"{self.name}/{key}": value.float() for key, value in values.items()},
-            max(record.num_rows, 1),
-        )
+        self.publish(trainer, {f"{self.name}/{key}": v.float() for key, v in values.items()})
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -154,6 +151,7 @@ class TermBalanceMonitor(Monitor):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The same."""
+        super().teardown(trainer, pl_module, stage)
         objective = getattr(pl_module, "loss", None)
         if isinstance(objective, Objective):
             objective.show(self.state_key, None)

@@ -35,6 +35,7 @@ class StepWatcher(Monitor, Generic[M]):
         every_n_steps: optimizer steps between measurements.
         max_rows: larger batches are measured on every k-th row.
         call: which ``compute_loss`` of a step to measure where there are several; 0 is the first.
+        name: first part of the logged names.
     """
 
     acts: ClassVar[bool] = False
@@ -42,13 +43,13 @@ class StepWatcher(Monitor, Generic[M]):
     without: ClassVar[str] = "which goes on"
     """What becomes of training when this is off."""
 
-    def __init__(self, every_n_steps: int, max_rows: int, call: int) -> None:
+    def __init__(self, every_n_steps: int, max_rows: int, call: int, name: str) -> None:
         super().__init__(every_n_steps)
         if max_rows < 1 or call < 0:
             raise ValueError(
                 f"max_rows must be at least 1 and call at least 0, got {max_rows} and {call}."
             )
-        self.max_rows, self.call = max_rows, call
+        self.max_rows, self.call, self.name = max_rows, call, name
         self.disabled: str | None = None
         self._replay: float | None = None
         self._step: MeasuredStep[M] | None = None
@@ -132,7 +133,7 @@ class StepWatcher(Monitor, Generic[M]):
             return
         self._measured_step = self._due_step
         if step.measured:
-            self.publish(self.summary(step.measured, len(trainer.optimizers)), record.num_rows)
+            self.publish(trainer, self.summary(step.measured, len(trainer.optimizers)))
         else:
             self.warn_once(
                 f"no compute_loss number {self.call} (the first is 0) came before the optimizer's "
@@ -166,6 +167,7 @@ class StepWatcher(Monitor, Generic[M]):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the optimizers and the module as they were found."""
+        super().teardown(trainer, pl_module, stage)
         self._release(pl_module)
         for handle in self._handles:
             handle.remove()
