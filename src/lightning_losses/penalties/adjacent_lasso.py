@@ -9,6 +9,8 @@ import re
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class AdjacentLasso(nn.Module):
     """``|w_1|_1 + sum_k |w_k - w_(k-1)|_1`` over the rows of weight matrices.
@@ -24,6 +26,7 @@ class AdjacentLasso(nn.Module):
     """
 
     scope = "parameters"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, pattern: str = r"weight$") -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 
 
@@ -45,6 +46,7 @@ class EntropyGuidedAttention(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(
         self,

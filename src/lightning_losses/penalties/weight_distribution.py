@@ -9,6 +9,8 @@ import re
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class WeightDistribution(nn.Module):
     """Squared distance of each weight tensor's kurtosis and skewness from their targets.
@@ -29,6 +31,7 @@ class WeightDistribution(nn.Module):
     """
 
     scope = "parameters"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(
         self,

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class HLGauss(nn.Module):
     """Turns regression into classification: mass of N(target, sigma) in each of C bins.
@@ -21,6 +23,8 @@ class HLGauss(nn.Module):
 
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
     """
+
+    contract = Contract(target=("real",))
 
     class_target = False  # a number, whatever its dtype
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class LabelSmoothing(nn.Module):
     """``(1 - smoothing) target + smoothing / C`` on every class, the true one included.
@@ -20,6 +22,8 @@ class LabelSmoothing(nn.Module):
 
     Shapes: target ``(N,)`` class indices or ``(N, C)`` soft; returns ``(N, C)``, float32 at least.
     """
+
+    contract = Contract(target=("class", "soft"))
 
     def __init__(self, num_classes: int, smoothing: float = 0.1) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class TwoHot(nn.Module):
     """Turns regression into classification: the target between two atoms, split linearly.
@@ -21,6 +23,8 @@ class TwoHot(nn.Module):
 
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
     """
+
+    contract = Contract(target=("real",))
 
     class_target = False  # a number, whatever its dtype
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import LOWEST
 from lightning_losses.losses.shared.validation import check_binary, check_classes
 
@@ -24,6 +25,7 @@ class BinaryCrossEntropy(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("binary", "class"), head="sigmoid")
     class_target = False
 
     def __init__(self, positive_weight: float = 1.0) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.classification.binary_cross_entropy import (
     BinaryCrossEntropy,
     binary_rows,
@@ -26,6 +27,7 @@ class BinaryFocal(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("binary", "class"), head="sigmoid")
     class_target = False
 
     def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class Brier(nn.Module):
     """``sum_j (p_j - 1[j = y])^2 = 1 - 2 p_y + sum_j p_j^2``, between 0 and 2.
@@ -17,6 +19,7 @@ class Brier(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def forward(self, log_prob: Tensor, collision: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""

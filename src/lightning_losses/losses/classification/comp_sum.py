@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class CompSum(nn.Module):
     """``(p_y^(tau-1) - 1) / (1 - tau)``, and ``-log p_y`` at tau = 1.
@@ -24,6 +26,7 @@ class CompSum(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, tau: float = 1.0) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.class_weights import ClassWeights
 
 
@@ -28,6 +29,7 @@ class CrossEntropy(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("class", "soft"))
     soft_target = True
 
     def __init__(

@@ -9,6 +9,7 @@ import random
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient, row_offset
 from lightning_losses.losses.classification.binary_cross_entropy import binary_rows
 
@@ -34,6 +35,7 @@ class EnsLoss(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("binary", "class"), head="sigmoid")
 
     def __init__(self, power: float = 0.0, period: int | None = None, seed: int = 0) -> None:
         super().__init__()

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class EntropyBonus(nn.Module):
     """``-H(p)``, minus the entropy of the prediction in nats; its weight is the coefficient.
@@ -17,6 +19,7 @@ class EntropyBonus(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",))
 
     def forward(self, entropy: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.class_weights import ClassWeights
 
 
@@ -25,6 +26,7 @@ class Focal(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, gamma: float = 2.0, alpha: Sequence[float] | Tensor | None = None) -> None:
         super().__init__()

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class LogsumexpPenalty(nn.Module):
     """``(log sum_j exp z_j)^2``; weighted by 1e-4 beside cross-entropy.
@@ -16,6 +18,7 @@ class LogsumexpPenalty(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",))
 
     def forward(self, logsumexp: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import reduce_with_gradient
 
 
@@ -24,6 +25,8 @@ class MarginControl(nn.Module):
 
     Shapes: one number from softmax statistics, or per-row values ``(N,)``.
     """
+
+    contract = Contract(target=("none",))
 
     def __init__(self, per_sample: bool = False) -> None:
         super().__init__()

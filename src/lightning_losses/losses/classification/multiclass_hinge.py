@@ -9,6 +9,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from lightning_losses.contract import Contract
+
 
 class MulticlassHinge(nn.Module):
     """Hinges over the classes, ``max(0, margin - what should be large)^power``.
@@ -28,6 +30,7 @@ class MulticlassHinge(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(head="none")
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
 from lightning_losses.losses.shared.rows_math import unit
 from lightning_losses.losses.shared.validation import same_rows
@@ -28,6 +29,7 @@ class OrthogonalProjection(nn.Module):
     """
 
     scope = "pairs"
+    contract = Contract(target=("label",), head="none")
 
     def __init__(self, gamma: float = 0.5, absolute: bool = False) -> None:
         super().__init__()

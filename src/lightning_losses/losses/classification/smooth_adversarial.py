@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.classification.comp_sum import CompSum
 from lightning_losses.losses.shared.rows_math import LOWEST, log_softmax
 
@@ -28,6 +29,7 @@ class SmoothAdversarial(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(same_columns=(("logits", "logits_adv"),))
 
     def __init__(self, tau: float = 1.0, rho: float = 1.0, nu: float = 1.0) -> None:
         super().__init__()

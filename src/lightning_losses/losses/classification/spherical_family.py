@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import unit
 
 
@@ -20,6 +21,7 @@ class TaylorSoftmax(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(head="none")
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
@@ -40,6 +42,7 @@ class SphericalSoftmax(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(head="none")
 
     def __init__(self, eps: float = 1e-4, normalize: bool = False) -> None:
         super().__init__()

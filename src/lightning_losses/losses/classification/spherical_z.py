@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class SphericalZ(nn.Module):
     """``softplus(a (b - z_y)) / a`` with ``z = (f - mean f) / std f`` over the classes of a row.
@@ -23,6 +25,7 @@ class SphericalZ(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(head="none")
 
     def __init__(self, a: float = 1.0, b: float = 0.0) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class StableMax(nn.Module):
     """``-log(s(z_y) / sum_j s(z_j))`` with s(x) = x + 1 for x >= 0 and 1 / (1 - x) below.
@@ -18,6 +20,7 @@ class StableMax(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(head="none")
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""

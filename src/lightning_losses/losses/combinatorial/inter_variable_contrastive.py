@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import LOWEST
 
 
@@ -33,6 +34,7 @@ class InterVariableContrastive(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="sigmoid")
 
     def __init__(
         self,

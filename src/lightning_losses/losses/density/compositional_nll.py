@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_max, all_sum
 from lightning_losses.losses.density.noise_contrastive import noise_ratio
 from lightning_losses.losses.shared.moving_log_mean import MovingLogMean
@@ -33,6 +34,7 @@ class CompositionalNLL(nn.Module):
     """
 
     scope = "batch"  # no row function: it writes state, on all ranks together
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, rate: float = 0.1) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class MarginalizationConsistency(nn.Module):
     """``(log p(before) + log p(x | before) - log p(before, x))^2``, 0 where they are consistent.
@@ -22,6 +24,7 @@ class MarginalizationConsistency(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def forward(
         self,

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class NoiseContrastive(nn.Module):
     """``softplus(-g(x)) + sum_m softplus(g(x_m))`` with ``g = score - log q - log M``.
@@ -24,6 +26,7 @@ class NoiseContrastive(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="none")
 
     def forward(
         self,

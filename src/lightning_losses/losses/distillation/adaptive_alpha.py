@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.distillation.f_divergence import alpha_divergence
 from lightning_losses.losses.shared.rows_math import log_softmax
 
@@ -38,6 +39,7 @@ class AdaptiveAlphaDivergence(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), same_columns=(("logits", "teacher_logits"),))
 
     def __init__(self, alpha_min: float = -1.0, alpha_max: float = 1.0, clip: float = 5.0) -> None:
         super().__init__()

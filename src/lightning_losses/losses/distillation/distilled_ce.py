@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.distillation.kd import KnowledgeDistillation
 
 
@@ -25,6 +26,7 @@ class DistilledCrossEntropy(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("class", "soft"), same_columns=(("logits", "teacher_logits"),))
     soft_target = True  # the teacher's part does not depend on the target
 
     def __init__(self, alpha: float = 0.5, temperature: float = 1.0) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
 
 Kind = Literal["alpha", "jensen_shannon", "total_variation"]
@@ -39,6 +40,7 @@ class FDivergence(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), same_columns=(("logits", "teacher_logits"),))
 
     def __init__(self, kind: Kind = "alpha", alpha: float = 0.5) -> None:
         super().__init__()

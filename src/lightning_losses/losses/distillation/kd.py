@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
 
 
@@ -23,6 +24,7 @@ class KnowledgeDistillation(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), same_columns=(("logits", "teacher_logits"),))
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import reduce_with_gradient
 from lightning_losses.losses.shared.one_vs_rest import keep, one_vs_rest
 
@@ -39,6 +40,7 @@ class AnyLoss(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("class", "binary"))
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import reduce_with_gradient
 from lightning_losses.losses.shared.one_vs_rest import keep, one_vs_rest
 
@@ -34,6 +35,8 @@ class Dice(nn.Module):
     Shapes: binary logits ``(N,)`` with target ``(N,)`` in [0, 1], or ``(N, C)`` with indices
     ``(N,)``. Per-row values ``(N,)``; one number for binary scores in style ``repo``.
     """
+
+    contract = Contract(target=("class", "soft", "binary"))
 
     def __init__(
         self,

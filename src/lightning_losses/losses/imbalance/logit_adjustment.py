@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.class_counts import checked_counts, require_counts
 from lightning_losses.losses.shared.constant import constant
 from lightning_losses.losses.shared.rows_math import log_softmax
@@ -30,6 +31,7 @@ class LogitAdjustment(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(
         self, class_counts: Sequence[float] | Tensor | None = None, tau: float = 1.0

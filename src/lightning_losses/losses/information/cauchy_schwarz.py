@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.gram import log_gram, together
 from lightning_losses.losses.shared.validation import same_rows
 
@@ -26,6 +27,7 @@ class CSDivergence(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()
@@ -64,6 +66,7 @@ class CSMutualInformation(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()
@@ -94,6 +97,7 @@ class KdeKL(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
 from lightning_losses.losses.shared.rows_math import log_softmax
 
@@ -31,6 +32,7 @@ class DistanceCovariance(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",))
 
     def __init__(self, joint: bool = False, c: float = 1.0, probabilities: bool = True) -> None:
         super().__init__()

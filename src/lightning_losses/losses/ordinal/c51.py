@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import log_softmax
 from lightning_losses.targets.two_hot import check_atoms, spread
 
@@ -28,6 +29,7 @@ class CategoricalTD(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), same_columns=(("logits", "next_logits"),))
 
     def __init__(self, min_value: float = -10.0, max_value: float = 10.0) -> None:
         super().__init__()

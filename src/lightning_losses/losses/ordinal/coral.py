@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.constant import constant
 from lightning_losses.losses.shared.ordinal_levels import levels
 from lightning_losses.losses.shared.validation import check_length
@@ -29,6 +30,7 @@ class Coral(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("level",), head="sigmoid")
     class_target = False
 
     def __init__(self, level_weight: Sequence[float] | None = None) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.ordinal_levels import levels
 
 
@@ -30,6 +31,7 @@ class Corn(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("level",), head="sigmoid")
     class_target = False
 
     def __init__(

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.ordinal_levels import levels
 
 #: Neighbouring logits nearer than this, or in the wrong order, are continued linearly.
@@ -28,6 +29,7 @@ class OrdinalNLL(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("level",), head="sigmoid")
     class_target = False
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

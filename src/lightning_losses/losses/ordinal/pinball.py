@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.constant import constant
 
 
@@ -27,6 +28,7 @@ class Pinball(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("real",), head="none")
 
     def __init__(self, levels: Sequence[float] = (0.1, 0.5, 0.9), factor: float = 1.0) -> None:
         super().__init__()

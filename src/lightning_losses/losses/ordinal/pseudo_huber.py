@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class PseudoHuber(nn.Module):
     """``sqrt(|d|^2 + c^2) - c`` of the whole difference of a sample, not of each entry.
@@ -21,6 +23,7 @@ class PseudoHuber(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, c: float | None = None) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class SquaredError(nn.Module):
     """``|estimate - reference|^2`` of a sample, summed over its entries.
@@ -18,6 +20,7 @@ class SquaredError(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="none")
 
     def forward(self, estimate: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``. Raises ValueError if the shapes differ."""

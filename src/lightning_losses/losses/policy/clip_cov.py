@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
 from lightning_losses.losses.shared.token_covariance import first, shuffled, token_covariance
 
@@ -35,6 +36,7 @@ class ClipCov(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract()
 
     def __init__(
         self,

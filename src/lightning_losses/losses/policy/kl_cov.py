@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.policy_ratio import log_ratio
 from lightning_losses.losses.shared.token_covariance import first, token_covariance
 
@@ -29,6 +30,7 @@ class KLCov(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract()
 
     def __init__(self, ratio: float = 2e-4, coefficient: float = 0.1) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
 
 
@@ -30,6 +31,7 @@ class PPOClip(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(
         self, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = 3.0

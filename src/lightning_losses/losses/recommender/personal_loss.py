@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class PersonalLoss(nn.Module):
     """``sum_k w_k softplus(n_k - p_k)``, ``w = softmax(-loss / temperature)`` without gradient.
@@ -28,6 +30,7 @@ class PersonalLoss(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
 
 
@@ -26,6 +27,7 @@ class ProfitAwareBCE(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, top_k: int = 6) -> None:
         super().__init__()

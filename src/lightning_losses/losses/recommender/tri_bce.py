@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.shared.validation import check_binary
 
@@ -26,6 +27,7 @@ class TriBCE(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("binary",), head="sigmoid")
 
     def __init__(self, detach_weights: bool = False) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.robust.ldr_kl import (
     check_normalize,
     kl_robust,
@@ -38,6 +39,7 @@ class AdaptiveLDRKL(nn.Module):
     """
 
     scope = "batch"  # no row function: it writes state, on all ranks together
+    contract = Contract(head="none")
 
     def __init__(
         self,

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class AsymmetricGCE(nn.Module):
     """AGCE, ``((a + 1)^q - (a + p_y)^q) / q``.
@@ -22,6 +24,7 @@ class AsymmetricGCE(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, a: float = 1.0, q: float = 2.0) -> None:
         super().__init__()
@@ -50,6 +53,7 @@ class AsymmetricUnhinged(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, a: float = 1.5, q: float = 0.9) -> None:
         super().__init__()

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class Bootstrapping(nn.Module):
     """``beta CE + (1 - beta) H(p)``, or with the predicted class, ``- (1 - beta) log max p``.
@@ -25,6 +27,7 @@ class Bootstrapping(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, beta: float = 0.95, hard: bool = False, detach: bool = False) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import LOWEST
 
 
@@ -26,6 +27,7 @@ class JensenShannon(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, label_weight: float = 0.5) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
+
 
 class LDRKL(nn.Module):
     """``lambda (log sum_k exp(q_k / lambda) - log C)`` with ``q_k = margin 1[k != y] + g_k - g_y``.
@@ -30,6 +32,7 @@ class LDRKL(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(head="none")
 
     def __init__(
         self,

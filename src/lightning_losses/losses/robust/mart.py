@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
 
 
@@ -25,6 +26,7 @@ class Mart(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(same_columns=(("logits", "logits_adv"),))
 
     def __init__(self, beta: float = 6.0) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.classification.comp_sum import CompSum
 from lightning_losses.losses.shared.rows_math import log_softmax
 
@@ -27,6 +28,7 @@ class NormalizedCompSum(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, tau: float = 1.0, num_classes: int | None = None) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import log_softmax
 
 
@@ -28,6 +29,7 @@ class RobustLogLoss(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(self, a: float = 1.0, released_code: bool = False) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.robust.normalized import NormalizedCompSum
 
 
@@ -28,6 +29,7 @@ class SymmetricCrossEntropy(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract()
 
     def __init__(
         self,

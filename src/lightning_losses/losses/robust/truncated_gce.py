@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.classification.comp_sum import CompSum
 from lightning_losses.losses.shared.sample_state import SampleState
 
@@ -30,6 +31,7 @@ class TruncatedGCE(nn.Module):
     """
 
     scope = "batch"  # no row function: it writes state, on all ranks together
+    contract = Contract()
 
     def __init__(
         self, num_samples: int = 1_000_000, q: float = 0.7, k: float = 0.5, start: int = 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
 
 
@@ -24,6 +25,7 @@ class Weat(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(same_columns=(("logits", "logits_adv"),))
 
     def __init__(self, beta: float = 6.0, adversarial: bool = False) -> None:
         super().__init__()

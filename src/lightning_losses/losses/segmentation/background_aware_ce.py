@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.shared.maps import harmless
 from lightning_losses.losses.shared.rows_math import LOWEST
@@ -39,6 +40,7 @@ class BackgroundAwareCE(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("map",))
 
     def __init__(
         self,

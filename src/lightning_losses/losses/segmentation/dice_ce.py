@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.segmentation.tversky import Tversky
 from lightning_losses.losses.shared.constant import constant
@@ -38,6 +39,7 @@ class DiceCE(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("map",))
 
     def __init__(
         self,

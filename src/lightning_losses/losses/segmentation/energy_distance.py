@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.sample_sets import distances, read_sets
 
 
@@ -23,6 +24,7 @@ class EnergyDistance(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="none")
 
     def forward(self, estimate: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-image values ``(B,)``."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.shared.maps import pixels
 from lightning_losses.losses.shared.rows_math import LOWEST
@@ -24,6 +25,7 @@ class RegionWise(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), same_columns=(("logit_map", "region_map"),))
 
     def forward(self, logit_map: Tensor, region_map: Tensor, valid: Tensor | None = None) -> Tensor:
         """The loss of the batch, 0-dim."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.sample_sets import distances, read_sets
 
 #: Found exact to 1e-12 after 25, at any temperature.
@@ -39,6 +40,7 @@ class SinkhornDivergence(nn.Module):
     """
 
     scope = "rows"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, blur: float = 0.05, iterations: int = 100) -> None:
         super().__init__()

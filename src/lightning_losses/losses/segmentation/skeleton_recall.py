@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.maps import read_maps
 from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
 
@@ -28,6 +29,7 @@ class SkeletonRecall(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("map",))
 
     def __init__(self, smooth: float = 1.0, over: Over = "batch", ignore_index: int = -100) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.maps import read_maps
 from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
 
@@ -31,6 +32,7 @@ class SoftClDice(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("map",))
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.maps import read_maps
 from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
 
@@ -33,6 +34,7 @@ class Tversky(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("map",))
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
 from lightning_losses.losses.shared.bags import bags
 
@@ -26,6 +27,7 @@ class AggregateResponses(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), head="none")
 
     def __init__(self, rho: float = 0.0) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
 from lightning_losses.losses.shared.bags import bags
 from lightning_losses.losses.shared.rows_math import log_softmax
@@ -23,6 +24,7 @@ class LabelProportion(nn.Module):
     """
 
     scope = "batch"
+    contract = Contract(target=("none",), same_columns=(("logits", "bag_proportion"),))
 
     def forward(
         self, logits: Tensor, bag_id: Tensor, bag_proportion: Tensor, valid: Tensor | None = None
