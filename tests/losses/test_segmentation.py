@@ -82,17 +82,16 @@ def test_overlap_losses_by_loop(
     assert value(loss, **named) == pytest.approx(sum(tversky) / len(tversky), rel=1e-8)
     weight = [0.5, 2.0, 1.0][: max(classes, 2)]
     every = [pixel for image in images for pixel in image]
-    ce = 0.0
+    ce = divisor = 0.0
     for p, t in every:
-        if classes == 1:
-            ce -= weight[int(t[0])] * math.log(p[0] if t[0] else 1 - p[0]) / len(every)
-        else:
-            ce -= sum(w * u * math.log(v) for w, u, v in zip(weight, t, p, strict=False)) / len(
-                every
-            )
-    both = DiceCE(0.6, 1.5, s, over, background, weight, IGNORED)
-    expected = 0.6 * sum(dice) / len(dice) + 1.5 * ce
-    assert value(both, **named) == pytest.approx(expected, rel=1e-8)
+        label = int(t[0]) if classes == 1 else t.index(1.0)
+        right = (p[0] if label else 1 - p[0]) if classes == 1 else p[label]
+        ce -= weight[label] * math.log(right)
+        divisor += weight[label]
+    for divide_by, below in (("weights", divisor), ("pixels", len(every))):
+        both = DiceCE(0.6, 1.5, s, over, background, weight, IGNORED, divide_by)
+        expected = 0.6 * sum(dice) / len(dice) + 1.5 * ce / below
+        assert value(both, **named) == pytest.approx(expected, rel=1e-8)
 
 
 @settings(max_examples=30, deadline=None)
@@ -279,7 +278,12 @@ def on_zeros(loss: nn.Module, shape: tuple[int, ...], **shapes: tuple[int, ...])
     ("make", "message"),
     [
         (lambda: Tversky(over="pixel"), "over must be"),
-        (lambda: Tversky(smooth=0.0), "smooth"),
+        (lambda: Tversky(smooth=0.0), "what is added below"),
+        (lambda: Tversky(reduction="sum", over="batch"), "over: image"),
+        (lambda: Tversky(reduction="median"), "reduction must be"),
+        (lambda: DiceCE(activation="relu"), "activation must be one of auto, softmax"),
+        (lambda: DiceCE(divide_by="rows"), "divide_by must be"),
+        (lambda: SoftClDice(classes="all"), "classes must be 'joint' or 'mean'"),
         (lambda: SoftClDice(iterations=-1), "iterations >= 0"),
         (lambda: SkeletonRecall(smooth=0.0), "smooth must be positive"),
         (lambda: on_zeros(Tversky(), (1, 2, 3), label_map=(1, 2)), "label_map must be"),
@@ -291,7 +295,7 @@ def on_zeros(loss: nn.Module, shape: tuple[int, ...], **shapes: tuple[int, ...])
                 logits=torch.zeros(5, 2),
                 mask=torch.tensor([False, True, True, True, True]),
                 logit_map=torch.zeros(2, 2, 2, 2),
-                label_map=torch.zeros(2, 2, 2),
+                label_map=torch.zeros(2, 2, 2).long(),
             ),
             "neither as many images nor",
         ),
@@ -300,3 +304,200 @@ def on_zeros(loss: nn.Module, shape: tuple[int, ...], **shapes: tuple[int, ...])
 def test_bad_settings(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# -- options that MONAI has ------------------------------------------------------------------------
+
+
+def one_hot(y: Tensor, classes: int) -> Tensor:
+    return F.one_hot(y, classes).movedim(-1, 1).double()
+
+
+def monai_dice(p: Tensor, t: Tensor, above: float, below: float, square: bool) -> Tensor:
+    """``(B, C)``, as monai.losses.DiceLoss(reduction="none") computes it."""
+    inter = (p * t).sum((2, 3))
+    mass = (p.square() + t.square() if square else p + t).sum((2, 3))
+    return 1 - (2 * inter + above) / (mass + below)
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_dice_as_monai(square: bool) -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(B, 3, H, W, generator=g, dtype=torch.float64)
+    y = torch.randint(3, (B, H, W), generator=g)
+    weight = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+    made = {"square": square, "smooth": 0.1, "smooth_below": 0.7}
+    dice = {"logit_map": z, "label_map": y}
+    scores = monai_dice(z.softmax(1), one_hot(y, 3), 0.1, 0.7, square)
+
+    def found(**more: Any) -> Tensor:
+        reduction = "none" if more.get("reduction") == "none" else "mean"
+        loss = DiceCE(ce_weight=0.0, **made, **more)
+        return Objective({"x": loss}, reduction=reduction)(**dice).total
+
+    torch.testing.assert_close(found(), scores.mean())
+    torch.testing.assert_close(found(background=False), scores[:, 1:].mean())
+    torch.testing.assert_close(found(dice_class_weight=weight), (scores * weight).mean())
+    torch.testing.assert_close(
+        found(dice_class_weight=weight[1:], background=False), (scores * weight)[:, 1:].mean()
+    )
+    torch.testing.assert_close(found(reduction="sum"), scores.sum())
+    torch.testing.assert_close(found(reduction="none"), scores.mean(1))
+    p = {"logit_map": z.softmax(1), "label_map": y}
+    given_p = Objective({"x": DiceCE(**made, activation="none")})(**p).total
+    torch.testing.assert_close(given_p, Objective({"x": DiceCE(**made)})(**dice).total)
+
+
+def test_reductions_of_dice_ce_are_shares_of_one_another() -> None:
+    z, y, _ = case(4, 3)
+    labels = torch.where(y == IGNORED, 0, y)
+    named = {"logit_map": z, "label_map": labels}
+    ce = F.cross_entropy(z, labels, reduction="none")
+    rows = Objective({"x": DiceCE(dice_weight=0, reduction="none")}, reduction="none")(**named)
+    torch.testing.assert_close(rows.total, ce.mean((1, 2)))
+    total = value(DiceCE(dice_weight=0, reduction="sum"), **named)
+    assert total == pytest.approx(float(ce.sum()))
+    # As values by image they take sample weights.
+    weighed = Objective({"x": DiceCE(reduction="none")})(
+        **named, sample_weight=torch.tensor([3.0, 1])
+    )
+    first = value(DiceCE(), logit_map=z[:1], label_map=labels[:1])
+    second = value(DiceCE(), logit_map=z[1:], label_map=labels[1:])
+    assert float(weighed.total) == pytest.approx((3 * first + second) / 4)
+
+
+def test_class_weights_are_torchs() -> None:
+    z, y, _ = case(2, 3)
+    weight = [0.3, 2.0, 5.0]
+    named = {"logit_map": z, "label_map": y}
+    labels = torch.where(y == IGNORED, -100, y)
+    expected = F.cross_entropy(z, labels, torch.tensor(weight).double())
+    loss = DiceCE(dice_weight=0.0, class_weight=weight, ignore_index=IGNORED)
+    assert value(loss, **named) == pytest.approx(float(expected))
+    # Soft labels divide by pixels, as torch's do.
+    soft = torch.rand(z.shape, generator=torch.Generator().manual_seed(0)).double()
+    soft = soft / soft.sum(1, keepdim=True)
+    expected = F.cross_entropy(z, soft, torch.tensor(weight).double())
+    found = value(DiceCE(dice_weight=0.0, class_weight=weight), logit_map=z, label_map=soft)
+    assert found == pytest.approx(float(expected))
+
+
+def test_several_labels_a_pixel() -> None:
+    """Sigmoids over channels, with labels of each, some of which nobody knows."""
+    g = torch.Generator().manual_seed(1)
+    z = torch.randn(B, 3, H, W, generator=g, dtype=torch.float64, requires_grad=True)
+    t = torch.randint(2, z.shape, generator=g)
+    loss = DiceCE(activation="sigmoid", smooth=0.1)
+    dice = monai_dice(z.sigmoid(), t.double(), 0.1, 0.1, False).mean()
+    bce = F.binary_cross_entropy_with_logits(z, t.double())
+    found = Objective({"x": loss})(logit_map=z, label_map=t).total
+    torch.testing.assert_close(found, dice + bce)
+    torch.testing.assert_close(
+        Objective({"x": loss})(logit_map=z, label_map=t.float()).total, found
+    )
+    unknown = t.clone()
+    unknown[0, 1, :2] = -1
+    loss = DiceCE(dice_weight=0.0, activation="sigmoid", ignore_index=-1)
+    found = Objective({"x": loss})(logit_map=z, label_map=unknown).total
+    known = unknown >= 0
+    torch.testing.assert_close(
+        found, F.binary_cross_entropy_with_logits(z[known], t[known].double())
+    )
+    (gradient,) = torch.autograd.grad(found, z)
+    assert not gradient[~known].any()
+    assert gradient[known].all()
+    # A class a pixel is one yes and several no.
+    y = torch.randint(3, (B, H, W), generator=g)
+    by_class, by_channel = (
+        value(DiceCE(activation="sigmoid"), logit_map=z, label_map=labels)
+        for labels in (y, one_hot(y, 3))
+    )
+    assert by_class == pytest.approx(by_channel)
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Tversky(smooth=0.1), Tversky(0.3, 0.7, smooth=0.1), Tversky(smooth=0.1, exponent=0.75),
+        Tversky(smooth=0.1, square=True), Tversky(smooth=0.1, over="batch"), DiceCE(),
+    ],
+)  # fmt: skip
+def test_soft_labels_are_least_where_p_equals_them(t: float, loss: nn.Module) -> None:
+    p = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    label = torch.full((1, 1, 2, 2), t)
+    found = [value(loss, logit_map=x.logit().expand(1, 1, 2, 2), label_map=label) for x in p]
+    assert float(p[torch.tensor(found).argmin()]) == pytest.approx(t)
+    # And of a softmax: two classes are one.
+    two = torch.stack([1 - label, label], 1)[:, :, 0]
+    both = [
+        value(loss, logit_map=torch.stack([-x.logit() / 2, x.logit() / 2]).reshape(1, 2, 1, 1)
+              .expand(1, 2, 2, 2), label_map=two)
+        for x in p
+    ]  # fmt: skip
+    assert float(p[torch.tensor(both).argmin()]) == pytest.approx(t)
+
+
+@pytest.mark.parametrize("make", [SoftClDice, SkeletonRecall])
+def test_soft_labels_are_refused_where_they_mean_nothing(make: Any) -> None:
+    name = "skeleton_map" if make is SkeletonRecall else "label_map"
+    with pytest.raises(ValueError, match="must be 0 or 1 here, found numbers between"):
+        value(make(), logit_map=torch.zeros(1, 1, 4, 4), **{name: torch.full((1, 4, 4), 0.5)})
+
+
+def test_classes_of_cldice_are_one_set_or_several() -> None:
+    """Joint: the sums of precision and recall run over channels too."""
+    g = torch.Generator().manual_seed(5)
+    z = torch.randn(2, 3, 8, 8, generator=g, dtype=torch.float64)
+    y = torch.randint(3, (2, 8, 8), generator=g)
+    p, t = z.softmax(1)[:, 1:], one_hot(y, 3)[:, 1:]
+    lines, true_lines = soft_skeleton(p, 3), soft_skeleton(t, 3)
+
+    def of(channels: slice) -> Tensor:
+        a, b = lines[:, channels], true_lines[:, channels]
+        precision = ((a * t[:, channels]).sum() + 1) / (a.sum() + 1)
+        recall = ((b * p[:, channels]).sum() + 1) / (b.sum() + 1)
+        return 1 - 2 * precision * recall / (precision + recall)
+
+    named = {"logit_map": z, "label_map": y}
+    assert value(SoftClDice(3), **named) == pytest.approx(float(of(slice(0, 2))))
+    mean = (of(slice(0, 1)) + of(slice(1, 2))) / 2
+    assert value(SoftClDice(3, classes="mean"), **named) == pytest.approx(float(mean))
+    assert abs(float(mean) - float(of(slice(0, 2)))) > 1e-4
+
+
+# -- labels that would be something else -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [Tversky, DiceCE, SoftClDice, SkeletonRecall])
+def test_class_maps_that_are_none(make: Any) -> None:
+    z, y = torch.zeros(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
+    name = "skeleton_map" if make is SkeletonRecall else "label_map"
+    for labels in (y / 255, y.double(), y.half()):  # as ToTensor and others keep them
+        with pytest.raises(ValueError, match=f"{name} must hold class indices.*float"):
+            value(make(), logit_map=z, **{name: labels})
+    with pytest.raises(ValueError, match="bool"):
+        value(make(), logit_map=z, **{name: y > 0})
+    for mark in (255, 3, -1):
+        wrong = y.clone()
+        wrong[0, 1, 2] = mark
+        for labels in (wrong, wrong.to(torch.uint8) if mark > 0 else wrong.int()):
+            with pytest.raises(ValueError, match=rf"found {mark}.*ignore_index={mark}"):
+                value(make(), logit_map=z, **{name: labels})
+        assert math.isfinite(value(make(ignore_index=mark), logit_map=z, **{name: wrong}))
+    # -100 fits no uint8, and is not 156.
+    many = torch.full((2, 4, 4), 156, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="found 156"):
+        value(make(), logit_map=z, **{name: many})
+
+
+def test_confident_pixels_keep_their_gradient_in_float32() -> None:
+    """softplus(z) - z t is 0 at z = 18; the loss is 1.5e-8 there and has a gradient."""
+    for sign, label in ((1, 1), (-1, 0)):
+        z = torch.full((1, 1, 2, 2), 18.0 * sign, requires_grad=True)
+        labels = torch.full((1, 2, 2), label)
+        total = Objective({"x": DiceCE(dice_weight=0.0)})(logit_map=z, label_map=labels).total
+        assert total.item() == pytest.approx(math.exp(-18), rel=1e-5)
+        total.backward()
+        assert z.grad is not None
+        assert z.grad.sum().item() * sign == pytest.approx(-math.exp(-18), rel=1e-5)

@@ -123,7 +123,7 @@ def test_masks_of_one_channel(make: Callable[..., nn.Module]) -> None:
     mask = torch.zeros(2, 4, 4, dtype=torch.uint8)
     mask[:, :2] = 255
     for wrong in (mask, mask.float(), mask.long() // 255 - 1):  # uint8 as read, as ToTensor keeps
-        with pytest.raises(ValueError, match=r"label_map must be in \[0, 1\].*// 255"):
+        with pytest.raises(ValueError, match=r"(label|skeleton)_map must be in \[0, 1\].*// 255"):
             on_maps(make(), wrong)
     right = on_maps(make(), mask // 255)
     assert right.isfinite()

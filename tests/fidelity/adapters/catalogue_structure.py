@@ -208,6 +208,7 @@ def dice_ce(inputs: Inputs, params: Inputs) -> Inputs:
         params["lambda_ce"],
         params["eps"],
         class_weight=per_class,
+        divide_by="pixels",  # the source's
     )
     # The source takes minus Dice, ours is 1 minus Dice.
     found = on_maps(loss, inputs["logits"], inputs["target"])

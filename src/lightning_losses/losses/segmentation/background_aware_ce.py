@@ -5,13 +5,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.shared.maps import harmless
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.maps import read_maps
 
 
 class BackgroundAwareCE(nn.Module):
@@ -71,22 +69,20 @@ class BackgroundAwareCE(nn.Module):
                 f"old_class_map must be {tuple(label_map.shape)}, as label_map, got "
                 f"{tuple(old_class_map.shape)}."
             )
-        labels = label_map.reshape(len(logit_map), 1, *logit_map.shape[2:])
-        z, labels, counts = harmless(logit_map, labels, valid, self.ignore_index)
-        labels = labels.long()
-        if z.shape[1] == 1:
-            log_p = torch.cat([F.logsigmoid(-z), F.logsigmoid(z)], 1).clamp(min=LOWEST)
-        else:
-            log_p = z.clamp(min=LOWEST).log_softmax(1)
-        old = torch.where(counts, old_class_map.detach().reshape(labels.shape), 0.0).to(z.dtype)
+        maps = read_maps(logit_map, label_map, valid, self.ignore_index, hard=True)
+        log_p, t, counts = maps.log_p, maps.t, maps.counts
+        if log_p.shape[1] == 1:
+            log_p, t = torch.cat([maps.log_rest, log_p], 1), torch.cat([1 - t, t], 1)
+        old = torch.where(counts, old_class_map.detach().reshape(counts.shape), 0.0).to(t.dtype)
         weight = (1 - torch.where(old > self.threshold, 1.0, old)).pow(self.gamma)
-        losses = self._losses(log_p, labels, torch.where(labels == 0, weight, 1.0))
+        background = t[:, :1] > 0
+        losses = self._losses(log_p, t, torch.where(background, weight, 1.0))
         total = reduce_with_gradient(torch.where(counts, losses, 0.0).sum())
         return total / all_sum(counts.sum()).clamp(min=1)
 
-    def _losses(self, log_p: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        """Of each pixel ``(B, 1, ...)``."""
-        of_label = -log_p.gather(1, labels)
+    def _losses(self, log_p: Tensor, t: Tensor, weight: Tensor) -> Tensor:
+        """Of each pixel ``(B, 1, ...)``, from one-hot labels ``(B, C, ...)``."""
+        of_label = -(t * log_p).sum(1, keepdim=True)
         if self.old_classes is None:
             return weight * of_label
         if self.old_classes >= log_p.shape[1]:
@@ -96,6 +92,7 @@ class BackgroundAwareCE(nn.Module):
             )
         anything = -log_p[:, 1:].logsumexp(1, keepdim=True)
         rest = -log_p[:, : self.old_classes].logsumexp(1, keepdim=True)
-        against_background = torch.where(labels == 0, of_label, anything)
-        new = torch.where(labels < self.old_classes, rest, of_label)
+        against_background = torch.where(t[:, :1] > 0, of_label, anything)
+        old = (t[:, : self.old_classes] > 0).any(1, keepdim=True)
+        new = torch.where(old, rest, of_label)
         return weight * against_background + new

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.maps import read_maps
-from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
+from lightning_losses.losses.shared.overlap import Over, check_over, reduced
 
 
 class SkeletonRecall(nn.Module):
@@ -42,10 +42,11 @@ class SkeletonRecall(nn.Module):
         self, logit_map: Tensor, skeleton_map: Tensor, valid: Tensor | None = None
     ) -> Tensor:
         """The loss of the batch, 0-dim."""
-        p, k, counts = read_maps(logit_map, skeleton_map, valid, self.ignore_index, False)
-        if not p.shape[1]:  # background only
-            return p.sum()
-        return mean_of_scores(self._score, ((1 - p) * k, k), counts, self.over)
+        maps = read_maps(
+            logit_map, skeleton_map, valid, self.ignore_index, hard=True, name="skeleton_map"
+        )
+        _, rest, k, _, _, counts = maps.foreground()
+        return reduced(self._score, (rest * k, k), counts, self.over)
 
     def _score(self, missed: Tensor, length: Tensor) -> Tensor:
         return missed / (length + self.smooth)  # 1 - recall, without its cancellation

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.maps import read_maps
-from lightning_losses.losses.shared.overlap import Over, check_over, mean_of_scores
+from lightning_losses.losses.shared.overlap import Over, check_over, reduced
 
 
 class SoftClDice(nn.Module):
@@ -25,6 +27,8 @@ class SoftClDice(nn.Module):
         smooth: positive, on every numerator and denominator.
         cldice_weight: a; 1 is clDice alone.
         over: sums of the ``batch`` of all ranks, as the authors; or of each ``image``, as MONAI.
+        classes: ``joint``: all foreground channels are one set, as the authors' code and MONAI's;
+            ``mean``: each class is one, and the mean is over them.
         ignore_index: pixels of this label do not count.
 
     Shapes: logit_map ``(B, C, H, W)`` or ``(B, C, D, H, W)``, class 0 of several being background;
@@ -41,9 +45,13 @@ class SoftClDice(nn.Module):
         cldice_weight: float = 1.0,
         over: Over = "batch",
         ignore_index: int = -100,
+        classes: Literal["joint", "mean"] = "joint",
     ) -> None:
         super().__init__()
         check_over(over)
+        if classes not in ("joint", "mean"):
+            raise ValueError(f"classes must be 'joint' or 'mean', got {classes!r}.")
+        self.classes = classes
         if not (iterations >= 0 and smooth > 0 and 0 <= cldice_weight <= 1):
             raise ValueError(
                 "soft_cldice needs iterations >= 0, smooth > 0 and cldice_weight in [0, 1]; got "
@@ -59,8 +67,8 @@ class SoftClDice(nn.Module):
                 f"soft_cldice needs maps (B, C, H, W) or volumes (B, C, D, H, W), got "
                 f"{tuple(logit_map.shape)}."
             )
-        p, t, counts = read_maps(logit_map, label_map, valid, self.ignore_index, background=False)
-        return self.of_probabilities(p, t, counts) if p.shape[1] else p.sum()
+        maps = read_maps(logit_map, label_map, valid, self.ignore_index, hard=True).foreground()
+        return self.of_probabilities(maps.p, maps.t, maps.counts)
 
     def of_probabilities(self, p: Tensor, t: Tensor, counts: Tensor) -> Tensor:
         """The loss of probabilities and 0/1 labels ``(B, C, ...)`` of the foreground, 0-dim."""
@@ -68,7 +76,9 @@ class SoftClDice(nn.Module):
         with torch.no_grad():
             true_lines = soft_skeleton(t, self.iterations)
         parts = (lines * t, lines, true_lines * p, true_lines, p * t, p, t)
-        return mean_of_scores(self._score, parts, counts, self.over)
+        if self.classes == "joint":
+            parts = tuple(part.sum(1, keepdim=True) for part in parts)
+        return reduced(self._score, parts, counts, self.over)
 
     def _score(self, lt: Tensor, l: Tensor, kp: Tensor, k: Tensor, *dice: Tensor) -> Tensor:  # noqa: E741
         s, a = self.smooth, self.cldice_weight

@@ -4,21 +4,55 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_losses.losses.shared.rows_math import LOWEST
-from lightning_losses.losses.shared.validation import check_binary
+from lightning_losses.contract import HeadKind
+from lightning_losses.losses.shared.rows_math import LOWEST, log_p_and_rest
+from lightning_losses.losses.shared.validation import (
+    check_binary,
+    check_class_map,
+    check_class_range,
+    may_look,
+)
+
+#: What a map of scores is: ``auto`` is the softmax of several channels and the sigmoid of one;
+#: ``none`` takes probabilities as they are.
+Activation = Literal["auto", "softmax", "sigmoid", "none"]
 
 
 class Maps(NamedTuple):
-    """Probabilities and labels ``(B, C, ...)``, both 0 at pixels that do not count."""
+    """Probabilities and labels ``(B, C, ...)``; p, 1 - p and labels 0 where they do not count."""
 
     p: Tensor
+    rest: Tensor  # 1 - p, exact where p rounds to 1
     t: Tensor
-    counts: Tensor  # (B, 1, ...) bool
+    log_p: Tensor
+    log_rest: Tensor
+    counts: Tensor  # (B, 1, ...) bool; (B, C, ...) for sigmoids with a label each
+
+    def foreground(self) -> Maps:
+        """Without class 0 of several."""
+        if self.p.shape[1] == 1:
+            return self
+        *maps, counts = self
+        return Maps(*(m[:, 1:] for m in maps), counts if counts.shape[1] == 1 else counts[:, 1:])
+
+
+def check_activation(activation: str) -> None:
+    """Raise ValueError for another word."""
+    if activation not in get_args(Activation):
+        raise ValueError(
+            f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}."
+        )
+
+
+def head_of(activation: Activation) -> HeadKind:
+    """What a contract says of such maps."""
+    return "softmax" if activation == "auto" else activation
 
 
 def read_maps(
@@ -26,61 +60,98 @@ def read_maps(
     label_map: Tensor,
     valid: Tensor | None = None,
     ignore_index: int = -100,
-    background: bool = True,
+    activation: Activation = "auto",
+    hard: bool = False,
+    name: str = "label_map",
 ) -> Maps:
-    """Softmax over C classes, or the sigmoid of one channel; rows ``(N,)``, ``(N, C)`` will do.
+    """Scores as probabilities and labels as numbers; rows ``(N,)``, ``(N, C)`` will do.
 
     Args:
-        logit_map: ``(B, C, ...)``.
-        label_map: ``(B, ...)`` or ``(B, 1, ...)``; integer, or for one channel in [0, 1].
+        logit_map: ``(B, C, ...)`` scores, or probabilities if ``activation`` is none.
+        label_map: ``(B, ...)`` or ``(B, 1, ...)`` class indices, for one channel in [0, 1]; or
+            ``(B, C, ...)``, a number in [0, 1] for each channel: soft labels of a softmax, or
+            several labels a pixel of sigmoids.
         valid: images ``(B,)`` or pixels that count.
-        ignore_index: pixels of this label do not count.
-        background: keep class 0 of several.
+        ignore_index: pixels of this label do not count; of labels by channel, those entries.
+        activation: see `Activation`.
+        hard: refuse labels between 0 and 1.
+        name: what the user calls the labels.
+
+    Raises:
+        ValueError: shapes that do not go together, labels of a wrong dtype; on a CPU labels and
+            probabilities out of range.
     """
-    if logit_map.ndim == 1:
-        logit_map = logit_map[:, None]
-    b, c, *space = logit_map.shape
-    labels = label_map.squeeze(1) if label_map.shape == (b, 1, *space) else label_map
-    if labels.shape != (b, *space):
-        raise ValueError(
-            f"label_map must be {(b, *space)} beside logit_map {(b, c, *space)} (classes second), "
-            f"got {tuple(label_map.shape)}."
-        )
-    z, labels, counts = harmless(logit_map, labels[:, None], valid, ignore_index)
-    if c == 1:
-        p, t = z.sigmoid(), labels.to(z.dtype)
-    else:
-        p = z.clamp(min=LOWEST).softmax(1)
-        t = torch.zeros_like(p).scatter(1, labels.long(), 1.0)
-        first = int(not background)
-        p, t = p[:, first:], t[:, first:]
-    return Maps(torch.where(counts, p, 0.0), torch.where(counts, t, 0.0), counts)
-
-
-def harmless(
-    logit_map: Tensor, labels: Tensor, valid: Tensor | None, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits and labels ``(B, 1, ...)``, 0 at pixels that do not count, and which ones do.
-
-    Raises ValueError for labels of one channel outside [0, 1], on a CPU.
-    """
+    z = logit_map[:, None] if logit_map.ndim == 1 else logit_map
+    classes = z.shape[1]
+    if activation == "auto":
+        activation = "sigmoid" if classes == 1 else "softmax"
+    labels = as_channels(label_map, z, name)
+    by_channel = labels.shape[1] == classes
+    if not by_channel:
+        check_class_map(labels, classes, name)
+    if not labels.is_floating_point():
+        labels = labels.long()  # a uint8 would take -100 for 156
     counts = labels != ignore_index
+    if activation != "sigmoid":  # one class that does not count takes the pixel along
+        counts = counts.all(1, keepdim=True)
     counts = counts & pixels(valid, counts)
     labels = torch.where(counts, labels, 0)
-    if logit_map.shape[1] == 1:
-        check_binary(labels, "label_map")
-    # The gradient of a softmax of inf is NaN.
-    return torch.where(counts, logit_map, 0.0), labels, counts
+    if by_channel:
+        check_binary(labels, name, hard=hard)
+        t = labels.to(z.dtype)
+    else:
+        check_class_range(labels, classes, name)
+        t = torch.where(counts, torch.zeros_like(z).scatter(1, labels, 1.0), 0.0)
+    z = torch.where(counts, z, 0.0)  # the gradient of a softmax of inf is NaN
+    if activation == "none":
+        p, rest = z, 1 - z
+        log_p, log_rest = _logs(z)
+    elif activation == "sigmoid":
+        z = z.clamp(min=LOWEST)
+        p, rest, log_p, log_rest = z.sigmoid(), (-z).sigmoid(), F.logsigmoid(z), F.logsigmoid(-z)
+    else:
+        log_p, log_rest = log_p_and_rest(z, 1)
+        p, rest = log_p.exp(), log_rest.exp()
+    p, rest = (torch.where(counts, x, 0.0) for x in (p, rest))
+    return Maps(p, rest, t, log_p, log_rest, counts)
+
+
+def as_channels(label_map: Tensor, logit_map: Tensor, name: str) -> Tensor:
+    """Labels ``(B, 1, ...)`` of classes or ``(B, C, ...)`` by channel. ValueError for neither."""
+    b, c, *space = logit_map.shape
+    shape = tuple(label_map.shape)
+    if shape == (b, *space):
+        return label_map[:, None]
+    if shape in ((b, 1, *space), (b, c, *space)):
+        return label_map
+    raise ValueError(
+        f"{name} must be {(b, *space)} beside logit_map {(b, c, *space)} (classes second), or "
+        f"{(b, c, *space)} for a label of each channel; got {shape}."
+    )
+
+
+def _logs(p: Tensor) -> tuple[Tensor, Tensor]:
+    """``log p`` and ``log(1 - p)`` of probabilities; ValueError if they are none, on a CPU."""
+    if p.numel() and may_look(p):
+        low, high = (x.item() for x in p.detach().aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"logit_map must be probabilities in [0, 1] where activation is none, found {low} "
+                f"to {high}: write activation: auto for scores."
+            )
+    tiny = torch.finfo(p.dtype).tiny
+    return p.clamp(min=tiny).log(), torch.log1p(-p.clamp(max=1 - torch.finfo(p.dtype).eps))
 
 
 def pixels(valid: Tensor | None, counts: Tensor) -> Tensor:
-    """``valid`` of images or of pixels, as the mask ``(B, 1, ...)`` that it is."""
+    """``valid`` of images or of pixels, as a mask that goes with ``(B, 1, ...)``."""
     if valid is None:
-        return torch.ones_like(counts)
-    if valid.numel() == counts.numel():
-        return valid.reshape(counts.shape)
+        return torch.ones_like(counts[:, :1])
+    every = counts[:, :1]
+    if valid.numel() == every.numel():
+        return valid.reshape(every.shape)
     if valid.numel() == len(counts):
-        return valid.reshape(-1, *[1] * (counts.ndim - 1)).expand_as(counts)
+        return valid.reshape(-1, *[1] * (counts.ndim - 1)).expand_as(every)
     raise ValueError(
         f"mask and target say which of {valid.numel()} rows count; maps {tuple(counts.shape)} "
         "have neither as many images nor as many pixels."

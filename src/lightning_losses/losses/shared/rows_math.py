@@ -26,6 +26,28 @@ def log_softmax(z: Tensor) -> Tensor:
     return F.log_softmax(z.clamp(min=LOWEST), dim=-1).clamp(min=LOWEST)
 
 
+def log_p_and_rest(z: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    """``log p`` and ``log(1 - p)`` of every class, both exact where p is near 0 and near 1.
+
+    Only the likeliest class can be so near to 1 that ``1 - p`` rounds away; of that one the
+    others' share is summed. ``(..., C, ...)`` with the classes in ``dim``; `LOWEST` stands for
+    -inf. With one class ``log(1 - p)`` is `LOWEST`.
+    """
+    z = z.clamp(min=LOWEST)
+    if not z.numel():
+        return z, z
+    top = z.detach().argmax(dim, keepdim=True)
+    others = z.scatter(dim, top, LOWEST).logsumexp(dim, keepdim=True)
+    gap = z.gather(dim, top) - others  # log odds of the likeliest class
+    at_top = torch.zeros_like(z, dtype=torch.bool).scatter(dim, top, True)
+    log_p = (z - z.logsumexp(dim, keepdim=True)).clamp(min=LOWEST)
+    log_p = torch.where(at_top, F.logsigmoid(gap), log_p)
+    # At most one half for the others; the clamp keeps the branch that is not taken finite.
+    rest = torch.log1p(-torch.where(at_top, -1.0, log_p).exp())
+    rest = torch.where(at_top, F.logsigmoid(-gap), rest)
+    return log_p.clamp(min=LOWEST), rest.clamp(min=LOWEST)
+
+
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) of each row ``(N,)``, in nats, from log-probabilities ``(N, C)``."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -17,12 +17,13 @@ def may_look(x: Tensor) -> bool:
     )
 
 
-def check_binary(target: Tensor, name: str = "target") -> None:
+def check_binary(target: Tensor, name: str = "target", hard: bool = False) -> None:
     """Raise ValueError for yes-or-no labels outside [0, 1], on a CPU; NaN is left to the objective.
 
     Args:
         target: any shape, 0 where it does not count.
         name: what the user called it.
+        hard: refuse what is between 0 and 1 too.
     """
     if not target.numel() or target.dtype == torch.bool or not may_look(target):
         return
@@ -32,6 +33,44 @@ def check_binary(target: Tensor, name: str = "target") -> None:
             f"{name} must be in [0, 1] where a label is yes or no, found {low} to {high}: write "
             f"{name} // 255 for 0 and 255, ({name} + 1) / 2 for -1 and 1; where a number marks "
             "what does not count, write ignore_index=NUMBER."
+        )
+    if hard and target.is_floating_point() and bool(((target > 0) & (target < 1)).any()):
+        raise ValueError(
+            f"{name} must be 0 or 1 here, found numbers between them: with soft labels this loss "
+            f"is not least where the prediction equals the label. Write {name}.round(), or take "
+            "bce, dice_ce or tversky, which are."
+        )
+
+
+def check_class_map(labels: Tensor, classes: int, name: str) -> None:
+    """Raise ValueError for a map of class indices whose dtype cannot name them.
+
+    A mask as ``ToTensor`` makes it holds class / 255, of which nothing but class 0 would be left.
+    """
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"{name} must hold class indices (int64) beside {classes} channels of scores, got "
+            f"{labels.dtype}: write {name}.long() if it holds 0.0, 1.0, 2.0, ...; a mask that "
+            "ToTensor scaled to [0, 1] has lost them: read it with PILToTensor."
+        )
+    if labels.dtype == torch.bool and classes != 2:
+        raise ValueError(
+            f"{name} is bool, which names 2 classes and not {classes}: pass class indices "
+            "(int64), or one channel of scores."
+        )
+
+
+def check_class_range(labels: Tensor, classes: int, name: str) -> None:
+    """Raise ValueError for a map of class indices out of range, on a CPU."""
+    if not labels.numel() or not may_look(labels):
+        return
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"{name} must be in [0, {classes}) for {classes} channels of scores, found {wrong}: "
+            f"if {wrong} marks pixels that do not count, write ignore_index={wrong} for this loss "
+            f"(loss.NAME.ignore_index={wrong})."
         )
 
 
