@@ -161,6 +161,48 @@ def test_binary_shapes_that_do_not_go_together(logits: Tensor, target: Tensor) -
         value(BinaryCrossEntropy(), logits, target)
 
 
+def test_labels_that_nobody_knows() -> None:
+    """The mean is over those that are known, as torch's on the known ones; -1 is a mistake else."""
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(5, 4, generator=g, dtype=torch.float64, requires_grad=True)
+    t = torch.randint(-1, 2, (5, 4), generator=g)
+    t[3] = -1  # of one row nothing is known
+    known = t >= 0
+    plain = F.binary_cross_entropy_with_logits(z[known], t[known].double())
+    for target in (t, t.double(), t.int()):
+        found = Objective({"x": BinaryCrossEntropy(ignore_index=-1)})(z, target).total
+        torch.testing.assert_close(found, plain)
+    (gradient,) = torch.autograd.grad(found, z)
+    assert torch.equal(gradient != 0, known)
+    weight = torch.rand(5, generator=g, dtype=torch.float64)
+    found = Objective({"x": BinaryFocal(0.0, ignore_index=-1)})(z, t, sample_weight=weight).total
+    every = F.binary_cross_entropy_with_logits(z, t.clamp(min=0).double(), reduction="none")
+    share = weight[:, None] * known
+    torch.testing.assert_close(found, (every * share).sum() / share.sum())
+    nothing = Objective({"x": BinaryCrossEntropy(ignore_index=-1)})(z, -torch.ones_like(t)).total
+    assert nothing == 0
+    assert nothing.requires_grad
+    with pytest.raises(ValueError, match="write ignore_index=NUMBER"):
+        Objective({"x": BinaryCrossEntropy()})(z, t)
+
+
+def test_positive_weights_of_labels_and_sums_over_them() -> None:
+    g = torch.Generator().manual_seed(1)
+    z = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    t = torch.rand(5, 3, generator=g, dtype=torch.float64)
+    weight = torch.tensor([0.5, 2.0, 10.0], dtype=torch.float64)
+    expected = F.binary_cross_entropy_with_logits(z, t, pos_weight=weight)
+    for made in (weight, weight.tolist()):
+        assert value(BinaryCrossEntropy(made), z, t) == pytest.approx(float(expected))
+    expected = F.binary_cross_entropy_with_logits(z, t, reduction="sum")
+    found = Objective({"x": BinaryCrossEntropy(over_labels="sum")}, reduction="sum")(z, t).total
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match="positive_weight must be one number for each of 3 labels"):
+        value(BinaryCrossEntropy([1.0, 2.0]), z, t)
+    with pytest.raises(ValueError, match="over_labels must be"):
+        BinaryFocal(over_labels="max")  # type: ignore[arg-type]
+
+
 def test_class_indices_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"in \[0, 3\).*found 3"):
         value(BinaryCrossEntropy(), torch.zeros(4, 3), torch.full((4,), 3))

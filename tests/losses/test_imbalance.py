@@ -71,28 +71,28 @@ def softmax(row: Row) -> Row:
         (LogitAdjustment([100, 10, 1], tau=0.0), 0.169846),
     ],
 )
-def test_numbers_of_the_cards_on_classes(loss: nn.Module, expected: float) -> None:
+def test_known_numbers_on_classes(loss: nn.Module, expected: float) -> None:
     assert value(loss, logits=F1, target=Y1) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        (Dice(), 0.364536),
-        (Dice(square=True, smooth=1.0), 0.146494),
-        (Dice(alpha=1.0, smooth=1.0, style="paper"), 0.259925),
+        (Dice(0.0, 1e-4, square=False), 0.364536),
+        (Dice(alpha=0.0), 0.146494),
+        (Dice(1.0, 1.0, square=False, style="paper"), 0.259925),
         (AnyLoss("f_beta"), 0.333304),
         (AnyLoss("accuracy"), 0.333290),
         (AnyLoss("balanced_accuracy"), 0.249967),
         (AnyLoss("gmean"), 0.292847),
     ],
 )
-def test_numbers_of_the_cards_on_binary_scores(loss: nn.Module, expected: float) -> None:
+def test_known_numbers_on_binary_scores(loss: nn.Module, expected: float) -> None:
     assert value(loss, logits=B, target=T) == pytest.approx(expected, abs=1e-6)
     assert value(loss, logits=B, target=T.long()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_more_numbers_of_the_cards() -> None:
+def test_more_known_numbers() -> None:
     weights = ClassBalanced([100, 10, 1], beta=0.9).class_weight
     assert weights == pytest.approx((0.239329, 0.367442, 2.393229), abs=1e-6)
     bag = {"bag_id": torch.zeros(2, dtype=torch.long), "bag_target": torch.ones(2)}
@@ -436,7 +436,7 @@ def test_perfect_and_hopeless_predictions(score: Any) -> None:
         total.backward()
         assert total.item() == pytest.approx(expected, abs=1e-6)
         assert z.grad.isfinite().all()
-    assert value(Dice(smooth=1e-6), logits=right[:, 0], target=(y == 0).long()) == pytest.approx(
+    assert value(Dice(0.0, 1e-6), logits=right[:, 0], target=(y == 0).long()) == pytest.approx(
         0, abs=1e-5
     )
 
@@ -542,3 +542,80 @@ def test_constants_are_made_once_and_trainable_after_inference() -> None:
     x: Tensor = torch.ones(2, requires_grad=True)
     (x * a).sum().backward()
     assert constant((0.1,), torch.zeros(1, dtype=torch.float64)).item() == 0.1
+
+
+# -- confident mistakes, one column, soft labels ---------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize("size", [18.0, 40.0, 80.0])
+@pytest.mark.parametrize("style", ["repo", "paper"])
+def test_dice_of_confident_mistakes_in_float32(alpha: float, size: float, style: Any) -> None:
+    """1 - p rounds to 0 from z = 17 on; the share of the label then vanished from the loss."""
+    loss = Dice(alpha, style=style)
+    wide = torch.tensor([[size, 0.0, -1.0], [0.0, size, 3.0]])
+    for z, t in ((torch.tensor([size, -size]), torch.tensor([0, 1])), (wide, torch.tensor([1, 0]))):
+        narrow = z.clone().requires_grad_()
+        exact = z.double().requires_grad_()
+        found, expected = (Objective({"x": loss})(x, t).total for x in (narrow, exact))
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+        found.backward()
+        expected.backward()
+        assert narrow.grad is not None
+        assert exact.grad is not None
+        largest = exact.grad.abs().max()
+        assert largest > 0
+        torch.testing.assert_close(
+            narrow.grad.double() / largest, exact.grad / largest, rtol=1e-4, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("loss", [Dice(), Dice(style="paper"), Dice(square=False), AnyLoss()])
+def test_one_column_is_binary(loss: nn.Module) -> None:
+    z, t = B[:, None].clone().requires_grad_(), T.long()
+    total = Objective({"x": loss})(z, t).total
+    assert total.item() == pytest.approx(value(loss, logits=B, target=t))
+    (gradient,) = torch.autograd.grad(total, z)
+    assert gradient.abs().max() > 0
+    assert value(loss, logits=B[:, None], target=T[:, None]) == pytest.approx(total.item())
+
+
+@pytest.mark.parametrize("t", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("style", ["repo", "paper"])
+@pytest.mark.parametrize("square", [True, False])
+def test_soft_labels_are_least_where_p_equals_them(t: float, style: Any, square: bool) -> None:
+    p = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    loss = Dice(0.0, 0.1, square, style)
+    target = torch.full((2,), t, dtype=torch.float64)
+    found = [value(loss, logits=x.logit().expand(2), target=target) for x in p]
+    assert float(p[torch.tensor(found).argmin()]) == pytest.approx(t)
+
+
+def test_anyloss_refuses_soft_labels() -> None:
+    """Decisions are sharp: whatever the label, its loss is least at p = 0 or 1."""
+    for z, t in ((B, T / 2), (torch.zeros(2, 3), torch.full((2, 3), 1 / 3))):
+        with pytest.raises(ValueError, match="must be 0 or 1 here"):
+            value(AnyLoss(), logits=z, target=t)
+
+
+@pytest.mark.parametrize("loss", [Dice(), AnyLoss()])
+def test_targets_that_go_with_no_columns(loss: nn.Module) -> None:
+    z = torch.zeros(4, 3)
+    for target, said in (
+        (torch.zeros(4), "class indices"),
+        (torch.zeros(4, 2), r"target must be \(N,\) or \(4, 3\)"),
+        (torch.full((4,), 3), r"must be in \[0, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            loss(z, target)
+
+
+@pytest.mark.parametrize("size", [30.0, 200.0])
+def test_saturated_bags_keep_their_gradient(size: float) -> None:
+    """A bag of rows that are all sure of the wrong class: the mean of p is 0 in float32."""
+    z = torch.tensor([[size, 0.0, 0.0], [size, 0.0, -3.0]], requires_grad=True)
+    named = {"bag_id": torch.tensor([7, 7]), "bag_proportion": torch.tensor([[0.0, 1.0, 0.0]] * 2)}
+    total = Objective({"x": LabelProportion()})(logits=z, **named).total
+    assert total.item() == pytest.approx(size, rel=1e-3)
+    (gradient,) = torch.autograd.grad(total, z)
+    torch.testing.assert_close(gradient.sum(0), torch.tensor([1.0, -1.0, 0.0]), atol=1e-5, rtol=0)

@@ -456,7 +456,7 @@ def test_sinkhorn_does_not_pull_samples_to_the_mean() -> None:
         (lambda: BackgroundAwareCE(0), "old_classes of at least 1"),
         (lambda: BackgroundAwareCE(threshold=2.0), r"threshold in \[0, 1\]"),
         (lambda: PersonalLoss(0.0), "temperature must be positive"),
-        (lambda: IPSBinaryCrossEntropy(-1.0), "positive_weight must be at least 0"),
+        (lambda: IPSBinaryCrossEntropy(-1.0), "positive_weight must be"),
         (lambda: InterVariableContrastive(value_scale=0.0), "value_scale other than 0"),
         (lambda: InterVariableContrastive(margin=2.0), r"margin in \[0, 1\]"),
         (lambda: EnergyDistance()(torch.zeros(2, 3), torch.zeros(2, 0)), "at least one member"),

@@ -102,7 +102,7 @@ def dice_nlp(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("dsc_paper")
 def dsc_paper(inputs: Inputs, params: Inputs) -> Inputs:
-    loss = Dice(params["alpha"], params["gamma"], style="paper")
+    loss = Dice(params["alpha"], params["gamma"], square=False, style="paper")
     return {"loss": evaluate(loss, logits=logit(inputs["p"]), target=inputs["t"])}
 
 

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.classification.binary_cross_entropy import (
-    BinaryCrossEntropy,
+    OverLabels,
     binary_rows,
+    check_over_labels,
+    known_share,
 )
 
 
@@ -22,6 +24,8 @@ class BinaryFocal(nn.Module):
     Args:
         gamma: focusing exponent, at least 0; 0 is binary cross-entropy.
         alpha: weight of positives in [0, 1], 1 - alpha that of negatives; None weighs neither.
+        ignore_index: labels of this value are not known; as of `BinaryCrossEntropy`.
+        over_labels: a row's value is the ``mean`` of its labels or their ``sum``.
 
     Shapes: as `BinaryCrossEntropy`.
     """
@@ -30,22 +34,33 @@ class BinaryFocal(nn.Module):
     contract = Contract(target=("binary", "class"), head="sigmoid")
     class_target = False
 
-    def __init__(self, gamma: float = 2.0, alpha: float | None = None) -> None:
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        alpha: float | None = None,
+        ignore_index: int | None = None,
+        over_labels: OverLabels = "mean",
+    ) -> None:
         super().__init__()
         if not gamma >= 0:
             raise ValueError(f"gamma must be at least 0, got {gamma}.")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1] or None, got {alpha}.")
+        check_over_labels(over_labels)
         self.gamma, self.alpha = gamma, alpha
-        self.cross_entropy = BinaryCrossEntropy()
+        self.ignore_index, self.over_labels = ignore_index, over_labels
 
     def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``. Raises ValueError for targets outside [0, 1], on a CPU."""
-        z, t = binary_rows(logits, target, valid)
+        rows = binary_rows(logits, target, valid, self.ignore_index)
+        z, t = rows.z, rows.t
         # 1 - p_t without cancellation; never 0, where a power below 1 has an infinite slope.
         miss = torch.sigmoid(z) * (1 - t) + torch.sigmoid(-z) * t
         weight = miss.clamp(min=torch.finfo(z.dtype).tiny).pow(self.gamma)
         if self.alpha is not None:
             weight = weight * (self.alpha * t + (1 - self.alpha) * (1 - t))
-        flat: Tensor = self.cross_entropy(z.reshape(-1), t.reshape(-1))
-        return (weight * flat.reshape(z.shape)).mean(1)
+        return rows.reduced(weight * rows.losses(), self.over_labels)
+
+    def row_divisors(self, target: Tensor | None) -> Tensor | None:
+        """As of `BinaryCrossEntropy`."""
+        return known_share(target, self.ignore_index)

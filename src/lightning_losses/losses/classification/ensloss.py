@@ -52,7 +52,7 @@ class EnsLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``; their gradient is what counts."""
-        z, t = binary_rows(logits, target, valid)
+        z, t, _ = binary_rows(logits, target, valid)
         margin = (2 * t - 1) * z
         if valid is None:
             valid = torch.ones_like(margin[:, 0], dtype=torch.bool)

@@ -35,8 +35,8 @@ class AnyLoss(nn.Module):
         steepness: 73 in the paper.
         threshold: of the decision, a probability.
 
-    Shapes: binary logits ``(N,)`` with target ``(N,)`` in {0, 1}, or ``(N, C)`` with indices
-    ``(N,)``; one number for the batch.
+    Shapes: binary logits ``(N,)`` or ``(N, 1)`` with target ``(N,)`` in {0, 1}, or ``(N, C)`` with
+    indices ``(N,)``; one number for the batch.
     """
 
     scope = "batch"
@@ -59,8 +59,8 @@ class AnyLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """The loss of the batch, 0-dim."""
-        p, t = one_vs_rest(logits, target, valid)
-        margin = self.steepness * (p - self.threshold)
+        log_p, _, t, _ = one_vs_rest(logits, target, valid, hard=True)
+        margin = self.steepness * (log_p.exp() - self.threshold)
         yes, no = margin.sigmoid(), (-margin).sigmoid()
         cells = (yes * t, yes * (1 - t), no * t, no * (1 - t))
         sums = torch.stack([keep(cell, valid).sum(0) for cell in cells])

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
@@ -15,34 +16,37 @@ from lightning_losses.losses.shared.one_vs_rest import keep, one_vs_rest
 
 
 class Dice(nn.Module):
-    """``1 - (2 sum q t + s) / (sum q + sum t + s)`` with ``q = (1 - p)^alpha p``.
+    """``1 - (2 sum q t + s) / (sum q^2 + sum t^2 + s)`` with ``q = (1 - p)^alpha p``.
 
-    Li et al., "Dice Loss for Data-imbalanced NLP Tasks", arXiv 1911.02855. The factor
-    (1 - p)^alpha turns away from rows that are already learned; with alpha > 0 a perfect row does
-    not reach 0.
+    Li et al., "Dice Loss for Data-imbalanced NLP Tasks", arXiv 1911.02855, with the values that all
+    scripts of theirs set; the defaults of their class are others (alpha 0, smooth 1e-4, no squares)
+    and make gradients of several classes fall as 1 / N. The factor (1 - p)^alpha turns away from
+    rows that are already learned; with alpha > 0 a perfect row does not reach 0.
 
     Dice over a batch is no mean over rows: accumulating gradients is not a larger batch.
 
     Args:
         alpha: self-adjusting exponent, at least 0.
         smooth: s, positive.
-        square: squares in the denominator (Milletari et al., arXiv 1606.04797).
+        square: squares in the denominator (Milletari et al., arXiv 1606.04797). Without them q t is
+            taken as min(q, t): the same for labels of 0 and 1, and least at q = t for soft ones.
         style: ``repo`` as the authors' code: binary scores make one set of the whole batch;
-            classes are summed, each row's numerator over the batch's denominator (over the row's
-            own with ``square``), so values are near C. ``paper`` as they write: each row by itself,
-            mean over classes. For a plain batch Dice a class, use `tversky`.
+            classes are summed, each row's numerator over the row's own denominator (without
+            ``square``, over the batch's), so values are near C. ``paper`` as they write: each row
+            by itself, mean over classes. For a plain batch Dice a class, use `tversky`.
 
-    Shapes: binary logits ``(N,)`` with target ``(N,)`` in [0, 1], or ``(N, C)`` with indices
-    ``(N,)``. Per-row values ``(N,)``; one number for binary scores in style ``repo``.
+    Shapes: binary logits ``(N,)`` or ``(N, 1)`` with target ``(N,)`` in [0, 1], or ``(N, C)`` with
+    indices ``(N,)`` or soft targets ``(N, C)``. Per-row values ``(N,)``; one number for binary
+    scores in style ``repo``.
     """
 
     contract = Contract(target=("class", "soft", "binary"))
 
     def __init__(
         self,
-        alpha: float = 0.0,
-        smooth: float = 1e-4,
-        square: bool = False,
+        alpha: float = 0.01,
+        smooth: float = 1.0,
+        square: bool = True,
         style: Literal["repo", "paper"] = "repo",
     ) -> None:
         super().__init__()
@@ -55,17 +59,18 @@ class Dice(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``, or 0-dim."""
-        p, t = one_vs_rest(logits, target, valid)
-        q = p
-        if self.alpha:
-            # Never 0, where a power below 1 has an infinite slope.
-            q = (1 - p).clamp(min=torch.finfo(p.dtype).tiny).pow(self.alpha) * p
-        numerator, mass = 2 * q * t, q**2 + t**2 if self.square else q + t
+        log_p, log_rest, t, binary = one_vs_rest(logits, target, valid)
+        # By logarithms: 1 - p rounds to 0 for a confident mistake.
+        q = (log_p + self.alpha * log_rest).exp() if self.alpha else log_p.exp()
+        if self.square:
+            numerator, mass = 2 * q * t, q**2 + t**2
+        else:
+            numerator, mass = 2 * (q - F.relu(q - t)), q + t
         s = self.smooth
         if self.style == "paper":
             return (1 - (numerator + s) / (mass + s)).mean(1)
-        if logits.ndim == 1:
-            counts = torch.ones_like(p)
+        if binary:
+            counts = torch.ones_like(q)
             sums = torch.stack([keep(x, valid).sum() for x in (numerator, mass, counts)])
             above, below, rows = reduce_with_gradient(sums)
             return torch.where(rows > 0, 1 - (above + s) / (below + s), above)

@@ -4,9 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from lightning_losses.losses.classification.binary_cross_entropy import BinaryCrossEntropy
+from lightning_losses.losses.classification.binary_cross_entropy import (
+    BinaryCrossEntropy,
+    OverLabels,
+)
 
 
 class IPSBinaryCrossEntropy(BinaryCrossEntropy):
@@ -19,14 +24,21 @@ class IPSBinaryCrossEntropy(BinaryCrossEntropy):
     with the weights passed as sample_weight. Weights get no gradient, for 0 would be best.
 
     Args:
-        positive_weight: as of `bce`.
+        positive_weight: as of `bce`; so are the next two.
+        ignore_index: labels of this value are not known.
+        over_labels: ``mean`` or ``sum``.
 
     Shapes: logits and target as of `bce`, inverse_propensity ``(N,)``, at least 0, made outside.
     Per-row values ``(N,)``.
     """
 
-    def __init__(self, positive_weight: float = 1.0) -> None:
-        super().__init__(positive_weight)
+    def __init__(
+        self,
+        positive_weight: float | Sequence[float] | Tensor = 1.0,
+        ignore_index: int | None = None,
+        over_labels: OverLabels = "mean",
+    ) -> None:
+        super().__init__(positive_weight, ignore_index, over_labels)
         self.needs = ("inverse_propensity",)
 
     def forward(

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
-from lightning_losses.losses.shared.bags import bags
+from lightning_losses.losses.shared.bags import log_mean_of_bags
 from lightning_losses.losses.shared.rows_math import log_softmax
 
 
@@ -30,8 +29,7 @@ class LabelProportion(nn.Module):
         self, logits: Tensor, bag_id: Tensor, bag_proportion: Tensor, valid: Tensor | None = None
     ) -> Tensor:
         """The loss of the batch, 0-dim."""
-        found = bags(log_softmax(logits).exp(), bag_id, valid)
+        log_p, weight = log_mean_of_bags(log_softmax(logits), bag_id, valid)
         share = gather_with_gradient(bag_proportion.to(logits.dtype))
-        # A class that no row of the bag gets any probability of, to the last bit.
-        log_p = found.mean.clamp(min=torch.finfo(logits.dtype).tiny).log()
-        return -(found.share * (share * log_p).sum(1)).sum()
+        # 0 times what cannot be is 0.
+        return -(weight * (share * log_p).sum(1)).sum()
