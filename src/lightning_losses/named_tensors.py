@@ -59,6 +59,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "quantiles": NamedTensor("vectors", "(..., Q) float", "predicted quantiles, a column a level"),
     "estimate": NamedTensor("whole", "(N, ...) float", "real-valued output of any shape"),
     "reference": NamedTensor("whole", "(N, ...) float", "what estimate should be"),
+    "variance": NamedTensor("whole", "(N, ...) float", "predicted variance of estimate"),
     "next_logits": NamedTensor("vectors", "(..., C) float", "of the best next action, no gradient"),
     "reward": NamedTensor("rows", "(...) float", "reward of the step"),
     "discount": NamedTensor("rows", "(...) float", "discount factor, 0 where an episode ended"),

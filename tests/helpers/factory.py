@@ -77,6 +77,10 @@ def required(objective: Objective) -> set[str]:
     contracts = [getattr(term.loss, "contract", None) for _, term in objective.named_terms()]
     if "log_prob" in names or any(c and "label" in c.target for c in contracts):
         names |= {"target"}
+    # Logits or hidden states, whichever there are.
+    optional = {a.tensor for _, term in objective.named_terms() for a in term.arguments}
+    if {"logits", "hidden"} <= optional:
+        names |= {"logits"}
     return names - set(STATISTICS) - {"valid"}
 
 
@@ -134,6 +138,7 @@ def inputs(
         "quantiles": lambda: normal(rows, 5),
         "estimate": lambda: normal(rows, 3),
         "reference": lambda: normal(rows, 3, grad=False),
+        "variance": lambda: normal(rows, 3, grad=False).exp().requires_grad_(),
         "next_logits": lambda: normal(rows, classes, grad=False),
         "reward": lambda: normal(rows, grad=False),
         "discount": lambda: torch.rand(rows, generator=g, dtype=torch.float64).to(dtype),

@@ -8,9 +8,11 @@ f = [2, 0, -1] with y = 0.
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -455,6 +457,8 @@ def test_weight_distribution_without_or_with_constant_weights() -> None:
         (lambda: HLGauss(1.0, -1.0, 3), "max_value > min_value"),
         (lambda: HLGauss(-1.0, 1.0, 0), "num_bins >= 1"),
         (lambda: PGD(attack="fgsm"), "attack must be"),
+        (lambda: PGD(steps=-1), "steps and noise must be at least 0"),
+        (lambda: PGD(low=1.0, high=0.0), "low must be below high"),
     ],
 )
 def test_bad_settings(make: Any, message: str) -> None:
@@ -516,6 +520,84 @@ def test_pgd_in_validation(context: Any, attack: Any) -> None:
     assert not net.training
 
 
+# Each reaches the net as no attribute of the callable says.
+@pytest.mark.parametrize("way", ["closure", "partial", "default", "object", "method"])
+def test_pgd_attacks_in_eval_mode_whatever_calls_the_net(way: str) -> None:
+    net, x = small_net(), torch.rand(6, 4)
+
+    class Holder:
+        def __call__(self, x: Tensor) -> Tensor:
+            out: Tensor = net(x)
+            return out
+
+    models = {
+        "closure": lambda x: net(x),
+        "partial": functools.partial(torch.nn.Module.__call__, net),
+        "default": lambda x, f=net: f(x),
+        "object": Holder(),
+        "method": net.forward,
+    }
+    statistics = net[1].running_mean.clone()
+    seen: list[bool] = []
+    net[2].register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    clean = torch.zeros(6, 3)
+    PGD(steps=3)({"input": x, "model": models[way], "logits": clean})
+    # The last run, whose logits are trained on, is in the mode of the step.
+    assert seen == [False] * 3 + [True]
+    assert net[1].num_batches_tracked == 1
+    assert not torch.equal(net[1].running_mean, statistics)
+    assert all(module.training for module in net.modules())
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_pgd_without_bounds_and_with_one() -> None:
+    net, x = nn.Linear(4, 3), 5 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    clean = net(x)
+    seen: list[Tensor] = []
+    net.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    for low, high in ((None, None), (-20.0, None), (None, 20.0)):
+        PGD(epsilon=0.1, low=low, high=high)({"input": x, "model": net, "logits": clean})
+        assert 0 < (seen[-1] - x).abs().max() <= 0.1 + 1e-6
+
+
+def test_pgd_refuses_inputs_beyond_its_bounds() -> None:
+    """Normalised images: 2.6 would be moved to 1, where epsilon is 0.03."""
+    net, x = nn.Linear(4, 3), torch.tensor([[2.6, 0.5, -1.8, 0.0]])
+    given = {"input": x, "model": net, "logits": net(x)}
+    with pytest.raises(ValueError, match=r"from 0.0 to 1.0, found -1.8 to 2.6: .*low: null"):
+        PGD()(given)
+    lowest, highest = PGD(low=-2.0, high=3.0)._bounds(x)
+    torch.testing.assert_close(highest - lowest, torch.full_like(x, 0.062))
+    # Where nobody asks (a GPU, a compiled step), an input beyond stays within its ball.
+    pgd = PGD()
+    with mock.patch("lightning_losses.providers.pgd.may_look", return_value=False):
+        lowest, highest = pgd._bounds(x)
+    assert bool((lowest <= x).all())
+    assert bool((highest >= x).all())
+    assert bool((highest[:, 0] == x[:, 0]).all())
+
+
+def test_pgd_of_margins_is_the_worst_for_smooth_adversarial() -> None:
+    """Its own norm, ascended, is above what other attacks reach."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 3))
+    for p in net.parameters():  # as sure of itself as a trained net
+        p.data *= 6
+    x, y = torch.rand(64, 4), torch.randint(3, (64,))
+    clean = net(x)
+    norm: dict[str, float] = {}
+    for attack in ("kl", "ce", "margin"):
+        torch.manual_seed(1)
+        z = PGD(epsilon=0.2, step_size=0.05, steps=10, attack=attack)(
+            {"input": x, "model": net, "logits": clean, "target": y}
+        )
+        moved = z - clean
+        norm[attack] = float((moved.gather(1, y[:, None]) - moved).norm(dim=1).mean())
+    assert norm["margin"] > 1.02 * max(norm["kl"], norm["ce"])
+    provider = build_objective("smooth_adversarial").providers["logits_adv"]
+    assert provider.attack == "margin"
+
+
 def test_pgd_trains_through_the_objective() -> None:
     net, x, y = small_net(), torch.rand(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     objective = build_objective("trades")
@@ -550,3 +632,52 @@ def test_frozen_teacher_adds_nothing_and_learns_nothing() -> None:
     torch.testing.assert_close(a, expected)
     with pytest.raises(ValueError, match="The teacher needs the input"):
         objective(z)
+
+
+# -- embeddings of a memory ------------------------------------------------------------------------
+
+
+def test_pairs_with_references_as_pytorch_metric_learning() -> None:
+    from pytorch_metric_learning.losses import MultiSimilarityLoss
+
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, generator=g, requires_grad=True)
+    ref = torch.randn(9, 4, generator=g)
+    y, labels = torch.randint(3, (6,), generator=g), torch.randint(3, (9,), generator=g)
+    named = {"features": x, "target": y, "ref_features": ref, "ref_target": labels}
+    theirs = MultiSimilarityLoss(alpha=2, beta=50, base=0.5)(x, y, ref_emb=ref, ref_labels=labels)
+    loss = MultiSimilarity(miner_epsilon=None)
+    found = Objective({"x": loss})(**named).total
+    torch.testing.assert_close(found, theirs)
+    a, b = (torch.autograd.grad(total, x)[0] for total in (found, theirs))
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_orthogonal_projection_on_references_by_loop() -> None:
+    g = torch.Generator().manual_seed(1)
+    x, ref = (torch.randn(n, 4, generator=g, dtype=torch.float64) for n in (5, 7))
+    y, labels = torch.randint(3, (5,), generator=g), torch.randint(3, (7,), generator=g)
+    mask = torch.tensor([True, True, False, True, True])
+    cosines: dict[bool, list[float]] = {True: [], False: []}
+    for i in range(5):
+        for j in range(7):
+            if mask[i]:
+                same = bool(y[i] == labels[j])
+                cosines[same].append(float(F.cosine_similarity(x[i], ref[j], dim=0)))
+    same, across = (sum(v) / (len(v) + 1e-6) for v in (cosines[True], cosines[False]))
+    named = {"features": x, "target": y, "ref_features": ref, "ref_target": labels, "mask": mask}
+    found = float(Objective({"x": OrthogonalProjection()})(**named).total)
+    assert found == pytest.approx(1 - same + 0.5 * across)
+
+
+@pytest.mark.parametrize("loss", [OrthogonalProjection(), MultiSimilarity()])
+def test_references_that_do_not_fit(loss: nn.Module) -> None:
+    x, y = torch.ones(3, 2), torch.tensor([0, 0, 1])
+    for ref, labels, said in (
+        (torch.ones(4, 2), None, "go together"),
+        (None, y, "go together"),
+        (torch.ones(4, 2), y, "as many rows"),
+        (torch.ones(3, 5), y, r"ref_features must be \(M, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            loss(x, y, ref_features=ref, ref_target=labels)

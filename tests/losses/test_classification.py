@@ -328,6 +328,50 @@ def test_extreme_logits(dtype: torch.dtype, extreme: float) -> None:
         assert float(total.detach()) == pytest.approx(single, rel=1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), bias=st.booleans(), shift=st.sampled_from([0.0, 1e4]))
+def test_spherical_z_from_hidden_states(seed: int, bias: bool, shift: float) -> None:
+    """Mean and variance of W h + b by one (D, D) matrix; a common offset of the bias is nothing."""
+    g = torch.Generator().manual_seed(seed)
+    h, w = (torch.randn(n, 3, generator=g, dtype=torch.float64) for n in (6, 7))
+    b = shift + torch.randn(7, generator=g, dtype=torch.float64) if bias else None
+    y = torch.randint(7, (6,), generator=g)
+    mask = torch.rand(6, generator=g) > 0.3
+    leaves = [x.requires_grad_() for x in (h, w, b) if x is not None]
+    z = h @ w.t() + (0 if b is None else b)
+    objective = Objective({"z": SphericalZ(2.0, 0.5)})
+    head = {"hidden": h, "head_weight": w, "head_bias": b}
+    given_logits = objective(z, y, mask=mask).total
+    found = objective(target=y, mask=mask, **head).total
+    torch.testing.assert_close(found, given_logits, rtol=1e-9, atol=1e-12)
+    if bool(mask.any()):
+        expected = torch.autograd.grad(given_logits, leaves)
+        for a, e in zip(torch.autograd.grad(found, leaves), expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=1e-7, atol=1e-9)
+
+
+def test_spherical_z_makes_no_logits_and_minds_what_changes_them() -> None:
+    objective = Objective({"z": SphericalZ()})
+    h, w, y = torch.randn(4, 3), torch.randn(7, 3), torch.tensor([0, 6, 2, 1])
+    plain = objective(hidden=h, head_weight=w, target=y).total
+    # Scale and temperature of the logits change nothing, as they change no order.
+    for option in ({"logit_scale": 3.0}, {"temperature": torch.full((4,), 2.0)}):
+        torch.testing.assert_close(
+            objective(hidden=h, head_weight=w, target=y, **option).total, plain
+        )
+    with pytest.raises(ValueError, match="softcap"):
+        objective(hidden=h, head_weight=w, target=y, softcap=5.0)
+    with pytest.raises(ValueError, match="spherical_z needs logits, or hidden and head_weight"):
+        objective(target=y)
+    # In bfloat16 as in float32, and finite where all classes are the same.
+    low = objective(hidden=h.bfloat16(), head_weight=w.bfloat16(), target=y).total
+    assert low.dtype == torch.float32
+    same = torch.ones(7, 3, requires_grad=True)
+    total = objective(hidden=h, head_weight=same, target=y).total
+    assert total.item() == pytest.approx(math.log(2))
+    assert torch.autograd.grad(total, same)[0].isfinite().all()
+
+
 def test_spherical_z_does_not_cancel() -> None:
     """Logits of 1000 +- 0.2: E[f^2] - mean^2 in float32 has no right digit left."""
     small = torch.tensor([[0.0, 0.25, -0.125]])

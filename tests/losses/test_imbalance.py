@@ -382,11 +382,29 @@ def test_kernel_divergences_by_loop(seed: int, rows: int, sigma: float) -> None:
     both = math.log2(sum(k[i][j] * own[i][j] for i in span for j in span) / n**2)
     apart = math.log2(sum(map(sum, k)) * sum(map(sum, own)) / n**4)
     mixed = math.log2(sum(sum(k[i]) * sum(own[i]) for i in span) / n**3)
-    kde = sum(math.log(sum(own[i]) / sum(cross[i])) for i in span) / n
+    kde = sum(math.log(sum(own[i]) / sum(cross[j][i] for j in span)) for i in span) / n
     expected = [divergence, both + apart - 2 * mixed, kde]
     assert found == pytest.approx(expected, rel=1e-8, abs=1e-9)
     same = named | {"estimate": y}
     assert [value(losses[i], **same) for i in (0, 2)] == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_kde_kl_is_least_at_the_rows_of_the_reference_and_not_at_a_constant() -> None:
+    y = torch.tensor([[-3.0], [-1.0], [0.0], [1.5], [4.0]], dtype=torch.float64)
+    best = value(KdeKL(), estimate=y.flip(0), reference=y)
+    assert best == pytest.approx(0, abs=1e-12)
+    constants = [value(KdeKL(), estimate=torch.full_like(y, c), reference=y) for c in range(-4, 5)]
+    assert min(constants) > 0.5
+    h = torch.zeros_like(y).requires_grad_()  # from a constant, apart again
+    with torch.no_grad():
+        h += 0.1 * torch.arange(5)[:, None]
+    optimizer = torch.optim.Adam([h], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        total = Objective({"x": KdeKL()})(estimate=h, reference=y).total
+        total.backward()
+        optimizer.step()
+    assert float(total) < 0.01
 
 
 def test_kernel_divergences_of_far_rows_are_finite() -> None:

@@ -22,6 +22,7 @@ from loss_values import F1, G1, Y1, Row, batch, kl, probabilities, rows, value
 from torch import Tensor, nn
 
 from lightning_losses import Objective, Term, build_objective
+from lightning_losses.config.build import compose_losses
 from lightning_losses.losses import (
     LDRKL,
     AdaptiveLDRKL,
@@ -486,6 +487,27 @@ def test_loss_reweighting_warms_up() -> None:
         same = float(objective(z, y).total) == pytest.approx(float(F.cross_entropy(z, y)))
         assert same == plain
     assert LossReweighting()(torch.zeros(0), torch.zeros(0, dtype=torch.bool)).shape == (0,)
+
+
+def test_the_radius_of_loss_reweighting_follows_a_schedule() -> None:
+    x, valid = torch.tensor([0.1, 2.0, 3.0]), torch.ones(3, dtype=torch.bool)
+    falling = LossReweighting(radius={"start": 2.0, "end": 0.4, "steps": 100})
+    for step, radius in ((0, 2.0), (50, 1.2), (1000, 0.4)):
+        falling.set_step(step)
+        torch.testing.assert_close(falling(x, valid), LossReweighting(radius=radius)(x, valid))
+    with pytest.raises(ValueError, match=r"radius must be positive, got 0\.0 at step 10"):
+        LossReweighting(radius={"start": 1.0, "end": 0.0, "steps": 10}).set_step(10)
+    # As shipped it weighs from the first step on; and a config may hold the fields.
+    z, y = batch(0, 2.0)
+    assert float(build_objective("loss_reweighting")(z, y).total) != pytest.approx(
+        float(F.cross_entropy(z, y))
+    )
+    node = compose_losses(["loss_reweighting"])
+    node.loss_reweighting.row_weighting.radius = {"start": 2.0, "end": 0.4, "steps": 10}
+    objective = build_objective(node)
+    first = float(objective(z, y).total)
+    objective.set_step(10)
+    assert float(objective(z, y).total) != pytest.approx(first)
 
 
 def test_similarity_gap() -> None:

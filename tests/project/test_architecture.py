@@ -42,7 +42,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "kernel_check": ({"losses", "objective", "softmax"}, TORCH),
     "losses": (LIBRARY, TORCH),
     "targets": (LIBRARY, TORCH),
-    "weighting": (LIBRARY, TORCH),
+    "weighting": (LIBRARY | {"schedules"}, TORCH),
     "penalties": (LIBRARY | {"penalties"}, TORCH),
     "heads": (LIBRARY, TORCH),
     "providers": (LIBRARY | {"providers"}, TORCH),

@@ -65,6 +65,8 @@ from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
 from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
 from lightning_losses.losses.recommender.tri_bce import TriBCE
+from lightning_losses.losses.regression.elementwise import ElementwiseError
+from lightning_losses.losses.regression.gaussian_nll import GaussianNLL
 from lightning_losses.losses.retrieval.mann_whitney import MannWhitney
 from lightning_losses.losses.retrieval.multilabel_softmax import MultilabelSoftmax
 from lightning_losses.losses.retrieval.soft_topk import SoftTopK
@@ -128,11 +130,13 @@ __all__ = [
     "Dist",
     "DistanceCovariance",
     "DistilledCrossEntropy",
+    "ElementwiseError",
     "EnergyDistance",
     "EnsLoss",
     "EntropyBonus",
     "FDivergence",
     "Focal",
+    "GaussianNLL",
     "IPSBinaryCrossEntropy",
     "InterVariableContrastive",
     "JensenShannon",

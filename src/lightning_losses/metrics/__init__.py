@@ -5,7 +5,8 @@
 from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
 from lightning_losses.metrics.calibration.histogram import ConfidenceHistogram
 from lightning_losses.metrics.calibration.psi import psi
-from lightning_losses.metrics.calibration.streaming import StreamingCalibration, TopLabel, top_label
+from lightning_losses.metrics.calibration.streaming import StreamingCalibration
+from lightning_losses.metrics.calibration.top_label import TopLabel, binary_event, top_label
 from lightning_losses.metrics.entropy.attention import attention_entropy
 from lightning_losses.metrics.entropy.attention_bound import entropy_lower_bound
 from lightning_losses.metrics.representation.ebab import layer_information
@@ -26,6 +27,7 @@ __all__ = [
     "StreamingCalibration",
     "TopLabel",
     "attention_entropy",
+    "binary_event",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",
     "entropy_lower_bound",

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_max, all_sum
+from lightning_losses.schedules import Schedule, as_schedule
 
 
 class LossReweighting(nn.Module):
@@ -23,14 +25,16 @@ class LossReweighting(nn.Module):
 
     Args:
         strategy: f.
-        radius: temperature of the weights, positive; large is the plain mean.
-        warmup: optimizer steps with all weights 1.
+        radius: temperature of the weights, positive; large is the plain mean. A number, a schedule
+            of the optimizer step, or the fields of a linear one, ``{start: 2.0, end: 0.4, steps:
+            10000}``, as the authors lower it.
+        warmup: optimizer steps with all weights 1; 1000 in the authors' runs.
     """
 
     def __init__(
         self,
         strategy: Literal["linupper", "quadratic", "extremes", "upper"] = "linupper",
-        radius: float = 0.4,
+        radius: float | Schedule | Mapping[str, float] = 0.4,
         warmup: int = 0,
     ) -> None:
         super().__init__()
@@ -39,14 +43,19 @@ class LossReweighting(nn.Module):
                 "strategy must be 'linupper', 'quadratic', 'extremes' or 'upper', got "
                 f"{strategy!r}."
             )
-        if not radius > 0:
+        if isinstance(radius, (int, float)) and not radius > 0:
             raise ValueError(f"radius must be positive, got {radius}.")
-        self.strategy, self.radius, self.warmup = strategy, radius, warmup
+        self.strategy, self.schedule, self.warmup = strategy, as_schedule(radius), warmup
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
-        """Weigh rows from step ``warmup`` on."""
+        """Weigh rows from step ``warmup`` on. Raises ValueError for a radius that is none."""
         self.active = step >= self.warmup
+        self.radius = float(self.schedule(step))
+        if not self.radius > 0:
+            raise ValueError(
+                f"radius must be positive, got {self.radius} at step {step} of {self.schedule!r}."
+            )
 
     def forward(self, losses: Tensor, valid: Tensor) -> Tensor:
         """Weights ``(N,)`` for losses ``(N,)``; 0 where not valid."""

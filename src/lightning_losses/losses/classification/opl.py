@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.distributed import gather_with_gradient
-from lightning_losses.losses.shared.rows_math import unit
-from lightning_losses.losses.shared.validation import same_rows
+from lightning_losses.distributed import all_sum, reduce_with_gradient
+from lightning_losses.losses.shared.pairs import make_pairs
 
 
 class OrthogonalProjection(nn.Module):
@@ -25,7 +24,8 @@ class OrthogonalProjection(nn.Module):
         absolute: take |cos| of those, as the paper writes and its ImageNet code does; the authors'
             other code, and the default here, does not.
 
-    Shapes: features ``(N, D)``, target ``(N,)``; one number for the batch of all ranks.
+    Shapes: features ``(N, D)``, target ``(N,)``; one number for the batch of all ranks. With
+    ref_features ``(M, D)`` and ref_target ``(M,)`` the pairs are those of a row and a reference.
     """
 
     scope = "pairs"
@@ -35,27 +35,30 @@ class OrthogonalProjection(nn.Module):
         super().__init__()
         self.gamma, self.absolute = gamma, absolute
 
-    def forward(self, features: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        target: Tensor,
+        valid: Tensor | None = None,
+        ref_features: Tensor | None = None,
+        ref_target: Tensor | None = None,
+    ) -> Tensor:
         """The loss of the batch, 0-dim."""
-        same_rows(features=features, target=target)
-        if valid is None:
-            valid = torch.ones_like(target, dtype=torch.bool)
-        # By where, before the product: 0 times inf is NaN.
-        x = gather_with_gradient(unit(torch.where(valid[:, None], features, 0)))
-        y, counts = gather_with_gradient(target), gather_with_gradient(valid)
-        pairs = counts[:, None] & counts[None, :]
-        pairs = pairs.triu(1)  # each pair once; the diagonal is no pair
-        cosine = x @ x.t()
-        same = y[:, None] == y[None, :]
+        pairs = make_pairs(
+            features, target, valid, ref_features=ref_features, ref_target=ref_target
+        )
+        x = pairs.anchors.x
+        cosine = x @ pairs.columns.x.t()
+        same, different = pairs.masks(0, len(x))
         across = cosine.abs() if self.absolute else cosine
-        loss = 1 - _mean(cosine, pairs & same) + self.gamma * _mean(across, pairs & ~same)
-        return torch.where(counts.any(), loss, 0.0)
+        # A pair within the batch is met from both ends; the authors count both too.
+        loss = 1 - _mean(cosine, same) + self.gamma * _mean(across, different)
+        counted = all_sum(pairs.anchors.valid.sum())
+        return torch.where(counted > 0, loss, 0.0)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean where the mask is set; 0 where it never is.
-
-    The authors count each pair twice and add 1e-6 to the count: half of it to half the count.
-    """
-    count = mask.sum().to(values.dtype)  # in the dtype of the values: 1e-6 is lost in float32
-    return torch.where(mask, values, 0).sum() / (count + 0.5e-6)
+    """Mean over all ranks where the mask is set; 0 where it never is. The 1e-6 is the authors'."""
+    total = reduce_with_gradient(torch.where(mask, values, 0).sum())
+    # In the dtype of the values: 1e-6 is lost in float32.
+    return total / (all_sum(mask.sum()).to(values.dtype) + 1e-6)

@@ -16,8 +16,8 @@ class SmoothAdversarial(nn.Module):
     """``Phi(sum_{k != y} exp(-D_k / rho)) + nu |D_adv - D|_2`` with margins ``D_k = f_y - f_k``.
 
     Phi is that of `CompSum` at tau. Mao, Mohri and Zhong, arXiv 2304.07288. ``logits_adv`` come
-    from a provider (`lightning_losses.providers.PGD`), which ascends KL or cross-entropy; the
-    paper's attack ascends the norm. Where nothing moved, the norm has gradient 0; a class that is
+    from a provider (`lightning_losses.providers.PGD`); with ``attack: margin`` it ascends the norm,
+    as the paper's. Where nothing moved, the norm has gradient 0; a class that is
     -inf in both is no part of it.
 
     Args:

@@ -86,9 +86,12 @@ class CSMutualInformation(nn.Module):
 
 
 class KdeKL(nn.Module):
-    """Mean log ratio of the kernel densities of reference, at its rows and at estimate's.
+    """Mean over the rows of reference of ``log`` of its kernel density over that of estimate there.
 
-    0 where they are equal. A baseline of arXiv 2404.17951.
+    ``mean_i [log sum_j G(y_i, y_j) - log sum_j G(y_i, e_j)]``: 0 where the two sets of rows are the
+    same, in whatever order, so it stands beside a loss that pairs them. A baseline of arXiv
+    2404.17951, whose code takes the density of reference at the estimates and is least at a
+    constant.
 
     Args:
         sigma: width of the Gaussian kernel, in the unit of the values.
@@ -109,7 +112,7 @@ class KdeKL(nn.Module):
         same_rows(estimate=estimate, reference=reference, valid=valid)
         (found, wanted), counts = together(estimate, reference, valid=valid)
         own = log_gram(wanted, wanted, counts, self.sigma).logsumexp(1)
-        other = log_gram(found, wanted, counts, self.sigma).logsumexp(1)
+        other = log_gram(wanted, found, counts, self.sigma).logsumexp(1)
         rows = torch.where(counts, own - other, 0.0)
         return rows.sum() / counts.sum().clamp(min=1)
 

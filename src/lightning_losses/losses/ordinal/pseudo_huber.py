@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
+from lightning_losses.losses.shared.estimates import error_rows
 
 
 class PseudoHuber(nn.Module):
@@ -33,15 +33,8 @@ class PseudoHuber(nn.Module):
 
     def forward(self, estimate: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``."""
-        if estimate.shape != reference.shape:
-            raise ValueError(
-                f"estimate {tuple(estimate.shape)} and reference {tuple(reference.shape)} must "
-                "have one shape."
-            )
-        x, y = (z.flatten(1) if z.ndim > 1 else z[:, None] for z in (estimate, reference))
-        if valid is not None:
-            x, y = (torch.where(valid[:, None], z, 0) for z in (x, y))
-        c = 0.00054 * max(x.shape[1], 1) ** 0.5 if self.c is None else self.c
-        squared = (x - y).square().sum(1)
+        error = error_rows(estimate, reference, valid)
+        c = 0.00054 * max(error.shape[1], 1) ** 0.5 if self.c is None else self.c
+        squared = error.square().sum(1)
         # |d|^2 / (sqrt(|d|^2 + c^2) + c): the difference would cancel for small d.
         return squared / ((squared + c**2).sqrt() + c)

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
+from lightning_losses.losses.shared.estimates import error_rows
 
 
 class SquaredError(nn.Module):
@@ -24,13 +24,4 @@ class SquaredError(nn.Module):
 
     def forward(self, estimate: Tensor, reference: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(N,)``. Raises ValueError if the shapes differ."""
-        if estimate.shape != reference.shape:
-            raise ValueError(
-                f"estimate {tuple(estimate.shape)} and reference {tuple(reference.shape)} must "
-                "have one shape."
-            )
-        difference = estimate - reference
-        difference = difference.flatten(1) if difference.ndim > 1 else difference[:, None]
-        if valid is not None:
-            difference = torch.where(valid[:, None], difference, 0.0)
-        return difference.square().sum(1)
+        return error_rows(estimate, reference, valid).square().sum(1)

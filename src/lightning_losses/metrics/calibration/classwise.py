@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_losses.metrics.calibration import bins as binned
 from lightning_losses.metrics.calibration import sum_metric as sums
+from lightning_losses.metrics.calibration.top_label import refuse_labels
 
 
 class ClasswiseCalibration(sums.SumMetric):
@@ -33,6 +34,7 @@ class ClasswiseCalibration(sums.SumMetric):
     edges: Tensor
     bin_count: Tensor
     bin_sums: Tensor
+    skipped: Tensor
 
     def __init__(self, max_classes: int = 100, bins: int = 15, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -47,18 +49,23 @@ class ClasswiseCalibration(sums.SumMetric):
         self.add_sums(
             bin_count=((max_classes, bins), torch.int64),
             bin_sums=((2, max_classes, bins), real),  # probability, happened
+            skipped=((), torch.int64),
         )
 
     def update(self, probabilities: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Add rows.
 
         Args:
-            probabilities: `(N, K)`, K at most `max_classes`; entries with a NaN do not count.
-            target: `(N,)` int64, the class of each row; or `(N, K)`, which labels apply (0 or 1).
+            probabilities: `(N, K)`, K at most `max_classes`; an entry that is NaN or no probability
+                does not count, and is counted in `skipped`.
+            target: `(N,)` int64, the class of each row, in [0, K); or `(N, K)`, which labels apply
+                (0 or 1).
             valid: `(N,)` or `(N, K)` bool, False where a row or a label does not count.
 
         Raises:
-            ValueError: too many columns, or shapes that do not go together.
+            ValueError: too many columns, or shapes that do not go together; on a CPU, labels that
+                are neither 0 nor 1 and classes without a column, where `valid` does not leave them
+                out. Elsewhere those do not count and are in `skipped`.
         """
         rows, columns = _shape(probabilities, self.max_classes)
         if target.shape not in ((rows,), (rows, columns)):
@@ -72,11 +79,26 @@ class ClasswiseCalibration(sums.SumMetric):
                 f"are, found {tuple(valid.shape)}"
             )
         column = torch.arange(columns, device=probabilities.device)
-        happened = target[:, None] == column if target.ndim == 1 else target.bool()
-        p = probabilities.to(self.bin_sums.dtype)
-        keep = ~p.isnan()
+        counts = torch.ones_like(probabilities, dtype=torch.bool)
         if valid is not None:
-            keep = keep & (valid[:, None] if valid.ndim == 1 else valid).bool()
+            counts = counts & (valid[:, None] if valid.ndim == 1 else valid).bool()
+        if target.ndim == 1:
+            happened = target[:, None] == column
+            unclear = counts & ((target < 0) | (target >= columns))[:, None]
+            if unclear.device.type == "cpu" and bool(unclear.any()):
+                wrong = target[unclear.any(1)][0].item()
+                raise ValueError(
+                    f"ClasswiseCalibration got {columns} columns and class {wrong}: write valid="
+                    "target >= 0 for rows that do not count, target - 1 for labels from 1"
+                )
+        else:
+            happened = target == 1
+            unclear = counts & ~happened & (target != 0)
+            refuse_labels(unclear, target, "ClasswiseCalibration")
+        p = probabilities.to(self.bin_sums.dtype)
+        usable = (p >= -sums.SLACK) & (p <= 1 + sums.SLACK) & ~unclear  # False for NaN
+        keep = counts & usable
+        self.skipped = self.skipped + (counts & ~usable).sum()
         # As in StreamingCalibration: weight zero instead of dropping, and sums out of place.
         p = torch.where(keep, p, 0).clamp(0, 1)
         bins = self.bin_count.shape[1]
@@ -94,6 +116,7 @@ class ClasswiseCalibration(sums.SumMetric):
         `ece_per_class` `(max_classes,)`: calibration error of each column. `ece_classwise`: its
         mean over the columns seen (static calibration error, arXiv 1904.01685), 0-dim. `support`
         `(max_classes,)` int64: how often it was k; an error with little support is noise.
+        `skipped`, 0-dim int64: entries that were no probability, or whose label said neither.
         """
         excess = (self.bin_sums[0] - self.bin_sums[1]).abs().sum(-1)
         rows = self.bin_count.sum(-1)
@@ -103,6 +126,7 @@ class ClasswiseCalibration(sums.SumMetric):
             "ece_classwise": torch.where(seen, per_class, 0).sum() / seen.sum(),
             "ece_per_class": per_class,
             "support": self.bin_sums[1].sum(-1).round().long(),
+            "skipped": self.skipped.clone(),
         }
 
 

@@ -33,10 +33,22 @@ class ConfidenceHistogram(sums.SumMetric):
         self.add_sums(count=((bins,), torch.int64))
 
     def update(self, confidence: Tensor, valid: Tensor | None = None) -> None:
-        """Add confidences in [0, 1], of any shape; a NaN, or where `valid` is False, counts not."""
+        """Add confidences of any shape; what is no probability, or not `valid`, does not count.
+
+        Raises:
+            ValueError: on a CPU, a confidence outside [0, 1].
+        """
         c = confidence.flatten().to(self.edges.dtype)
-        keep = ~c.isnan() if valid is None else ~c.isnan() & valid.flatten().bool()
-        where = torch.bucketize(torch.where(keep, c, 0), self.edges[1:-1], right=True)
+        counts = ~c.isnan() if valid is None else ~c.isnan() & valid.flatten().bool()
+        keep = counts & (c >= -sums.SLACK) & (c <= 1 + sums.SLACK)
+        if c.device.type == "cpu" and not torch.equal(keep, counts):
+            raise ValueError(
+                f"ConfidenceHistogram needs confidences in [0, 1], found "
+                f"{c[counts & ~keep][0].item():.6g}; write softmax or sigmoid of logits, p / 100 "
+                "of percent"
+            )
+        c = torch.where(keep, c, 0).clamp(0, 1)
+        where = torch.bucketize(c, self.edges[1:-1], right=True)
         self.count = self.count.index_add(0, where, keep.long())
 
     def compute(self) -> Tensor:

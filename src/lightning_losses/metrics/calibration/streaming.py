@@ -17,9 +17,6 @@ from lightning_losses.metrics.calibration.top_label import TopLabel, top_label
 
 __all__ = ["StreamingCalibration", "TopLabel", "top_label"]
 
-# One bfloat16 step above 1: rounding may carry a probability so far, a logit goes further.
-_SLACK = 2.0**-7
-
 
 class StreamingCalibration(sums.SumMetric):
     """Calibration of confidences against correctness, from sums a bin instead of stored rows.
@@ -112,7 +109,7 @@ class StreamingCalibration(sums.SumMetric):
                 )
         real = self.bin_sums.dtype
         c = confidence.flatten().to(real)
-        usable = (c >= -_SLACK) & (c <= 1 + _SLACK)  # False for NaN
+        usable = (c >= -sums.SLACK) & (c <= 1 + sums.SLACK)  # False for NaN
         scores = [None if s is None else s.flatten().to(real) for s in (nll, brier)]
         for score in scores:
             if score is not None:

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+# One bfloat16 step above 1: rounding may carry a probability so far, a logit goes further.
+SLACK = 2.0**-7
+
 
 class SumMetric(Metric):
     """State of int64 counts and float64 sums, reduced over processes by adding."""

@@ -75,7 +75,9 @@ def binary_event(logits: Tensor, target: Tensor, ignore_index: int = -100) -> To
         event, in [0, 1], half of what the two classes together have.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ; on a CPU, a target that is neither 0 nor 1. Elsewhere, where
+            asking would wait for the device, all numbers of such an entry are NaN, which
+            `StreamingCalibration` leaves out and counts in `nan_rows`.
     """
     if target.shape != logits.shape:
         raise ValueError(
@@ -84,12 +86,25 @@ def binary_event(logits: Tensor, target: Tensor, ignore_index: int = -100) -> To
         )
     z = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)).flatten()
     target = target.flatten()
-    happened = target == 1
+    valid, happened = target != ignore_index, target == 1
+    unclear = valid & ~happened & (target != 0)
+    refuse_labels(unclear, target, "binary_event")
+    z = torch.where(unclear, torch.nan, z)
     p = z.sigmoid()
     return TopLabel(
         confidence=p,
         correct=happened,
         nll=torch.nn.functional.softplus(torch.where(happened, -z, z)),
         brier=(p - happened.to(p)).square(),
-        valid=target != ignore_index,
+        valid=valid,
     )
+
+
+def refuse_labels(unclear: Tensor, target: Tensor, who: str) -> None:
+    """Raise ValueError for labels that say neither yes nor no, on a CPU."""
+    if unclear.device.type == "cpu" and bool(unclear.any()):
+        raise ValueError(
+            f"{who} needs targets of 0 and 1, found {target[unclear][0].item()}: write target // "
+            "255 for 0 and 255, target > 0 for -1 and 1, ignore_index or valid for labels that "
+            "nobody knows"
+        )

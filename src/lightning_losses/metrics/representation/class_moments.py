@@ -49,8 +49,12 @@ def neural_collapse(
       deviation of the cosines between rows of M; ``nc2_angles`` mean of |cosine + 1/(K-1)|;
       ``nc2_etf`` Frobenius norm of M M^T / \\|M M^T\\| - E; the same of the weights with
       ``_weights``;
+    - ``nc2_orthogonal`` mean of |cosine| between class means as they are, not centred, and the same
+      of weights: imbalanced training without bias ends in an orthogonal frame with lengths by class
+      size (arXiv 2301.00437), of which the measures above say "not collapsed";
     - ``nc3`` squared Frobenius norm of W / \\|W\\| - M / \\|M\\| (0 to 4), ``nc3_product`` of
-      W M^T / \\|W M^T\\| - E (not squared).
+      W M^T / \\|W M^T\\| - E (not squared); ``nc3_uncentred`` mean over classes of the squared
+      distance of w / |w| from m / |m|, m not centred (0 to 4).
 
     What is undefined is left out: all with fewer than two classes or with means that coincide;
     angles where a class mean lies in the middle; what needs weights without or with zero weights.
@@ -88,11 +92,16 @@ def neural_collapse(
         "nc1": (along / size[wide].square()).sum(),  # K of S_B and of the definition cancel
         "nc1_quotient": covariance.trace() * classes / m.square().sum(),
         **_frame(m, "", float(rounding)),
+        **_orthogonal(centres, "", float(rounding)),
     }
     if head_weight is not None:
         w = head_weight.detach().cpu()[there].double()
         if bool(w.isfinite().all()) and float(w.norm()) > 0:
-            found |= _frame(w, "_weights", 0.0)
+            found |= _frame(w, "_weights", 0.0) | _orthogonal(w, "_weights", 0.0)
+            lengths = torch.stack([w.norm(dim=1), centres.norm(dim=1)])
+            if float(lengths[0].min()) > 0 and float(lengths[1].min()) > rounding:
+                apart = w / lengths[0, :, None] - centres / lengths[1, :, None]
+                found["nc3_uncentred"] = apart.square().sum(1).mean()
             found["nc3"] = (w / w.norm() - m / m.norm()).square().sum()
             if float((w @ m.T).norm()) > 0:
                 found["nc3_product"] = _etf_distance(w @ m.T)
@@ -113,6 +122,16 @@ def _frame(rows: Tensor, suffix: str, zero: float) -> dict[str, Tensor]:
         found[f"nc2_angle_std{suffix}"] = cosine.std(unbiased=False)
         found[f"nc2_angles{suffix}"] = (cosine + 1 / (classes - 1)).abs().mean()
     return found
+
+
+def _orthogonal(rows: Tensor, suffix: str, zero: float) -> dict[str, Tensor]:
+    """Mean of |cosine| between rows; nothing where one is too short to have a direction."""
+    norm = rows.norm(dim=1)
+    if float(norm.min()) <= zero:
+        return {}
+    unit = rows / norm[:, None]
+    i, j = torch.triu_indices(len(rows), len(rows), 1)
+    return {f"nc2_orthogonal{suffix}": (unit @ unit.T)[i, j].abs().mean()}
 
 
 def _etf_distance(gram: Tensor) -> Tensor:
