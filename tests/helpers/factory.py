@@ -57,16 +57,23 @@ def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
         node.k = 2  # fewer than there are classes
     if "steepness" in node:
         node.steepness = 5.0  # at 73 a small batch may have no gradient worth comparing
+    if "num_samples" in node:
+        node.num_samples = 256
     if "num_classes" in node:
         # Of ordered classes there is one more than there are logits.
         node.num_classes = classes + (key in ORDINAL)
     return build_objective({key: node}, **options)
 
 
-@cache
 def composed(key: str) -> Any:
-    """The node of a key; composing takes tens of milliseconds, and some tests build hundreds."""
-    return compose_losses([key])[key]
+    """The node of a key."""
+    return _composed()[key]
+
+
+@cache
+def _composed() -> Any:
+    """All nodes at once; composing takes tens of milliseconds, and some tests build hundreds."""
+    return compose_losses(LOSSES)
 
 
 def required(objective: Objective) -> set[str]:
