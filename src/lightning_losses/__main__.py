@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         help="a run's folder, a Hydra multirun's, an offline W&B run, or entity/project/run_id",
     )
     report.add_argument("--out", type=Path, help="folder to write to; report/ in the run's if not")
+    report.add_argument("--pictures", action="store_true", help="also a PNG of every chart")
     view = commands.add_parser("push", help="a W&B workspace view and report, new or updated")
     view.add_argument("project", metavar="ENTITY/PROJECT", help="of Weights & Biases")
     view.add_argument("--charts", action="store_true", help="also make custom chart presets")
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         elif options.command == "push":
             print("\n".join(push(options.project, options.charts)))
         else:
-            print(write_report(options.runs, options.out))
+            print(write_report(options.runs, options.out, options.pictures, progress=True))
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; Python would complain at its own flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

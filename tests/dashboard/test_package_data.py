@@ -32,6 +32,6 @@ def test_the_wheel_holds_the_files_of_the_report(tmp_path: Path) -> None:
     (wheel,) = out.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     folder = Path(write.__file__).parent
-    needed = {path.name for path in folder.iterdir() if path.suffix in (".css", ".html", ".js")}
-    assert len(needed) >= 3
-    assert {f"lightning_losses/dashboard/report/{name}" for name in needed} <= packed
+    needed = {path.name for path in (folder / "assets").iterdir()}
+    assert {path.rsplit(".", 1)[-1] for path in needed} == {"css", "html", "js"}
+    assert {f"lightning_losses/dashboard/report/assets/{name}" for name in needed} <= packed

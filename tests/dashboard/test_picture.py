@@ -195,7 +195,7 @@ def test_step_radius_of_zero_has_no_place_on_a_log_axis(draw, tmp_path):
 
 
 def test_a_long_run_keeps_its_spikes(draw, tmp_path):
-    # 20000 steps are 34 to a point; one step in them is above 1, and it must show.
+    # Of 67 steps two points are drawn; one step in all of them is above 1, and it must show.
     path = tmp_path / "metrics.csv"
     rows = (f"{step},1.0,{7.0 if step == 12_345 else 0.1}\n" for step in range(20_000))
     path.write_text("step,train/loss,step_radius/r\n" + "".join(rows))
@@ -203,7 +203,7 @@ def test_a_long_run_keeps_its_spikes(draw, tmp_path):
     radius = values(spec, "step_radius/r")
     assert len(radius) <= curves.POINTS
     assert max(radius) == 7.0
-    assert "each point stands for 34 values (max)" in texts(spec)
+    assert "of every 67 values the lowest and the highest are drawn" in texts(spec)
 
 
 def test_more_terms_than_colours(draw, tmp_path):

@@ -28,7 +28,7 @@ from lightning_losses.callbacks.monitors.calibration import CalibrationMonitor
 from lightning_losses.callbacks.monitors.drift import DriftMonitor
 from lightning_losses.dashboard.charts.diagrams import BINS
 from lightning_losses.dashboard.runs.wandb_log import WandbFile, read_payloads, read_wandb_file
-from lightning_losses.dashboard.runs.wandb_run import read_offline_run
+from lightning_losses.dashboard.runs.wandb_run import read_offline_runs
 from lightning_losses.dashboard.wandb_ui.callback import WandbDashboard
 from lightning_losses.dashboard.wandb_ui.names import metrics
 
@@ -278,7 +278,7 @@ def test_alerts_of_both_tiers(run: WandbFile, path: Path) -> None:
 
 
 def test_the_local_report_finds_the_tables(path: Path) -> None:
-    found = read_offline_run(path)
+    (found,) = read_offline_runs([path])
     stages = {(row["stage"], row["epoch"]) for row in found.tables["reliability"]}
     assert stages == {("val", 0.0), ("val", 1.0), ("test", 2.0)}
     assert {row["step"] for row in found.tables["attention_entropy"]} == {4.0, 8.0}

@@ -69,8 +69,8 @@ def test_it_becomes_a_run(offline, what):
     (run,) = find_runs([str(place)])
     assert run.name == "naïve"
     assert run.epochs == 5
-    assert run.series["train/loss"].steps[:3] == [0, 10, 20]
-    assert run.series["entropy/mean"].not_finite == [70]
+    assert run.series["train/loss"].steps[:3].tolist() == [0, 10, 20]
+    assert run.series["entropy/mean"].not_finite.tolist() == [70]
     assert len(run.series["entropy/mean"].values) == 49
     rows = run.tables["reliability"]
     assert [(row["stage"], row["epoch"], row["count"]) for row in rows] == [

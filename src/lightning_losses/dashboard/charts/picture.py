@@ -11,8 +11,10 @@ from textwrap import wrap
 from lightning_losses.dashboard.charts.charts import charts
 from lightning_losses.dashboard.charts.curves import Chart
 from lightning_losses.dashboard.charts.theme import HEIGHT, WIDTH, Spec, coloured, headed
+from lightning_losses.dashboard.charts.vega import vega
 from lightning_losses.dashboard.panels.catalogue import PANELS, Panel
-from lightning_losses.dashboard.runs.csv_run import read_csv_run, read_table
+from lightning_losses.dashboard.runs.csv_run import read_table
+from lightning_losses.dashboard.runs.find import csv_runs
 from lightning_losses.dashboard.runs.run import Run
 
 __all__ = ["training_picture"]
@@ -46,7 +48,7 @@ def training_picture(metrics_csv: Path, out: Path, reliability_csv: Path | None 
         ) from error
 
     metrics_csv = Path(metrics_csv)
-    run = read_csv_run(metrics_csv, metrics_csv.stem)
+    run = csv_runs([metrics_csv], metrics_csv.parent)[-1]
     if reliability_csv is not None:
         rows, problems = read_table(Path(reliability_csv))
         run = run._replace(
@@ -61,27 +63,24 @@ def training_picture(metrics_csv: Path, out: Path, reliability_csv: Path | None 
 def grid(run: Run) -> Spec:
     """The panels in rows of three."""
     chosen = [panel for name in SHOWN for panel in PANELS if panel.name == name]
-    found = [(panel, chart_of(panel, run)) for panel in chosen]
-    deepest = max(len(under(panel, chart)) for panel, chart in found)
-    plots, params = [], []
-    for panel, chart in found:
+    drawn = [(panel, chart_of(panel, run)) for panel in chosen]
+    deepest = max(len(under(panel, chart)) for panel, chart in drawn)
+    plots = []
+    for panel, chart in drawn:
         lines = under(panel, chart)
         lines += [" "] * (deepest - len(lines))  # or the plots of a row begin at unequal heights
-        spec = words(panel, run) if chart.spec is None else dict(chart.spec)
-        params += spec.pop("params", [])  # only the whole may have any
+        spec = vega(chart) or words(panel, run)
         title = f"{panel.title}, {chart.part}" if chart.part else panel.title
         plots.append(headed(spec, title, lines))
     apart = {"scale": {"color": "independent", "strokeDash": "independent"}}
     space = {"row": 36, "column": 44}
-    return {"concat": plots, "columns": 3, "spacing": space, "padding": 24, "resolve": apart} | {
-        "params": params
-    }
+    return {"concat": plots, "columns": 3, "spacing": space, "padding": 24, "resolve": apart}
 
 
 def chart_of(panel: Panel, run: Run) -> Chart:
     """A panel's chart; of several stages that of `val`, else the last."""
-    found = charts(panel, run) or [Chart(None, [])]
-    return next((one for one in found if one.part == "val"), found[-1])
+    several = charts(panel, run) or [Chart(None, [])]
+    return next((one for one in several if one.part == "val"), several[-1])
 
 
 def under(panel: Panel, chart: Chart) -> list[str]:

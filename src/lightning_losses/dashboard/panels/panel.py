@@ -33,6 +33,7 @@ class Panel(NamedTuple):
     lines: tuple[Line, ...] = ()
     kind: Kind = "lines"
     table: str = ""  # the CSV (without .csv) that is drawn instead of keys
-    join: Literal["mean", "max", "min"] = "mean"  # of neighbours, where a curve is too long
+    join: Literal["mean", "max", "min"] = "mean"  # what matters in a run: its mean or an extreme
     detail: bool = False  # folded away until asked for
+    own: bool = False  # of names that the user logs, of which we know nothing more
     summary: Literal["", "min", "max"] = ""  # of a whole run, beside the last; if not `join`'s

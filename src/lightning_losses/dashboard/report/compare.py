@@ -5,14 +5,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from lightning_losses.dashboard.charts.charts import overlays
-from lightning_losses.dashboard.charts.theme import Spec
-from lightning_losses.dashboard.panels.catalogue import PANELS, SECTIONS
-from lightning_losses.dashboard.report.page import card, chart
-from lightning_losses.dashboard.report.verdict import verdict
-from lightning_losses.dashboard.runs.run import Run, Series
+from lightning_losses.dashboard.charts.curves import Chart
+from lightning_losses.dashboard.panels.catalogue import (
+    OWN,
+    PANELS,
+    SECTIONS,
+    Panel,
+    own_panels,
+    unclaimed,
+)
+from lightning_losses.dashboard.report.page import Card, Page, Section, Table, TableCell, Verdict
+from lightning_losses.dashboard.report.verdict import Said, loss_of, verdict
+from lightning_losses.dashboard.runs.run import Cell, Run
+
+MOST_SETTINGS = 8  # columns of the config; what differs beyond them is named in words
+MOST_OWN = 6
 
 # Column, names in order of preference, and whether the least (min), the most (max) or neither wins.
 COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -28,73 +37,146 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("entropy", ("entropy/mean",), ""),
     ("largest r", ("step_radius/r", "step_radius_controller/r"), "peak"),
 )
+Picture = tuple[str, Chart, list[str]]  # name of the PNG, chart, title and words
 
 
-def comparison(runs: Sequence[Run]) -> tuple[str, list[tuple[str, Spec, list[str]]]]:
-    """The body of the page, and its charts in order (name, spec, title and words)."""
-    pictures: list[tuple[str, Spec, list[str]]] = []
-    parts = [
-        f"<h1>{len(runs)} runs compared</h1>",
-        f'<div class="card scroll">{table(runs)}</div>',
-        f'<div class="card verdict" style="margin-top:16px">{short_verdicts(runs)}</div>',
-    ]
-    for section, about in SECTIONS.items():
-        cards = ""
-        for panel in (one for one in PANELS if one.section == section and not one.detail):
-            for name, one in overlays(panel, runs):
-                drawing, facts = "", "; ".join(one.facts)
-                if one.spec is not None:
-                    drawing = chart(len(pictures))
-                    words = [name, f"{panel.title}; healthy: {panel.healthy}", facts]
-                    picture = name.replace("/", "_")
-                    pictures.append((picture, one.spec, [word for word in words if word]))
-                cards += card(f"{panel.title}: {name}", panel, drawing, facts)
+def comparison(runs: Sequence[Run]) -> tuple[Page, list[Picture]]:
+    """The page, and its charts in order."""
+    pictures: list[Picture] = []
+    sections = []
+    own = own_panels({name for run in runs for name in run.series})
+    about = {"Losses": SECTIONS["Losses"], OWN: "As you logged them.", **SECTIONS}
+    for name, words in about.items():
+        panels = own if name == OWN else [one for one in PANELS if one.section == name]
+        cards = [
+            card
+            for panel in panels
+            if not panel.detail
+            for card in panel_cards(panel, runs, pictures)
+        ]
         if cards:
-            parts.append(f"<section><h2>{section}</h2><p class=soft>{about}</p>")
-            parts.append(f'<div class="grid">{cards}</div></section>')
-    return "\n".join(parts), pictures
+            sections.append(Section(name.split()[0].lower(), name, words, cards))
+    page = Page(
+        heading=f"{len(runs)} runs compared",
+        lead="Training report.",
+        sections=sections,
+        verdicts=[Verdict("What to look at", short_verdicts(runs))],
+        table=table(runs),
+    )
+    return page, pictures
 
 
-def table(runs: Sequence[Run]) -> str:
-    """Last values by run, the best of a column marked; columns that no run has are left out."""
+def panel_cards(panel: Panel, runs: Sequence[Run], pictures: list[Picture]) -> list[Card]:
+    """A card for each of the names that a panel overlays."""
+    cards = []
+    for name, chart in overlays(panel, runs):
+        number = None
+        facts = "; ".join(chart.facts)
+        title = name if panel.own else f"{panel.title}: {name}"
+        if chart.data is not None:
+            number = len(pictures)
+            words = [
+                name,
+                f"{panel.title}; healthy: {panel.healthy}" if panel.healthy else "",
+                facts,
+            ]
+            pictures.append((name.replace("/", "_"), chart, [word for word in words if word]))
+        anchor = f"chart-{name.replace('/', '-')}"
+        cards.append(Card(anchor, title, panel.about, panel.healthy, number, facts))
+    return cards
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """What the runs were told and what they reached, the best of a column marked.
+
+    Columns that no run has, and settings that are the same in all, are left out.
+    """
     used = [
         column for column in COLUMNS if any(value(run, *column[1:]) is not None for run in runs)
     ]
-    head = "".join(f"<th>{escape(title)}</th>" for title, _, _ in used)
-    body = ""
+    claimed = {name for _, names, _ in used for name in names}
+    own = [
+        name
+        for name in unclaimed({name for run in runs for name in run.series})
+        if name not in claimed and any(value(run, (name,), "") is not None for run in runs)
+    ]
+    used += [(name, (name,), "") for name in own[:MOST_OWN]]
+    settings = differing(runs)
+    shown = settings[:MOST_SETTINGS]
+    rows = []
     for run in runs:
-        body += f"<tr><td>{escape(run.name)}</td>"
+        row = [TableCell(run.name)]
+        row += [TableCell(setting(run.config.get(key))) for key in shown]
+        row.append(TableCell(last_step(run)))
         for _, names, wins in used:
-            own = value(run, names, wins)
-            known = [
+            own_value = value(run, names, wins)
+            others = [
                 one for one in (value(other, names, wins) for other in runs) if one is not None
             ]
-            best = wins in ("min", "max") and own == {"min": min, "max": max}.get(wins, min)(known)
-            mark = ' class="best"' if best and min(known) != max(known) else ""
-            body += f"<td{mark}>{'not logged' if own is None else f'{own:.4g}'}</td>"
-        body += "</tr>"
-    return (
-        f"<table><tr><th>run</th>{head}</tr>{body}</table>"
-        '<p class="missing">Last values. The best of a column is bold; losses of different '
-        "objectives are on different scales, so none of them is.</p>"
+            best = (
+                own_value == {"min": min, "max": max}[wins](others)
+                if wins in ("min", "max")
+                else False
+            )
+            text = "not logged" if own_value is None else f"{own_value:.4g}"
+            row.append(TableCell(text, best and min(others) != max(others)))
+        rows.append(row)
+    note = (
+        "Last values. The best of a column is bold; losses of different objectives are on "
+        "different scales, so none of them is."
     )
+    if len(settings) > len(shown):
+        note += f" The config also differs in {', '.join(settings[len(shown) :][:20])}."
+    return Table(["run", *shown, "last step", *(title for title, _, _ in used)], rows, note)
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings in which the configs of the runs differ, those that few lack first."""
+    configs = [run.config for run in runs]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    found = [key for key in keys if len({config.get(key) for config in configs}) > 1]
+    paths = ("dir", "path", "root", "run_dir", "cwd")
+    found = [key for key in found if key.rsplit(".", 1)[-1] not in paths]
+    return sorted(found, key=lambda key: sum(key not in config for config in configs))
+
+
+def setting(cell: Cell) -> str:
+    """A setting in few letters."""
+    if cell is None:
+        return ""
+    return f"{cell:g}" if isinstance(cell, float) else str(cell)[:60]
+
+
+def last_step(run: Run) -> str:
+    """How far a run got."""
+    loss = loss_of(run.series)
+    return f"{loss[1].last_step:,.0f}" if loss else "none"
 
 
 def value(run: Run, names: Sequence[str], wins: str) -> float | None:
     """The last value of the first of some names that was logged, or the largest for a peak."""
     for name in names:
-        found: Series | None = run.series.get(name)
-        if found is not None and found.values:
-            return max(found.values) if wins == "peak" else found.last
+        one = run.series.get(name)
+        if one is not None and len(one.values):
+            return float(one.values.max()) if wins == "peak" else one.last
     return None
 
 
-def short_verdicts(runs: Sequence[Run]) -> str:
+def short_verdicts(runs: Sequence[Run]) -> list[Said]:
     """What went wrong or deserves a look in each run."""
-    html = "<h3>What to look at</h3><ul>"
+    lines = []
     for run in runs:
-        bad = [one.text for one in verdict(run) if one.tone == "bad"]
-        tone = "bad" if bad else "good"
-        text = " ".join(bad) or "nothing of what was measured looks wrong."
-        html += f"<li class={tone}><b>{escape(run.name)}</b>: {escape(text)}</li>"
-    return f"{html}</ul>"
+        all_said = verdict(run)
+        bad = [one.text for one in all_said if one.tone == "bad"]
+        unknown = [one.text for one in all_said if one.tone == "unknown"]
+        if bad:
+            lines.append(Said("bad", f"{run.name}: {' '.join(bad)}"))
+        elif unknown:
+            lines.append(
+                Said(
+                    "unknown", f"{run.name}: nothing of what was measured looks wrong. {unknown[0]}"
+                )
+            )
+        else:
+            lines.append(Said("good", f"{run.name}: nothing of what was measured looks wrong."))
+    return lines

@@ -1,85 +1,147 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""One HTML file that needs nothing else: style, charts and the library that draws them inside.
+"""One HTML file that needs nothing else: style, data, and the script that draws the charts.
 
 A Content-Security-Policy forbids the page every request, so that a browser proves what we say.
+Style, script and template lie in `assets`; jinja2 escapes what it is given.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
-from html import escape
 from importlib.resources import files
+from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
+from lightning_losses.dashboard.charts.curves import Data, tidied
+from lightning_losses.dashboard.runs.run import Run
 
-from lightning_losses.dashboard.charts.theme import CONFIG, THEMES, Spec
-from lightning_losses.dashboard.panels.catalogue import Panel
-
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
-
-
-@cache
-def library() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one text, as vl-convert carries them."""
-    import vl_convert
-
-    bundle = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]
-    return bundle.replace("</script", "<\\/script")
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "form-action 'none'; base-uri 'none'"
+)
 
 
-def page(title: str, body: str, specs: Sequence[Spec]) -> str:
-    """The whole file; `body` places chart number n with `chart(n)`."""
-    themes = {
-        name: {key if key.startswith("@") else f"@{key}": value for key, value in theme.items()}
-        for name, theme in THEMES.items()
+class Card(NamedTuple):
+    """A chart with its heading, what it is, what healthy looks like, and what it leaves out."""
+
+    id: str
+    title: str
+    about: str
+    healthy: str
+    chart: int | None  # its number among the page's charts
+    facts: str
+
+
+class TableCell(NamedTuple):
+    """What stands in a table, and whether it is the best of its column."""
+
+    text: str
+    best: bool = False
+
+
+class Table(NamedTuple):
+    """A table with its heading and what it leaves out."""
+
+    head: list[str]
+    rows: list[list[TableCell]]
+    note: str = ""
+
+
+class Section(NamedTuple):
+    """A heading with what belongs under it."""
+
+    id: str
+    name: str
+    about: str
+    cards: list[Card]
+    details: list[Card] = []  # folded away
+    missing: str = ""
+    table: Table | None = None
+
+
+class Verdict(NamedTuple):
+    """Sentences about a run, and what cannot be said because it was not measured."""
+
+    title: str
+    lines: Sequence[Any]  # Said
+    missing: str = ""
+
+
+class Page(NamedTuple):
+    """Everything that a report shows."""
+
+    heading: str
+    lead: str
+    sections: list[Section]
+    verdicts: list[Verdict]
+    overrides: str = ""
+    about: Sequence[tuple[str, str]] = ()
+    table: Table | None = None
+
+
+def render(page: Page, charts: Sequence[Data], runs: Sequence[Run]) -> str:
+    """The whole file.
+
+    Args:
+        charts: what the cards number.
+        runs: whose epochs and times the charts' axes are; in the order of `run` in their series.
+    """
+    data = {
+        "charts": charts,
+        "clocks": [
+            {
+                "steps": tidied(run.clock.steps),
+                "epochs": [round(epoch, 4) for epoch in run.clock.epochs.tolist()],
+                "seconds": [round(second, 2) for second in run.clock.seconds.tolist()],
+            }
+            for run in runs
+        ],
+        "resumed": runs[0].resumed if len(runs) == 1 else [],
     }
-    for theme in themes.values():
-        theme["curves"] = theme.pop("@curves")
-    return template("page.html").render(
-        title=title,
+    return template().render(
+        page._asdict(),
+        title=page.heading,
         policy=POLICY,
-        style=Markup(text_of("page.css")),
-        body=Markup(body),
-        specs=embedded(specs),
-        look=embedded({"themes": themes, "config": CONFIG}),
-        script=Markup(f"{library()}\n{text_of('page.js')}") if specs else "",
+        style=asset("page.css"),
+        script=asset("charts.js") + asset("page.js"),
+        data=embedded(data),
     )
 
 
-@cache
-def text_of(name: str) -> str:
+def asset(name: str) -> str:
     """A file that is shipped beside this one."""
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 @cache
-def template(name: str) -> Template:
-    """A file beside this one as a template that escapes what it is given."""
-    options = {"autoescape": True, "trim_blocks": True, "undefined": StrictUndefined}
-    return Environment(**options).from_string(text_of(name))
+def template() -> Any:
+    """The page with its blanks; needs jinja2, which torch brings.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters["breakable"] = breakable
+    return environment.from_string(asset("page.html"))
 
 
-def embedded(value: object) -> Markup:
+def breakable(text: object) -> Any:
+    """Text in which a line may end after `/`, `_`, `.`, `=` and `,`, and not within a name."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([/_.=,])(?=[^\s/_.=,<&])", r"\1<wbr>", str(escape(text))))
+
+
+def embedded(value: object) -> Any:
     """JSON that cannot end the element it stands in."""
+    from markupsafe import Markup
+
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c"))
-
-
-def chart(number: int) -> str:
-    """Where chart number n is drawn."""
-    return f'<div class="chart" data-spec="{number}"></div>'
-
-
-def card(title: str, panel: Panel, drawing: str, facts: str) -> str:
-    """A chart with its heading, what it is, what healthy looks like, and what it leaves out."""
-    caption = f"<figcaption>{escape(facts)}</figcaption>" if facts else ""
-    return (
-        f'<div class="card"><h3>{escape(title)}</h3>'
-        f"<p class=soft>{escape(panel.about)}</p>"
-        f'<p class="soft healthy"><b>Healthy:</b> {escape(panel.healthy)}.</p>'
-        f"<figure>{drawing}{caption}</figure></div>"
-    )

@@ -1,52 +1,63 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What happened in a run, in sentences: computed from what was logged, silent about the rest."""
+"""What happened in a run, in sentences: computed from what was logged, each with its evidence.
+
+What was not logged is not judged: where a question that everybody asks cannot be answered (did it
+end as planned?), the sentence says that instead.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from math import isfinite, nan
 from typing import Literal, NamedTuple
 
-from lightning_losses.dashboard.panels.catalogue import PANELS, Panel, matches
-from lightning_losses.dashboard.runs.run import Run, Series
+import numpy as np
 
-Tone = Literal["good", "note", "bad"]
+from lightning_losses.dashboard.panels.catalogue import PANELS, Panel, matches
+from lightning_losses.dashboard.runs.run import Array, Ended, Run, Series
+
+Tone = Literal["good", "note", "bad", "unknown"]
+ROUNDING = (
+    1e-6  # a loss that never leaves this is rounding: policy surrogates are 0 by construction
+)
+BLOCK = 50  # values that a spike is compared with, on either side
+MONITORS = {
+    "entropy": "EntropyMonitor",
+    "step_radius": "StepRadiusMonitor",
+    "logit_health": "LogitHealthMonitor",
+    "term_balance": "TermBalanceMonitor",
+    "gradient_rms": "GradientRmsMonitor",
+    "attention_entropy": "AttentionEntropyMonitor",
+}  # that measure at a cadence, by the first part of their names
 
 
 class Said(NamedTuple):
-    """A sentence, and whether it is good news, bad news or neither."""
+    """A sentence, whether it is good news, bad news or neither, and what it was read from."""
 
     tone: Tone
     text: str
+    evidence: str = ""
 
 
 def verdict(run: Run) -> list[Said]:
-    """The sentences of a run in the order of importance: broken, losses, confidence, the rest."""
+    """The sentences of a run in the order of importance: its end, losses, confidence, the rest."""
     said = [Said("bad" if broken(note) else "note", sentence(note)) for note in run.notes]
     if not run.series:
-        return [*said, Said("bad", "No number was logged.")]
-    for say in (
-        not_finite,
-        losses,
-        accuracy,
-        entropy,
-        alerts,
-        calibration,
-        post_hoc,
-        radius,
-        controller,
-        logits,
-        attention,
-        disagreement,
-        forecast,
-    ):
-        said += say(run.series)
-    return said
+        return [*ending(run), *said, Said("bad", "No number was logged.")]
+    curves = run.series
+    said = [*ending(run), *not_finite(curves), *said, *resumed(run), *losses(curves)]
+    said += [*spikes(curves), *measurements(run), *accuracy(curves), *entropy(run)]
+    for say in (alerts, calibration, post_hoc, drift, radius, controller, logits, attention):
+        said += say(curves)
+    return said + disagreement(curves) + forecast(curves)
 
 
 def broken(note: str) -> bool:
-    """Notes of files that are only absent are no bad news about the run."""
-    return "was not found" not in note
+    """Notes that are no bad news about the run: of files that are absent or shown in part."""
+    quiet = ("was not found", "are shown", "joined:", "in one metrics.csv")
+    return not any(words in note for words in quiet)
 
 
 def sentence(note: str) -> str:
@@ -71,23 +82,15 @@ def is_logged(panel: Panel, run: Run) -> bool:
     return bool(names or (panel.table and run.tables.get(panel.table)))
 
 
+# -- words -----------------------------------------------------------------------------------------
+
 Curves = Mapping[str, Series]
 
 
 def curve(series: Curves, name: str) -> Series | None:
     """A curve that has at least one finite value."""
-    found = series.get(name)
-    return found if found is not None and found.values else None
-
-
-def stage_of(series: Curves, measure: str) -> tuple[str, Series] | None:
-    """A calibration measure of validation, or of another stage if that is all there is."""
-    names = [n for n in series if n.startswith("calibration/") and n.endswith(f"/{measure}")]
-    names = [name for name in names if series[name].values]
-    if not names:
-        return None
-    name = min(names, key=lambda one: (not one.startswith("calibration/val/"), one))
-    return "/".join(name.split("/")[1:-1]), series[name]
+    one = series.get(name)
+    return one if one is not None and len(one.values) else None
 
 
 def at(step: float) -> str:
@@ -95,110 +98,410 @@ def at(step: float) -> str:
     return f"step {step:,.0f}"
 
 
+def seen(name: str, one: Series) -> str:
+    """What a sentence was read from."""
+    count = len(one.values) + len(one.not_finite)
+    if count == 1:
+        return f"{name}, 1 value"
+    first = min([steps[0] for steps in (one.steps, one.not_finite) if len(steps)])
+    return f"{name}, {count:,} values, steps {first:,.0f} to {one.last_step:,.0f}"
+
+
+def moved(first: float, last: float) -> str:
+    """The direction of a change in words."""
+    word = "fell" if last < first else "rose" if last > first else "stayed"
+    return f"{word} at {last:.3g}" if word == "stayed" else f"{word} from {first:.3g} to {last:.3g}"
+
+
+def worst(one: Series) -> int:
+    """Where a curve is largest."""
+    return int(one.values.argmax())
+
+
+def measured(one: Series) -> Series:
+    """A curve without repetitions of a value that was measured once and logged again and again.
+
+    Lightning repeats what was logged until the next measurement; a value that stands in most rows
+    next to itself is such a one, and counting its rows would count it many times.
+    """
+    again = np.append(False, np.diff(one.values) == 0)
+    if len(one.values) < 6 or again.mean() < 0.6 or not (~again[1:]).any():
+        return one
+    return Series(one.steps[~again], one.values[~again], one.not_finite)
+
+
+# -- how it ended ----------------------------------------------------------------------------------
+
+
+def ending(run: Run) -> list[Said]:
+    """Why the training ended and how far it got of what was planned."""
+    loss = loss_of(run.series)
+    if run.ended is not None and run.ended.source == "ended.csv":
+        return [recorded_end(run.ended, loss), *died(loss)]
+    dead = died(loss)
+    if dead:
+        return dead
+    planned = planned_steps(run)
+    last = loss[1].last_step + 1 if loss else 0.0
+    evidence = seen(*loss) if loss else "no loss was logged"
+    if run.ended is not None and "exception" in run.ended.reason:
+        return [Said("bad", f"The process ended by an {run.ended.reason}.", run.ended.source)]
+    if planned is not None and last > 0:
+        stride = stride_of(loss[1]) if loss else 1.0
+        plan = f"about {planned:,.0f} planned steps"
+        if last + 2 * stride < planned:
+            text = f"The log ends at {at(last)} of {plan}, and nothing says why: stopped early, "
+            return [Said("bad", f"{text}out of time, killed, or still running.", evidence)]
+        return [Said("good", f"Training reached its end: {at(last)} of {plan}.", evidence)]
+    if run.ended is not None:
+        text = f"The process ended without an error at {at(last)}; what was planned is not known."
+        return [Said("note", text, f"{run.ended.source}; {evidence}")]
+    text = f"How the training ended is not known: the last step of the log is {last - 1:,.0f}, and "
+    text += "neither ended.csv nor a planned number of steps was found."
+    return [Said("unknown", text, evidence)]
+
+
+def recorded_end(ended: Ended, loss: tuple[str, Series] | None) -> Said:
+    """What the end-of-run record says."""
+    reason = ended.reason.strip()
+    step = ended.step if isfinite(ended.step) else loss[1].last_step + 1 if loss else nan
+    known = isfinite(ended.planned_steps) and ended.planned_steps > 0
+    of = f" of {ended.planned_steps:,.0f} planned" if known else ""
+    where = f"at {at(step)}{of}" if isfinite(step) else "at a step that is not known"
+    plain = reason.lower()
+    if "stop" in plain and "exception" not in plain:
+        return Said("note", f"Training was stopped early {where}: {reason}.", ended.source)
+    whole = re.match(r"(finished|done|completed|max_|ok\b|normal|planned)", plain)
+    if whole and (not known or step >= ended.planned_steps):
+        return Said("good", f"Training finished {where}.", ended.source)
+    tone: Tone = "note" if whole else "bad"
+    return Said(tone, f"Training ended {where}: {reason}.", ended.source)
+
+
+def loss_of(series: Curves) -> tuple[str, Series] | None:
+    """The curve that tells where a training is: of its loss, else the longest."""
+    if not series:
+        return None
+    named = [name for name in series if re.search(r"train.*loss$|^loss$", name)]
+    name = "train/loss" if "train/loss" in series else min(named, key=len, default="")
+    if not name:
+        name = max(series, key=lambda one: len(series[one].values) + len(series[one].not_finite))
+    return name, series[name]
+
+
+def died(loss: tuple[str, Series] | None) -> list[Said]:
+    """A loss that was not finite to the end is a training that died."""
+    if loss is None or not len(loss[1].not_finite):
+        return []
+    name, one = loss
+    last_good = float(one.steps[-1]) if len(one.steps) else -1.0
+    if one.not_finite[-1] < last_good:
+        return []
+    first = float(one.not_finite[one.not_finite > last_good][0])
+    text = f"The training died: {name} is NaN or infinite from {at(first)} to its end"
+    return [Said("bad", f"{text} ({at(one.last_step)}).", seen(name, one))]
+
+
+def planned_steps(run: Run) -> float | None:
+    """The optimizer steps that the config asks for; None where it does not say."""
+
+    def setting(name: str) -> float | None:
+        for key, value in run.config.items():
+            inside = key == name or key.endswith(f".{name}")
+            if inside and isinstance(value, float) and value > 0:
+                return value
+        return None
+
+    plans = []
+    steps, epochs = setting("max_steps"), setting("max_epochs")
+    if steps is not None:
+        plans.append(steps)
+    if epochs is not None and run.epochs and len(run.clock.steps) and run.epochs > 1:
+        # From the starts of epochs: the last one may have been cut off.
+        starts = np.interp([0, run.epochs - 1], run.clock.epochs, run.clock.steps)
+        plans.append(float(starts[1] - starts[0]) / (run.epochs - 1) * epochs)
+    return min(plans) if plans else None
+
+
+def stride_of(one: Series) -> float:
+    """Steps from one row to the next, mostly."""
+    return float(np.median(np.diff(one.steps))) if len(one.steps) > 1 else 1.0
+
+
+def resumed(run: Run) -> list[Said]:
+    """Where the training went on from a checkpoint."""
+    if not run.resumed:
+        return []
+    places = ", ".join(at(step) for step in run.resumed[:5])
+    text = f"Resumed {len(run.resumed)} times" if len(run.resumed) > 1 else "Resumed once"
+    evidence = "the step went back; what was logged twice is shown as it was the second time"
+    return [Said("note", f"{text}, from {places}.", evidence)]
+
+
 def not_finite(series: Curves) -> list[Said]:
     """NaN and infinities: where first, in which names."""
-    bad = {name: one.not_finite for name, one in series.items() if one.not_finite}
+    bad = {name: one.not_finite for name, one in series.items() if len(one.not_finite)}
     if not bad:
         return []
-    first = min(min(steps) for steps in bad.values())
-    most = sorted(bad, key=lambda name: (min(bad[name]), name))
+    first = min(float(steps[0]) for steps in bad.values())
+    most = sorted(bad, key=lambda name: (float(bad[name][0]), name))
     names = ", ".join(f"{name} ({len(bad[name])} times)" for name in most[:4])
     more = f" and {len(most) - 4} more names" if len(most) > 4 else ""
     return [Said("bad", f"NaN or infinite from {at(first)} on: {names}{more}.")]
 
 
-def moved(first: float, last: float, digits: int = 3) -> str:
-    """The direction of a change in words."""
-    word = "fell" if last < first else "rose" if last > first else "stayed"
-    return f"{word} from {first:.{digits}g} to {last:.{digits}g}"
+# -- losses ----------------------------------------------------------------------------------------
 
 
 def losses(series: Curves) -> list[Said]:
-    """Train and validation loss from first to last, and whether validation turned round."""
+    """Train and validation loss, from the first tenth to the last, and whether it turned round."""
     said = []
     train, val = curve(series, "train/loss"), curve(series, "val/loss")
     if train is not None:
-        count = len(train.values)
-        if count == 1:
-            text = f"train/loss was logged once: {train.last:.3g} at {at(train.steps[0])}."
-            said.append(Said("note", text))
-        else:
-            text = f"train/loss {moved(train.values[0], train.last)} ({at(train.steps[-1])})."
-            said.append(Said("good" if train.last < train.values[0] else "bad", text))
+        said.append(trend("train/loss", train))
     if val is not None:
-        best = min(range(len(val.values)), key=val.values.__getitem__)
-        low = val.values[best]
-        # Up by a tenth of all that was gained: less is noise in most runs.
-        gained = max(val.values) - low
-        turned = val.last - low > max(0.1 * gained, 0.02 * abs(low)) and best < len(val.values) - 1
-        text = f"val/loss was lowest, {low:.3g}, at {at(val.steps[best])}"
-        if best < len(val.values) - 1:
-            text += f" and ended at {val.last:.3g}"
-        advice = ": it rose again, so stop earlier or regularise" if turned else ""
-        said.append(Said("bad" if turned else "good", f"{text}{advice}."))
+        said.append(validation(val))
+    return said
+
+
+def trend(name: str, one: Series) -> Said:
+    """Whether a loss fell, where that can be told from its noise."""
+    values, evidence = one.values, seen(name, one)
+    if len(values) == 1:
+        return Said(
+            "note", f"{name} was logged once: {one.last:.3g} at {at(one.steps[0])}.", evidence
+        )
+    if np.abs(values).max() < ROUNDING:
+        text = (
+            f"{name} stayed within {np.abs(values).max():.1g} of 0, which is rounding: it is not "
+        )
+        return Said("unknown", f"{text}this number that says whether training goes well.", evidence)
+    tenth = max(1, len(values) // 10)
+    first, last = float(np.mean(values[:tenth])), float(np.mean(values[-tenth:]))
+    # Of the mean of a tenth; by how much neighbours differ, so that a trend is no noise.
+    noise = float(np.median(np.abs(np.diff(values)))) / 0.954 / tenth**0.5 if tenth > 1 else 0.0
+    over = (
+        f" (means of the first and last {tenth:,} values)" if tenth > 1 else f" ({at(one.steps[-1])})"
+    )
+    if tenth == 1:
+        first, last = one.first, one.last
+    if abs(last - first) <= max(3 * noise, 1e-6 * max(abs(first), abs(last))):
+        text = f"{name} neither fell nor rose: {first:.3g} to {last:.3g}, within its noise"
+        return Said("unknown", f"{text}{over}.", evidence)
+    text = f"{name} {moved(first, last)}{over}."
+    if last < first:
+        return Said("good", text, evidence)
+    if values.min() < 0 < values.max():
+        text += " It is on both sides of 0, as a policy's surrogate is, and says little by itself."
+        return Said("note", text, evidence)
+    return Said("bad", text, evidence)
+
+
+def validation(val: Series) -> Said:
+    """Where validation was best, and whether it got worse from there."""
+    evidence = seen("val/loss", val)
+    best = int(val.values.argmin())
+    low = float(val.values[best])
+    if len(val.values) == 1:
+        return Said(
+            "note", f"val/loss was measured once: {low:.3g} at {at(val.steps[0])}.", evidence
+        )
+    # Up by a tenth of all that was gained: less is noise in most runs.
+    gained = float(val.values.max()) - low
+    turned = val.last - low > max(0.1 * gained, 0.02 * abs(low), ROUNDING)
+    text = f"val/loss was lowest, {low:.3g}, at {at(val.steps[best])}"
+    if best < len(val.values) - 1:
+        text += f" and ended at {val.last:.3g}"
+    advice = ": it rose again, so stop earlier or regularise" if turned else ""
+    return Said("bad" if turned else "good", f"{text}{advice}.", evidence)
+
+
+def spikes(series: Curves) -> list[Said]:
+    """Steps at which the training loss stood out from its neighbours."""
+    train = curve(series, "train/loss")
+    if train is None or np.abs(train.values).max() < ROUNDING:
+        return []
+    evidence = seen("train/loss", train)
+    if len(train.values) < 2 * BLOCK // 5:
+        return [
+            Said("unknown", "Too few values to tell spikes in the loss from its fall.", evidence)
+        ]
+    usual, places = stand_out(train.values)
+    if not len(places):
+        return [Said("good", "No spikes in train/loss.", evidence)]
+    apart = np.flatnonzero(np.diff(places, prepend=places[0] - BLOCK) > 5)
+    top = int(places[train.values[places].argmax()])
+    count = f"{len(apart)} times" if len(apart) > 1 else "once"
+    text = f"train/loss spiked {count}, to {train.values[top]:.3g} at {at(train.steps[top])}"
+    return [Said("bad", f"{text} where {usual[top]:.3g} is usual.", evidence)]
+
+
+def stand_out(values: Array) -> tuple[Array, Array]:
+    """What is usual at each place, and the places whose values are far above it.
+
+    Far is 8 times the usual distance of values from the median of their neighbours, and half of
+    that median besides. The first values, with which every training begins high, do not count.
+    """
+    size = min(BLOCK, max(8, len(values) // 8))
+    blocks = [values[start : start + size] for start in range(0, len(values), size)]
+    if len(blocks) > 1 and len(blocks[-1]) < size // 2:
+        blocks[-2:] = [np.concatenate(blocks[-2:])]
+    medians = np.array([np.median(block) for block in blocks])
+    spreads = np.array([np.median(np.abs(block - np.median(block))) for block in blocks])
+    lengths = [len(block) for block in blocks]
+    # Of a block and its neighbours the widest: within one block a fall may look like no spread.
+    wide = np.array([spreads[max(0, at - 1) : at + 2].max() for at in range(len(spreads))])
+    level = np.array([medians[max(0, at - 1) : at + 2].max() for at in range(len(medians))])
+    usual, spread = np.repeat(medians, lengths), np.repeat(wide, lengths)
+    limit = np.repeat(level, lengths) + np.maximum(
+        8 * 1.4826 * spread, np.maximum(0.5 * np.abs(usual), ROUNDING)
+    )
+    over = values > limit
+    over[: max(5, len(values) // 50)] = False
+    return usual, np.flatnonzero(over)
+
+
+# -- measurements ----------------------------------------------------------------------------------
+
+
+def measurements(run: Run) -> list[Said]:
+    """Monitors that logged less often than the config asks for, or the same again and again."""
+    said = []
+    for prefix, source in MONITORS.items():
+        names = [name for name in run.series if name.startswith(f"{prefix}/")]
+        long = max(names, key=lambda name: len(run.series[name].values), default="")
+        if not long or not len(run.series[long].values):
+            continue
+        one = run.series[long]
+        kept = measured(one)
+        if len(kept.values) < len(one.values):
+            text = f"{source}: {len(one.values):,} rows hold {len(kept.values):,} measurements; "
+            text += "a value that was repeated counts once here"
+            said.append(Said("note", f"{text}.", seen(long, one)))
+        every = run.config.get(f"callbacks.{prefix}.every_n_steps")
+        loss = loss_of(run.series)
+        if isinstance(every, float) and every >= 1 and loss is not None:
+            due = int(loss[1].last_step // every) + 1
+            if len(kept.values) < 0.7 * due - 1:
+                text = f"{source} was to measure every {every:g} steps, about {due:,} times; "
+                text += f"{len(kept.values):,} measurements are in the log. What is said about "
+                said.append(Said("bad", f"{text}it here rests on those.", seen(long, one)))
     return said
 
 
 def accuracy(series: Curves) -> list[Said]:
     """How often the model was right in the end, by stage."""
-    found = {name: one for name, one in series.items() if name.endswith("/accuracy") and one.values}
+    known = {n: one for n, one in series.items() if n.endswith("/accuracy") and len(one.values)}
     parts = {}
-    for name, one in sorted(found.items(), reverse=True):
+    for name, one in sorted(known.items(), reverse=True):
         stage = name.removeprefix("calibration/").rsplit("/", 1)[0]
         parts[stage] = f"{stage} {one.last:.3g}"
     order = sorted(parts, key=lambda stage: ("test" not in stage, "val" not in stage, stage))
     text = ", ".join(parts[stage] for stage in order)
-    return [Said("note", f"Accuracy in the end: {text}.")] if parts else []
+    return [Said("note", f"Accuracy in the end: {text}.", ", ".join(known))] if parts else []
 
 
-def entropy(series: Curves) -> list[Said]:
-    """Against its baseline if that was logged, else from first to last; and the marginal."""
+def entropy(run: Run) -> list[Said]:
+    """By what the monitor was told to watch for; without that, what happened."""
+    series = run.series
     mean, ratio = curve(series, "entropy/mean"), curve(series, "entropy/ratio")
-    said = []
+    if mean is None:
+        return []
+    mode = entropy_mode(run)
+    evidence = seen("entropy/mean", mean) + (f"; mode {mode}" if mode else "")
+    low = float(mean.values.min())
+    top = float(mean.values[: max(1, len(mean.values) // 10)].max())
+    text = f"Entropy {moved(mean.first, mean.last)} nats"
     if ratio is not None:
-        low = min(range(len(ratio.values)), key=ratio.values.__getitem__)
-        text = f"Entropy fell to {ratio.values[low]:.2g} of baseline at {at(ratio.steps[low])}"
-        if ratio.values[low] >= 1:
-            text = f"Entropy never fell below its baseline (lowest {ratio.values[low]:.2g} times)"
-        if low < len(ratio.values) - 1:
+        lowest = int(ratio.values.argmin())
+        text = (
+            f"Entropy fell to {ratio.values[lowest]:.2g} of baseline at {at(ratio.steps[lowest])}"
+        )
+        if ratio.values[lowest] >= 1:
+            text = (
+                f"Entropy never fell below its baseline (lowest {ratio.values[lowest]:.2g} times)"
+            )
+        if lowest < len(ratio.values) - 1:
             text += f" and ended at {ratio.last:.2g} of it"
-        if mean is not None:
-            text += f" ({mean.last:.3g} nats)"
-        said.append(Said("note", f"{text}; success in supervised training, a warning in policy."))
-    elif mean is not None:
-        text = f"Entropy {moved(mean.values[0], mean.last)} nats; no baseline was measured"
-        said.append(Said("note", f"{text}."))
-    return said
+        text += f" ({mean.last:.3g} nats)"
+        evidence += f"; entropy/ratio, {len(ratio.values):,} values"
+    elif not mode:
+        text += "; no baseline was measured"
+    if mode == "supervised":
+        return [Said("note", f"{text}; in supervised training falling is success.", evidence)]
+    # The first measurement counts as well: a baseline may have been taken after a collapse.
+    least = min(
+        float(ratio.values.min()) if ratio is not None else 1.0, low / top if top > 0 else 1
+    )
+    if mode == "policy" and least < 0.5:
+        if ratio is None or low / top < float(ratio.values.min()) - 0.05:
+            text = (
+                f"Entropy fell from {top:.3g} to {low:.3g} nats ({low / top:.2g} of where it began)"
+            )
+        end = "; a policy that has no entropy left does not explore, so it has collapsed"
+        end = end if least < 0.2 else "; in policy training that is a warning"
+        return [Said("bad", f"{text}{end}.", evidence)]
+    if mode == "policy":
+        return [Said("good", f"{text}; for a policy it stayed up.", evidence)]
+    words = "success in supervised training, a warning in policy"
+    return [
+        Said("note", f"{text}; {words} (which of them this was is not in the config).", evidence)
+    ]
+
+
+def entropy_mode(run: Run) -> str:
+    """What the entropy monitor was told to watch for; nothing if the config does not say."""
+    for key, value in run.config.items():
+        if key.endswith("entropy.mode") and value in ("supervised", "policy"):
+            return str(value)
+    for key, value in run.config.items():  # the monitor's default
+        if key.endswith("._target_") and str(value).endswith(".EntropyMonitor"):
+            return "supervised"
+    if "entropy/token_covariance" in run.series:
+        return "policy"  # which logs it only where a step passes an advantage
+    return ""
 
 
 def alerts(series: Curves) -> list[Said]:
     """How often the entropy monitor warned."""
-    found = curve(series, "entropy/alert")
-    if found is None:
+    one = curve(series, "entropy/alert")
+    if one is None:
         return []
-    steps = [step for step, value in zip(found.steps, found.values, strict=True) if value >= 1]
-    worst = "critical" if max(found.values) >= 2 else "a warning"
-    if not steps:
-        return [Said("good", "No entropy alert.")]
-    text = f"Entropy alert in {len(steps)} of {len(found.values)} measurements, first at "
-    return [Said("bad", f"{text}{at(steps[0])}; the worst was {worst}.")]
+    one = measured(one) if one.values.max() > 0 else one
+    steps = one.steps[one.values >= 1]
+    evidence = seen("entropy/alert", one)
+    if not len(steps):
+        return [Said("good", "No entropy alert.", evidence)]
+    level = "critical" if one.values.max() >= 2 else "a warning"
+    text = f"Entropy alert in {len(steps)} of {len(one.values)} measurements, first at "
+    return [Said("bad", f"{text}{at(steps[0])}; the worst was {level}.", evidence)]
+
+
+def stage_of(series: Curves, measure: str) -> tuple[str, str, Series] | None:
+    """Stage, name and curve of a calibration measure: of validation, else of what there is."""
+    names = [n for n in series if n.startswith("calibration/") and n.endswith(f"/{measure}")]
+    names = [name for name in names if len(series[name].values)]
+    if not names:
+        return None
+    name = min(names, key=lambda one: (not one.startswith("calibration/val/"), one))
+    return "/".join(name.split("/")[1:-1]), name, series[name]
 
 
 def calibration(series: Curves) -> list[Said]:
     """Calibration error from first to last, and on which side."""
-    found = stage_of(series, "ece")
-    if found is None:
+    known = stage_of(series, "ece")
+    if known is None:
         return []
-    stage, ece = found
+    stage, name, ece = known
     if len(ece.values) > 1:
-        text = f"ECE ({stage}) {ece.values[0]:.2g} -> {ece.last:.2g}, first to last measurement"
+        text = f"ECE ({stage}) {ece.first:.2g} -> {ece.last:.2g}, first to last measurement"
     else:
         text = f"ECE ({stage}) {ece.last:.2g}"
     gap = stage_of(series, "gap")
-    if gap is not None and gap[0] == stage and abs(gap[1].last) >= 0.01:
-        side = "over" if gap[1].last > 0 else "under"
-        text += f"; the model is {side}confident by {abs(gap[1].last):.2g}"
-    return [Said("good" if ece.last <= 0.05 else "bad", f"{text}.")]
+    if gap is not None and gap[0] == stage and abs(gap[2].last) >= 0.01:
+        side = "over" if gap[2].last > 0 else "under"
+        text += f"; the model is {side}confident by {abs(gap[2].last):.2g}"
+    return [Said("good" if ece.last <= 0.05 else "bad", f"{text}.", seen(name, ece))]
 
 
 def post_hoc(series: Curves) -> list[Said]:
@@ -214,79 +517,121 @@ def post_hoc(series: Curves) -> list[Said]:
             stage = name.split("/")[1]
             text = f"ECE ({stage}) {before.last:.2g} -> {after.last:.2g} after temperature"
             text += f" {temperature.last:.2g}." if temperature is not None else " scaling."
-            said.append(Said("good" if after.last <= before.last else "bad", text))
+            tone: Tone = "good" if after.last <= before.last else "bad"
+            said.append(Said(tone, text, f"post_hoc/{stage}/ece_before and ece_after"))
     return said
 
 
+def drift(series: Curves) -> list[Said]:
+    """Whether confidences are those of the reference."""
+    said = []
+    for name in matches(next(panel for panel in PANELS if panel.name == "drift"), series):
+        one = curve(series, name)
+        if one is None:
+            continue
+        text = f"{name} ended at {one.last:.2g}"
+        if one.last > 0.25:
+            said.append(Said("bad", f"{text}: the confidences are not those of the reference.",
+                             seen(name, one)))  # fmt: skip
+        elif one.last > 0.1:
+            said.append(Said("note", f"{text}: some drift of the confidences.", seen(name, one)))
+        else:
+            said.append(Said("good", f"{text}: no drift of the confidences.", seen(name, one)))
+    return said
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
 def radius(series: Curves) -> list[Said]:
-    """How often a step left the radius."""
-    found = curve(series, "step_radius/r") or curve(series, "step_radius_controller/r")
-    if found is None:
-        return []
-    above = sum(value > 1 for value in found.values)
-    top = max(range(len(found.values)), key=found.values.__getitem__)
-    largest = f"largest {found.values[top]:.2g} at {at(found.steps[top])}"
+    """How often a step that was applied left the radius.
+
+    A controller logs the r of the update as the optimizer made it; what it then scaled was not
+    taken, and does not count.
+    """
+    name, one = "step_radius/r", curve(series, "step_radius/r")
+    if one is None:
+        name = "step_radius_controller/r"
+        own, scale = curve(series, name), curve(series, "step_radius_controller/scale")
+        if own is None:
+            return []
+        bad = len(own.not_finite)
+        if scale is not None:
+            capped = np.isin(own.steps, scale.steps[scale.values < 1])
+            one = Series(own.steps[~capped], own.values[~capped])
+            name += " where scale is 1"
+            if not len(one.values):
+                return []
+        elif bad:
+            one = own
+        one = one if one is not None else own
+    one = measured(one)
+    above = int((one.values > 1).sum())
+    top = worst(one)
+    largest = f"largest {one.values[top]:.2g} at {at(one.steps[top])}"
     if not above:
-        text = f"r stayed at or below 1 in all {len(found.values)} measured steps ({largest})."
-        return [Said("good", text)]
-    text = f"r exceeded 1 in {above} of {len(found.values)} measured steps ({largest})"
-    return [Said("bad", f"{text}: a smaller learning rate or a longer warm-up brings it down.")]
+        text = f"r stayed at or below 1 in all {len(one.values)} measured steps ({largest})."
+        return [Said("good", text, seen(name, one))]
+    text = f"r exceeded 1 in {above} of {len(one.values)} measured steps ({largest})"
+    advice = "a smaller learning rate or a longer warm-up brings it down"
+    return [Said("bad", f"{text}: {advice}.", seen(name, one))]
 
 
 def controller(series: Curves) -> list[Said]:
     """How often the controller shortened or undid a step."""
-    found = curve(series, "step_radius_controller/interventions")
-    if found is None:
+    one = curve(series, "step_radius_controller/interventions")
+    if one is None:
         return []
     undone = curve(series, "step_radius_controller/undone")
-    text = f"The step-radius controller shortened {max(found.values):,.0f} steps"
-    text += f" and undid {max(undone.values):,.0f}" if undone is not None else ""
-    return [Said("note", f"{text}.")]
+    text = f"The step-radius controller shortened {one.values.max():,.0f} steps"
+    text += f" and undid {undone.values.max():,.0f}" if undone is not None else ""
+    return [Said("note", f"{text}.", seen("step_radius_controller/interventions", one))]
 
 
 def logits(series: Curves) -> list[Said]:
     """Rows that no longer train."""
-    found = curve(series, "logit_health/softmax_collapse")
-    if found is None:
+    one = curve(series, "logit_health/softmax_collapse")
+    if one is None:
         return []
-    steps = [step for step, value in zip(found.steps, found.values, strict=True) if value > 0]
-    if not steps:
-        return [Said("good", "No softmax collapse.")]
-    text = f"Softmax collapse from {at(steps[0])} on, in up to {max(found.values):.0%} of rows."
-    return [Said("bad", text)]
+    evidence = seen("logit_health/softmax_collapse", one)
+    steps = one.steps[one.values > 0]
+    if not len(steps):
+        return [Said("good", "No softmax collapse.", evidence)]
+    text = f"Softmax collapse from {at(steps[0])} on, in up to {one.values.max():.0%} of rows."
+    return [Said("bad", text, evidence)]
 
 
 def attention(series: Curves) -> list[Said]:
     """The most focused head."""
-    found = curve(series, "attention_entropy/min")
-    if found is None:
+    one = curve(series, "attention_entropy/min")
+    if one is None:
         return []
-    low = min(range(len(found.values)), key=found.values.__getitem__)
-    text = f"The most focused attention head reached {found.values[low]:.2g} nats"
-    return [Said("note", f"{text} at {at(found.steps[low])}.")]
+    low = int(one.values.argmin())
+    text = f"The most focused attention head reached {one.values[low]:.2g} nats"
+    return [Said("note", f"{text} at {at(one.steps[low])}.", seen("attention_entropy/min", one))]
 
 
 def disagreement(series: Curves) -> list[Said]:
     """Pairs of terms whose gradients were opposed in most measurements."""
     said = []
     for name in sorted(series):
-        found = curve(series, name)
-        if name.startswith("term_balance/cosine/") and found is not None:
-            opposed = sum(value < 0 for value in found.values)
-            if opposed > len(found.values) / 2:
+        one = curve(series, name)
+        if name.startswith("term_balance/cosine/") and one is not None:
+            opposed = int((one.values < 0).sum())
+            if opposed > len(one.values) / 2:
                 pair = name.removeprefix("term_balance/cosine/").replace(":", " and ")
-                text = f"The gradients of {pair} were opposed in {opposed} of {len(found.values)}"
-                said.append(Said("note", f"{text} measurements."))
+                text = f"The gradients of {pair} were opposed in {opposed} of {len(one.values)}"
+                said.append(Said("note", f"{text} measurements.", seen(name, one)))
     return said
 
 
 def forecast(series: Curves) -> list[Said]:
     """The last prediction of the final loss."""
-    found = curve(series, "forecast/loss")
-    if found is None:
+    one = curve(series, "forecast/loss")
+    if one is None:
         return []
     low, high = curve(series, "forecast/low"), curve(series, "forecast/high")
-    text = f"Predicted final loss {found.last:.3g}"
+    text = f"Predicted final loss {one.last:.3g}"
     if low is not None and high is not None:
         text += f" ({low.last:.3g} to {high.last:.3g})"
-    return [Said("note", f"{text}, said at {at(found.steps[-1])}.")]
+    return [Said("note", f"{text}, said at {at(one.steps[-1])}.", seen("forecast/loss", one))]

@@ -32,6 +32,9 @@ class WandbFile(NamedTuple):
     metrics: list[dict[str, Any]]  # `define_metric`: name or glob, step metric, summary
     exited: bool
     notes: list[str]
+    exit_code: int = 0  # of the process, where it exited
+    about: dict[str, str] = {}  # Python, system, git commit, hardware
+    run_id: str = ""
 
 
 def read_wandb_file(path: Path) -> WandbFile:
@@ -44,7 +47,8 @@ def read_wandb_file(path: Path) -> WandbFile:
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     payloads, notes = read_payloads(Path(path).read_bytes(), Path(path).name)
-    name, exited = "", False
+    name, run_id, exited, exit_code = "", "", False, 0
+    about: dict[str, str] = {}
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
@@ -59,7 +63,8 @@ def read_wandb_file(path: Path) -> WandbFile:
             continue
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            name = record.run.display_name or record.run.run_id or name
+            run_id = record.run.run_id or run_id
+            name = record.run.display_name or run_id or name
             config |= pairs(record.run.config.update)
         elif kind == "config":
             config |= pairs(record.config.update)
@@ -83,11 +88,28 @@ def read_wandb_file(path: Path) -> WandbFile:
                     "hidden": one.options.hidden,
                 }
             )
+        elif kind == "environment":
+            about |= environment(record.environment)
         elif kind == "exit":
-            exited = True
+            exited, exit_code = True, int(record.exit.exit_code)
     if not exited:
         notes.append("no exit was recorded: the run crashed, was killed, or is still going")
-    return WandbFile(name, config, history, summary, alerts, metrics, exited, notes)
+    return WandbFile(
+        name, config, history, summary, alerts, metrics, exited, notes, exit_code, about, run_id
+    )
+
+
+def environment(record: Any) -> dict[str, str]:
+    """Where a run was, without names of machines, people and folders; blank parts left out."""
+    gpus = [f"{gpu.name}" for gpu in getattr(record, "gpu_nvidia", [])]
+    facts = {
+        "Python": str(record.python),
+        "system": str(record.os),
+        "git commit": str(record.git.commit)[:12],
+        "CPU": f"{record.cpu.model} ({record.cpu_count} cores)" if record.cpu.model else "",
+        "GPU": f"{len(gpus)} x {gpus[0]}" if gpus else "",
+    }
+    return {name: fact for name, fact in facts.items() if fact}
 
 
 def pairs(items: Any) -> dict[str, Any]:
@@ -96,8 +118,8 @@ def pairs(items: Any) -> dict[str, Any]:
     for item in items:
         try:
             found[".".join(item.nested_key) or item.key] = json.loads(item.value_json)
-        except ValueError:
-            continue  # a value cut short is a value not logged
+        except (ValueError, RecursionError):
+            continue  # a value cut short, or nested without end, is a value not logged
     return found
 
 

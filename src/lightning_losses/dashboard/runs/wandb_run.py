@@ -6,28 +6,118 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
-from lightning_losses.dashboard.runs.run import Rows, Run, series_of, table_of
+from lightning_losses.dashboard.runs.config import flat
+from lightning_losses.dashboard.runs.files import problem, read_bytes
+from lightning_losses.dashboard.runs.run import (
+    Cell,
+    Ended,
+    Rows,
+    Run,
+    clock_of,
+    log_of,
+    series_of,
+    table_of,
+    trainings,
+)
 from lightning_losses.dashboard.runs.wandb_log import read_wandb_file
 
-
-def read_offline_run(path: Path) -> Run:
-    """The `.wandb` file and, from the folder it lies in, the tables that were logged."""
-    found = read_wandb_file(path)
-
-    def load(name: str) -> str:
-        return (path.parent / "files" / name).read_text(encoding="utf-8")
-
-    tables, notes = logged_tables(found.history, load)
-    notes = [*found.notes, *notes, *(f"alert: {title}. {text}" for title, text in found.alerts)]
-    series, epochs = series_of([without_media(row) for row in found.history])
-    return Run(found.name or path.stem, series, tables, notes, epochs=epochs)
+VERSIONS = ("lightning-losses", "torch", "lightning", "pytorch-lightning", "transformers")
 
 
-def read_live_run(path: str) -> Run:
+def read_offline_runs(paths: Sequence[Path]) -> list[Run]:
+    """The trainings in the `.wandb` files of one run, which is resumed in a file of its own.
+
+    Mostly that is one; a sweep that did not finish its run after each job leaves several in it.
+    """
+    history: list[dict[str, Any]] = []
+    tables: dict[str, Rows] = {}
+    notes: list[str] = []
+    about: dict[str, str] = {}
+    config: dict[str, Cell] = {}
+    name, ended = paths[-1].stem, None
+    for path in paths:
+        why = problem(path)
+        if why:
+            raise ValueError(f"{path} cannot be read: {why}.")
+        content = read_wandb_file(path)
+        files = path.parent / "files"
+
+        def load(name: str, files: Path = files) -> str:
+            data, why = read_bytes(files / name, files)
+            if data is None:
+                raise ValueError(why[0])
+            return data.decode()
+
+        more, problems = logged_tables(content.history, load)
+        for key, rows in more.items():
+            tables.setdefault(key, []).extend(rows)
+        history += [without_media(row) for row in content.history]
+        last = path == paths[-1]
+        notes += content.notes if last else [one for one in content.notes if "no exit" not in one]
+        notes += [*problems, *(f"alert: {title}. {text}" for title, text in content.alerts)]
+        about |= content.about | versions(files)
+        config |= flat(content.config)
+        name = content.name or name
+        code = f"exit code {content.exit_code}"
+        reason = f"exception ({code})" if content.exit_code else "exited"
+        ended = Ended(reason, nan, nan, nan, path.name) if content.exited else None
+    return split(history, Run(name, {}, tables, notes, config=config, about=about, ended=ended))
+
+
+def split(history: Iterable[Mapping[str, Any]], whole: Run) -> list[Run]:
+    """A run's curves; one run a training if several were logged into it, which is said."""
+    log = log_of(history)
+    several = trainings(log)
+    runs = []
+    for at, parts in enumerate(several, 1):
+        series = series_of(log, parts)
+        clock, epochs = clock_of(log, parts)
+        about = dict(whole.about)
+        if len(clock.seconds):
+            about["duration"] = duration(float(clock.seconds[-1]))
+        run = whole._replace(series=series, clock=clock, epochs=epochs, about=about)
+        run = run._replace(resumed=[part.first_step for part in parts[1:]])
+        if len(several) > 1:
+            note = (
+                f"this is training {at} of {len(several)} in one Weights & Biases run, "
+                f"{whole.name}: call wandb.finish() at the end of each job of a sweep"
+            )
+            # Notes, tables and how it ended are of the whole, so of the last training at best.
+            last = at == len(several)
+            run = run._replace(
+                name=f"{whole.name}, training {at}",
+                notes=[note, *(whole.notes if last else [])],
+                tables=whole.tables if last else {},
+                ended=whole.ended if last else None,
+            )
+        runs.append(run)
+    return runs
+
+
+def versions(files: Path) -> dict[str, str]:
+    """Versions of the libraries that matter most, as W&B lists them beside a run."""
+    data, _ = read_bytes(files / "requirements.txt", files)
+    lines = (data or b"").decode(errors="replace").splitlines()
+    pairs = dict(line.split("==", 1) for line in lines if line.count("==") == 1)
+    known = [f"{name} {pairs[name].strip()}" for name in VERSIONS if name in pairs]
+    return {"versions": ", ".join(known)} if known else {}
+
+
+def duration(seconds: float) -> str:
+    """As people say it."""
+    if seconds < 90:
+        return f"{seconds:.3g} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:.3g} h"
+
+
+def read_live_runs(path: str) -> list[Run]:
     """A run on a Weights & Biases server, by `entity/project/run_id`.
 
     Raises:
@@ -49,14 +139,20 @@ def read_live_run(path: str) -> Run:
     with tempfile.TemporaryDirectory() as folder:
 
         def load(name: str) -> str:
+            place = Path(folder) / name
+            if not place.resolve().is_relative_to(Path(folder).resolve()):
+                raise ValueError("its path leads out of the run")
             run.file(name).download(root=folder, replace=True)
-            return (Path(folder) / name).read_text(encoding="utf-8")
+            return place.read_text(encoding="utf-8")
 
         tables, notes = logged_tables(history, load)
-    if state != "finished":
+    ended = None
+    if state == "finished":
+        ended = Ended("exited", nan, nan, nan, "the server")
+    else:
         notes.append(f"the run's state is {state}")
-    series, epochs = series_of(history)
-    return Run(name, series, tables, notes, epochs=epochs)
+    config = flat(dict(getattr(run, "config", {})))
+    return split(history, Run(name, {}, tables, notes, config=config, ended=ended))
 
 
 def logged_tables(
@@ -72,7 +168,8 @@ def logged_tables(
                 content = json.loads(load(path))
                 rows = table_of(content["columns"], content["data"])
             except Exception as error:  # a table is not worth losing the report for
-                notes.append(f"table {key} could not be read ({type(error).__name__})")
+                why = str(error) if type(error) is ValueError else type(error).__name__
+                notes.append(f"table {key} could not be read ({why})")
                 continue
             known = tables.setdefault(name, [])
             known += [new for new in rows if new not in known]

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_losses.dashboard.charts.charts import charts
 from lightning_losses.dashboard.charts.theme import coloured, headed
+from lightning_losses.dashboard.charts.vega import vega
 from lightning_losses.dashboard.panels.catalogue import Panel
 from lightning_losses.dashboard.runs.run import Rows, Run, table_of
 from lightning_losses.dashboard.wandb_ui.names import (
@@ -192,8 +193,9 @@ def pictures(panel: Panel, rows: Rows) -> list[tuple[str, bytes]]:
 
     found = []
     for chart in charts(panel, Run("", {}, {panel.table: rows}, [])):
-        if chart.spec is not None:
+        plain = vega(chart)
+        if plain is not None:
             title = f"{panel.title}, {chart.part}" if chart.part else panel.title
-            spec = headed(chart.spec, title, [f"healthy: {panel.healthy}"]) | {"padding": 16}
+            spec = headed(plain, title, [f"healthy: {panel.healthy}"]) | {"padding": 16}
             found.append((chart.part, vl_convert.vegalite_to_png(coloured(spec), scale=1.5)))
     return found
