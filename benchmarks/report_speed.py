@@ -21,7 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-EVERY_STEP = ("train/loss", "train/loss/ce", "train/loss/opl", "train/weight/opl", "train/acc", "lr")
+EVERY_STEP = (
+    "train/loss",
+    "train/loss/ce",
+    "train/loss/opl",
+    "train/weight/opl",
+    "train/acc",
+    "lr",
+)
 MONITORS = (
     "entropy/mean entropy/p10 entropy/p50 entropy/p90 entropy/ratio entropy/marginal step_radius/r "
     "step_radius/r_p99 logit_health/logsumexp_mean logit_health/max_logit"

@@ -20,7 +20,7 @@ from networks import Logged, network, train
 from study import Claim, Digits, Options, Scores, accuracy, digits, options, write
 
 from lightning_losses.callbacks import AttentionEntropyMonitor
-from lightning_losses.sigma_reparam import sigma_reparam
+from lightning_losses.spectral_reparam import sigma_reparam
 
 METHODS = ("plain", "sigma_reparam")
 TIMES = (1, 10 / 3, 10, 100 / 3)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lightning_losses.sigma_reparam import SigmaReparam, sigma_reparam
+from lightning_losses.spectral_reparam import SigmaReparam, sigma_reparam
 
 
 def linear(inside: int = 5, outside: int = 4, **options: object) -> nn.Linear:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_losses import __main__ as command_line
+from lightning_losses import kernel_check
 from lightning_losses.__main__ import main
 from lightning_losses.kernel_check import OPTIONS, cases, check, sensible
 from lightning_losses.kernels.eager import chunked
@@ -53,7 +53,7 @@ def test_a_wrong_kernel_is_found(
     monkeypatch.setattr(chunked, "chunk_logits", padded)
     monkeypatch.setattr(chunked, "TORCH", chunked.TORCH._replace(logits=padded))
     monkeypatch.setattr(chunked, "BY_CHUNKS", chunked.by_chunks(chunked.TORCH))
-    monkeypatch.setattr(command_line, "check", lambda device: check(device, ("chunked",)))
+    monkeypatch.setattr(kernel_check, "check", lambda device: check(device, ("chunked",)))
     assert main(["check", "--device", "cpu"]) == 1
     said = capsys.readouterr()
     assert "results are wrong" in said.err

@@ -46,7 +46,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "penalties": (LIBRARY | {"penalties"}, TORCH),
     "heads": (LIBRARY, TORCH),
     "providers": (LIBRARY | {"providers"}, TORCH),
-    "sigma_reparam": (set(), TORCH),
+    "spectral_reparam": (set(), TORCH),
     "wide_buffers": (set(), TORCH),
     "calibrators": ({"calibrators", "wide_buffers"}, TORCH),
     "metrics": (LIBRARY | {"metrics"}, TORCH | {"torchmetrics"}),
@@ -56,6 +56,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"named_tensors", "objective", "record", "softmax"},
         TORCH | {"lightning", "lightning_utilities", "numpy", "torchmetrics"},  # all Lightning's
     ),
+    "describe": ({"config", "named_tensors", "softmax", "term"}, TORCH),
     "config": (
         {"config", "objective", "schedules", "softmax", "term"},
         TORCH | {"hydra", "omegaconf"},

@@ -14,7 +14,7 @@ from adapters.table import Term, adapter, evaluate
 from lightning_losses.metrics.entropy.attention import attention_entropy
 from lightning_losses.metrics.entropy.attention_bound import entropy_lower_bound
 from lightning_losses.penalties.entropy_guided_attention import EntropyGuidedAttention
-from lightning_losses.sigma_reparam import sigma_reparam
+from lightning_losses.spectral_reparam import sigma_reparam
 
 Inputs = dict[str, Any]
 

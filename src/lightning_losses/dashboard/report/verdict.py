@@ -281,7 +281,9 @@ def trend(name: str, one: Series) -> Said:
     # Of the mean of a tenth; by how much neighbours differ, so that a trend is no noise.
     noise = float(np.median(np.abs(np.diff(values)))) / 0.954 / tenth**0.5 if tenth > 1 else 0.0
     over = (
-        f" (means of the first and last {tenth:,} values)" if tenth > 1 else f" ({at(one.steps[-1])})"
+        f" (means of the first and last {tenth:,} values)"
+        if tenth > 1
+        else f" ({at(one.steps[-1])})"
     )
     if tenth == 1:
         first, last = one.first, one.last
@@ -343,15 +345,16 @@ def stand_out(values: Array) -> tuple[Array, Array]:
     that median besides. The first values, with which every training begins high, do not count.
     """
     size = min(BLOCK, max(8, len(values) // 8))
-    blocks = [values[start : start + size] for start in range(0, len(values), size)]
-    if len(blocks) > 1 and len(blocks[-1]) < size // 2:
-        blocks[-2:] = [np.concatenate(blocks[-2:])]
-    medians = np.array([np.median(block) for block in blocks])
-    spreads = np.array([np.median(np.abs(block - np.median(block))) for block in blocks])
-    lengths = [len(block) for block in blocks]
+    blocks = values[: len(values) // size * size].reshape(-1, size)
+    medians = np.median(blocks, axis=1)
+    spreads = np.median(np.abs(blocks - medians[:, None]), axis=1)
+    lengths = [size] * len(blocks)
+    lengths[-1] += len(values) - blocks.size
     # Of a block and its neighbours the widest: within one block a fall may look like no spread.
-    wide = np.array([spreads[max(0, at - 1) : at + 2].max() for at in range(len(spreads))])
-    level = np.array([medians[max(0, at - 1) : at + 2].max() for at in range(len(medians))])
+    wide, level = (
+        np.maximum.reduce([one, np.append(one[0], one[:-1]), np.append(one[1:], one[-1])])
+        for one in (spreads, medians)
+    )
     usual, spread = np.repeat(medians, lengths), np.repeat(wide, lengths)
     limit = np.repeat(level, lengths) + np.maximum(
         8 * 1.4826 * spread, np.maximum(0.5 * np.abs(usual), ROUNDING)

@@ -172,9 +172,16 @@ def whole_lines(body: bytes, cells: int) -> tuple[bytes, int]:
         out = io.StringIO(newline="")
         csv.writer(out, lineterminator="\n").writerows(good)
         return out.getvalue().encode(), len(lines) - len(good)
-    commas = cells - 1
-    bad = sum(line.count(b",") != commas for line in io.BytesIO(body) if line != b"\n")
-    if not bad and b"\n\n" not in body and not body.startswith(b"\n"):
+    letters = np.frombuffer(body, np.uint8)
+    ends = np.flatnonzero(letters == ord("\n"))
+    if not len(ends):
+        return b"", 0
+    starts = np.append(0, ends[:-1] + 1)
+    before = np.searchsorted(np.flatnonzero(letters == ord(",")), ends)
+    commas = np.diff(before, prepend=0)
+    blank = starts == ends
+    bad = (commas != cells - 1) & ~blank
+    if not bad.any() and not blank.any():
         return body, 0
-    whole = (line for line in io.BytesIO(body) if line != b"\n" and line.count(b",") == commas)
-    return b"".join(whole), bad
+    kept = np.flatnonzero(~(bad | blank))
+    return b"".join(body[starts[at] : ends[at] + 1] for at in kept), int(bad.sum())

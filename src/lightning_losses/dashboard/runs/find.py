@@ -172,10 +172,8 @@ def file_runs(path: Path) -> list[Run]:
             "folder of one."
         )
     log, notes = read_csv_log(path)
-    if (
-        any("has no column step" in note for note in notes)
-        or (not len(log.steps)
-        and any("could not" in note for note in notes))
+    if any("has no column step" in note for note in notes) or (
+        not len(log.steps) and any("could not" in note for note in notes)
     ):
         raise ValueError(
             f"{path} is no run: {'; '.join(notes)}. Pass the metrics.csv of a CSVLogger."
