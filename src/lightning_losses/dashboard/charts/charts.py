@@ -44,7 +44,7 @@ def is_test(name: str) -> bool:
 
 
 def overlays(panel: Panel, runs: Sequence[Run]) -> list[tuple[str, Chart]]:
-    """A panel's first name that runs have as a curve (of losses and the user's own all)."""
+    """A panel's first name that runs have as a curve (all of losses, terms and the user's own)."""
     if panel.table:
         return []
     names = matches(panel, {name for run in runs for name in run.series})
@@ -63,4 +63,4 @@ def overlays(panel: Panel, runs: Sequence[Run]) -> list[tuple[str, Chart]]:
         if missing:
             chart = chart._replace(facts=[*chart.facts, f"not logged by {', '.join(missing)}"])
         drawn.append((name, chart))
-    return drawn if panel.name == "loss" or panel.own else drawn[:1]
+    return drawn if panel.name in ("loss", "terms") or panel.own else drawn[:1]

@@ -58,6 +58,8 @@ def unclaimed(names: Iterable[str]) -> list[str]:
     return sorted(set(names) - claimed)
 
 
+# Of the user's names, those that span powers of ten; accuracies and rewards do not.
+SPREADS = re.compile(r"loss|nll|perplexity|ppl|norm|grad|\blr\b|time", re.I)
 STAGE = re.compile(r"(^|[/_.-])(train|training|val|valid|validation|test)(?=[/_.-])[/_.-]", re.I)
 
 
@@ -75,7 +77,7 @@ def own_panels(names: Iterable[str]) -> list[Panel]:
             about="",
             healthy="",
             source="your own code",
-            scale="auto",
+            scale="auto" if SPREADS.search(title) else "linear",
             own=True,
         )
         for at, (title, own) in enumerate(sorted(groups.items()))

@@ -22,7 +22,7 @@ LOSSES = (
         "terms",
         "Losses",
         "Terms, raw",
-        ("train/loss/*",),
+        ("train/loss/*", "val/loss/*"),
         "Each term of the objective before its weight. Multiply by the weight for its share.",
         "the term you care for falls; a term that rises is being traded away",
         "LossMixin.compute_loss with two or more terms",

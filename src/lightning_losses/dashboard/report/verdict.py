@@ -47,7 +47,8 @@ def verdict(run: Run) -> list[Said]:
     if not run.series:
         return [*ending(run), *said, Said("bad", "No number was logged.")]
     curves = run.series
-    said = [*ending(run), *not_finite(curves), *said, *resumed(run), *losses(curves)]
+    dead = bool(died(loss_of(curves)))
+    said = [*ending(run), *not_finite(curves), *said, *resumed(run), *losses(curves, dead)]
     said += [*spikes(curves), *measurements(run), *accuracy(curves), *entropy(run)]
     for say in (alerts, calibration, post_hoc, drift, radius, controller, logits, attention):
         said += say(curves)
@@ -216,10 +217,10 @@ def planned_steps(run: Run) -> float | None:
     steps, epochs = setting("max_steps"), setting("max_epochs")
     if steps is not None:
         plans.append(steps)
-    if epochs is not None and run.epochs and len(run.clock.steps) and run.epochs > 1:
-        # From the starts of epochs: the last one may have been cut off.
-        starts = np.interp([0, run.epochs - 1], run.clock.epochs, run.clock.steps)
-        plans.append(float(starts[1] - starts[0]) / (run.epochs - 1) * epochs)
+    clock = run.clock
+    if epochs is not None and run.epochs and len(clock.steps) > 1 and run.epochs > 1:
+        length = (clock.steps[-1] - clock.steps[0]) / (clock.epochs[-1] - clock.epochs[0])
+        plans.append(float(length) * epochs)
     return min(plans) if plans else None
 
 
@@ -253,12 +254,16 @@ def not_finite(series: Curves) -> list[Said]:
 # -- losses ----------------------------------------------------------------------------------------
 
 
-def losses(series: Curves) -> list[Said]:
-    """Train and validation loss, from the first tenth to the last, and whether it turned round."""
+def losses(series: Curves, dead: bool) -> list[Said]:
+    """Train and validation loss, from the first tenth to the last, and whether it turned round.
+
+    That a loss fell before it was NaN is no good news.
+    """
     said = []
     train, val = curve(series, "train/loss"), curve(series, "val/loss")
     if train is not None:
-        said.append(trend("train/loss", train))
+        one = trend("train/loss", train)
+        said.append(one._replace(tone="note") if dead and one.tone == "good" else one)
     if val is not None:
         said.append(validation(val))
     return said
@@ -372,7 +377,8 @@ def measurements(run: Run) -> list[Said]:
     said = []
     for prefix, source in MONITORS.items():
         names = [name for name in run.series if name.startswith(f"{prefix}/")]
-        long = max(names, key=lambda name: len(run.series[name].values), default="")
+        # That of the most different values: a count or a share may well be the same each time.
+        long = max(names, key=lambda name: len(np.unique(run.series[name].values)), default="")
         if not long or not len(run.series[long].values):
             continue
         one = run.series[long]
@@ -470,7 +476,10 @@ def alerts(series: Curves) -> list[Said]:
     one = curve(series, "entropy/alert")
     if one is None:
         return []
-    one = measured(one) if one.values.max() > 0 else one
+    mean = curve(series, "entropy/mean")
+    if mean is not None:  # a level that stays is no repetition, but one of a repeated mean is
+        new = np.isin(one.steps, measured(mean).steps)
+        one = Series(one.steps[new], one.values[new]) if new.any() else one
     steps = one.steps[one.values >= 1]
     evidence = seen("entropy/alert", one)
     if not len(steps):

@@ -38,7 +38,7 @@ def config_of(folder: Path, metrics: Path | None = None) -> tuple[dict[str, Cell
 
 def load_yaml(path: Path, root: Path) -> tuple[Any, list[str]]:
     """What a YAML file holds, plain; None if it is not there or not plain."""
-    if not path.is_file() and not path.is_symlink():
+    if not path.exists() and not path.is_symlink():
         return None, []
     why = problem(path, root)
     if not why and path.stat().st_size > MOST_BYTES:

@@ -206,7 +206,9 @@ def csv_runs(files: Sequence[Path], folder: Path) -> list[Run]:
             groups.append([(path, log, notes)])
     runs = []
     for group in groups:
-        name = group[0][0].parent.name if len(groups) > 1 else folder.resolve().name
+        name = folder.resolve().name
+        if len(groups) > 1:
+            name = " to ".join(dict.fromkeys(group[at][0].parent.name for at in (0, -1)))
         runs += joined(group, name, folder)
     return runs
 

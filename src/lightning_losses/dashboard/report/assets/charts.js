@@ -7,6 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = 7;
 const DASHES = ["", "6 3", "2 2"];
 const ROW = 14; // between labels
+const SAID = 12; // curves of which the readout over a plot tells the values
 const FEW = 40; // points of a curve: up to here each is marked
 
 function make(name, attributes, parent, text) {
@@ -209,7 +210,7 @@ export function drawCurves(node, chart, view) {
     if (line.above !== null) words.style.fill = "var(--limit)";
   }
   if (beside) drawLabels(svg, labelled, x, y, top, plotHeight, left + plotWidth);
-  else if (labelled.length > 1) drawLegend(node, labelled);
+  else if (labelled.length > SAID) drawLegend(node, labelled); // else the readout is one
 
   const cursor = make("line", { class: "cursor", y1: top, y2: top + plotHeight, visibility: "hidden" },
     svg);
@@ -368,7 +369,7 @@ function showCursor(plot, value, view) {
     dot.setAttribute("visibility", value === null || off ? "hidden" : "visible");
     dot.setAttribute("cx", plot.x(source.xs[place]));
     dot.setAttribute("cy", plot.y(source.ys[place]));
-    if (!off && pieces.length < 12) {
+    if (!off && pieces.length < SAID) {
       const item = html("span", "");
       swatch(item, colour(line.at), dashed(line.at), `${line.name} ${plain(source.ys[place])}`);
       pieces.push(item);

@@ -72,12 +72,9 @@ controls.elements.smooth.addEventListener("input", (event) => {
 controls.addEventListener("submit", (event) => event.preventDefault());
 controls.reset(); // browsers keep what was typed before a reload
 
-let later;
-window.addEventListener("resize", () => {
-  clearTimeout(later);
-  later = setTimeout(drawAll, 120);
-});
+// Of a folded section that opens as well: what was 0 wide is so no longer.
+const sizes = new ResizeObserver((changes) => changes.forEach(({ target }) => drawOne(target)));
+document.querySelectorAll(".chart").forEach((node) => sizes.observe(node));
 window.addEventListener("beforeprint", drawAll);
-document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", drawAll));
 drawAll();
 document.body.dataset.drawn = "yes";
