@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lightning_losses.mixin import LossMixin
     from lightning_losses.objective import Objective
     from lightning_losses.record import LossRecord
-    from lightning_losses.spectral_reparam import sigma_reparam
     from lightning_losses.softmax import ClassRange, SoftmaxStats, softmax_stats
+    from lightning_losses.spectral_reparam import sigma_reparam
     from lightning_losses.term import Term
 
 __all__ = [

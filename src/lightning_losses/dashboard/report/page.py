@@ -101,7 +101,7 @@ def render(page: Page, charts: Sequence[Data], runs: Sequence[Run]) -> str:
         ],
         "resumed": runs[0].resumed if len(runs) == 1 else [],
     }
-    return template().render(
+    html: str = template().render(
         page._asdict(),
         title=page.heading,
         policy=POLICY,
@@ -109,6 +109,7 @@ def render(page: Page, charts: Sequence[Data], runs: Sequence[Run]) -> str:
         script=asset("charts.js") + asset("page.js"),
         data=embedded(data),
     )
+    return html
 
 
 def asset(name: str) -> str:

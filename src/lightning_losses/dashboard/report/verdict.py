@@ -14,6 +14,7 @@ from math import isfinite, nan
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_losses.dashboard.panels.catalogue import PANELS, Panel, matches
 from lightning_losses.dashboard.runs.run import Array, Ended, Run, Series
@@ -283,15 +284,13 @@ def trend(name: str, one: Series) -> Said:
         return Said("unknown", f"{text}this number that says whether training goes well.", evidence)
     tenth = max(1, len(values) // 10)
     first, last = float(np.mean(values[:tenth])), float(np.mean(values[-tenth:]))
-    # Of the mean of a tenth; by how much neighbours differ, so that a trend is no noise.
-    noise = float(np.median(np.abs(np.diff(values)))) / 0.954 / tenth**0.5 if tenth > 1 else 0.0
-    over = (
-        f" (means of the first and last {tenth:,} values)"
-        if tenth > 1
-        else f" ({at(one.steps[-1])})"
-    )
+    # Standard error of the difference of two such means, from how much neighbours differ: the
+    # median of |a - b| of two normal values is 0.954 of their standard deviation.
+    spread = float(np.median(np.abs(np.diff(values)))) / 0.954
+    noise = spread * (2 / tenth) ** 0.5 if tenth > 1 else 0.0
+    over = f" (means of the first and last {tenth:,} values)"
     if tenth == 1:
-        first, last = one.first, one.last
+        first, last, over = one.first, one.last, f" ({at(one.steps[-1])})"
     if abs(last - first) <= max(3 * noise, 1e-6 * max(abs(first), abs(last))):
         text = f"{name} neither fell nor rose: {first:.3g} to {last:.3g}, within its noise"
         return Said("unknown", f"{text}{over}.", evidence)
@@ -343,7 +342,7 @@ def spikes(series: Curves) -> list[Said]:
     return [Said("bad", f"{text} where {usual[top]:.3g} is usual.", evidence)]
 
 
-def stand_out(values: Array) -> tuple[Array, Array]:
+def stand_out(values: Array) -> tuple[Array, NDArray[np.intp]]:
     """What is usual at each place, and the places whose values are far above it.
 
     Far is 8 times the usual distance of values from the median of their neighbours, and half of

@@ -76,8 +76,9 @@ def write_report(
     try:
         out.mkdir(parents=True, exist_ok=True)
         replace(html, render(page, plots, runs).encode("utf-8", errors="replace"))
-        for name, chart, words in bar(drawn, "pictures", progress) if png is not None else ():
-            replace(out / f"{file_name(name)}.png", png(chart, words))
+        if png is not None:
+            for name, chart, words in bar(drawn, "pictures", progress):
+                replace(out / f"{file_name(name)}.png", png(chart, words))
     except OSError as error:
         raise ValueError(
             f"The report cannot be written to {out} ({error.strerror or type(error).__name__}); "
