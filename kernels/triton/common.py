@@ -76,9 +76,13 @@ def inverse(x):  # type: ignore[no-untyped-def]
         return 1.0 / x
 
 
+#: Decided when the kernels are decorated, which is now; compiled code cannot ask the environment.
+_INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
 def interpreted() -> bool:
     """Whether kernels run under the interpreter, on a CPU."""
-    return bool(triton.knobs.runtime.interpret)
+    return _INTERPRETED
 
 
 def options(problem_scale: float, softcap: float | None) -> dict[str, float | None]:

@@ -68,7 +68,7 @@ def raw_logits(chunk: Problem, used: Tensor | None) -> Tensor:
     Rows start on 32 bytes whatever V is, without which no load is wide.
     """
     if chunk.logits is not None:
-        return chunk.logits if chunk.logits.stride(1) == 1 else chunk.logits.contiguous()
+        return _adjacent(chunk.logits)
     assert chunk.hidden is not None
     n, classes = chunk.hidden.shape[0], chunk.classes
     if torch.compiler.is_compiling():  # which refuses a strided out=
@@ -137,4 +137,12 @@ def _targets(chunk: Problem) -> tuple[Tensor | None, Tensor | None]:
     target = chunk.target
     if target is None or target.ndim == 1:
         return flat(target), None
-    return None, target if target.stride(1) == 1 else target.contiguous()
+    return None, _adjacent(target)
+
+
+def _adjacent(x: Tensor) -> Tensor:
+    """x ``(n, V)`` with adjacent classes adjacent in memory.
+
+    Compiled code does not know the strides of what a backward pass saved, and asks for none.
+    """
+    return x if not torch.compiler.is_compiling() and x.stride(1) == 1 else x.contiguous()
