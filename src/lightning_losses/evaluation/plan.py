@@ -142,7 +142,7 @@ def _one_pass(rows: Rows, terms: Terms, kernel: str, reduction: str) -> bool:
     tensors = rows.tensors
     users = [term for term in terms.values() if term.statistics]
     return (
-        bool(users)
+        len(users) > 0  # torch 2.11 cannot compile bool() of a list
         and "hidden" in tensors
         and "logits" not in tensors
         and "head_weight" in tensors
