@@ -30,9 +30,17 @@ EVERY_STEP = (
     "lr",
 )
 MONITORS = (
-    "entropy/mean entropy/p10 entropy/p50 entropy/p90 entropy/ratio entropy/marginal step_radius/r "
-    "step_radius/r_p99 logit_health/logsumexp_mean logit_health/max_logit"
-).split()
+    "entropy/mean",
+    "entropy/p10",
+    "entropy/p50",
+    "entropy/p90",
+    "entropy/ratio",
+    "entropy/marginal",
+    "step_radius/r",
+    "step_radius/r_p99",
+    "logit_health/logsumexp_mean",
+    "logit_health/max_logit",
+)
 
 
 def write_run(folder: Path, steps: int) -> Path:

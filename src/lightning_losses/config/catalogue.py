@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
+from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -46,7 +47,8 @@ def summary(group: str, key: str) -> str:
 
 def target_class(group: str, key: str) -> type | None:
     """The class that a key instantiates; None for a YAML without ``_target_``."""
-    target = OmegaConf.create(yaml_text(group, key)).get("_target_")
+    node: Any = OmegaConf.create(yaml_text(group, key))
+    target = node.get("_target_")
     return None if target is None else get_class(target)
 
 

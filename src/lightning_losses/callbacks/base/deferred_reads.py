@@ -60,7 +60,7 @@ class DeferredReads(Generic[L]):
         if values.device.type == "cuda":  # the copy begins now, and the host does not wait for it
             host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             values = host.copy_(values, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record()
         self.queue.append(Waiting(label, values, event))
 

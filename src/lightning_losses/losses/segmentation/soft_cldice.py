@@ -75,7 +75,7 @@ class SoftClDice(nn.Module):
         lines = soft_skeleton(p, self.iterations)
         with torch.no_grad():
             true_lines = soft_skeleton(t, self.iterations)
-        parts = (lines * t, lines, true_lines * p, true_lines, p * t, p, t)
+        parts: tuple[Tensor, ...] = (lines * t, lines, true_lines * p, true_lines, p * t, p, t)
         if self.classes == "joint":
             parts = tuple(part.sum(1, keepdim=True) for part in parts)
         return reduced(self._score, parts, counts, self.over)

@@ -38,8 +38,9 @@ class Maps(NamedTuple):
         """Without class 0 of several."""
         if self.p.shape[1] == 1:
             return self
-        *maps, counts = self
-        return Maps(*(m[:, 1:] for m in maps), counts if counts.shape[1] == 1 else counts[:, 1:])
+        p, rest, t, log_p, log_rest = (m[:, 1:] for m in self[:-1])
+        counts = self.counts if self.counts.shape[1] == 1 else self.counts[:, 1:]
+        return Maps(p, rest, t, log_p, log_rest, counts)
 
 
 def check_activation(activation: str) -> None:
