@@ -31,7 +31,7 @@ def held(shape: tuple[int, int, int], itemsize: int = 2) -> dict[str, tuple[floa
     n, d, v = shape
     hidden = torch.empty(n, d, dtype=torch.bfloat16, device="meta")
     head = torch.empty(v, d, dtype=torch.bfloat16, device="meta")
-    problem = Problem(None, hidden, head, None, None, None, None, None, 1.0)
+    problem = Problem(hidden=hidden, head_weight=head)
     mib = 2**20
     states, sums = n * d * itemsize / mib, 4 * d / mib  # sums: float32, a row of a gradient
     rows = min(n, fast_chunk_rows(problem))

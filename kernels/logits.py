@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .problem import LOWEST, Problem
+from .row_math import nan_without_classes
 from .valid_rows import zero_ignored_rows, zero_ignored_rows_
 
 
@@ -29,18 +30,25 @@ def final_logits(problem: Problem) -> Tensor:
     return _apply_logit_options(raw.to(problem.compute_dtype), problem)
 
 
-def materialise(problem: Problem) -> Tensor:
-    """`final_logits` for a softmax: ignored rows are 0, and -inf is `LOWEST`.
+def materialise(problem: Problem, *, part: bool = False) -> Tensor:
+    """`final_logits` for a softmax: ignored rows are 0, -inf is `LOWEST`.
 
     Both before the softmax: a mask applied after it leaves NaN gradients behind. Rows are zeroed
-    before the soft-cap too, because tanh of NaN has a NaN gradient.
+    before the soft-cap too, because tanh of NaN has a NaN gradient. A row that has no class left is
+    NaN, see `nan_without_classes`; unless these are `part` of the classes.
     """
     logits, hidden = (
         None if x is None else zero_ignored_rows(x, problem.valid)
         for x in (problem.logits, problem.hidden)
     )
     z = final_logits(problem._replace(logits=logits, hidden=hidden))
-    return zero_ignored_rows(z, problem.valid).clamp(min=LOWEST)
+    z = zero_ignored_rows(z, problem.valid)
+    masks = problem.logits is not None or problem.head_bias is not None
+    if masks and not part and problem.classes:
+        none_left = nan_without_classes(z.detach().amax(1)).isnan()
+        # A product, so that the gradient is NaN as well.
+        z = z * torch.where(none_left, torch.nan, 1.0).to(z.dtype)[:, None]
+    return z.clamp(min=LOWEST)
 
 
 def has_logit_options(problem: Problem) -> bool:

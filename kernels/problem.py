@@ -18,10 +18,16 @@ STATISTICS = (
     "logsumexp",  # log sum_j exp z_j
     "entropy",  # -sum_j p_j log p_j
     "mean_logit",  # mean_j z_j
+    "mean_log_prob",  # mean_j log p_j
+    "weighted_log_prob",  # mean_j w_j log p_j, with the class weights w of the problem
     "collision",  # sum_j p_j^2
     "confidence",  # max_j p_j
     "prediction",  # argmax_j z_j, the lowest index among ties; int64, no gradient
 )
+
+#: What every backward pass needs, apart: max_j z_j, and sum_j exp(z_j - max z), between 1 and V.
+#: The digits that tell classes apart are lost in log-sum-exp where all logits of a row are large.
+MAX_AND_SUM = ("max_logit", "sum_exp")
 
 #: Stands for -inf inside a kernel: exp of it is 0, and 0 times it is 0 rather than NaN.
 LOWEST = -1e30
@@ -37,16 +43,18 @@ class Problem(NamedTuple):
     soft-cap only if given: the order of Gemma and of sampling temperatures.
     """
 
-    logits: Tensor | None  # (N, V)
-    hidden: Tensor | None  # (N, D)
-    head_weight: Tensor | None  # (V, D)
-    head_bias: Tensor | None  # (V,)
-    target: Tensor | None  # (N,) int64 in [0, V), or (N, V) soft targets
+    logits: Tensor | None = None  # (N, V)
+    hidden: Tensor | None = None  # (N, D)
+    head_weight: Tensor | None = None  # (V, D)
+    head_bias: Tensor | None = None  # (V,)
+    target: Tensor | None = None  # (N,) int64 in [0, V), or (N, V) soft targets
     #: (N,) bool; None means every row. Rows not valid get 0 and no gradient, and may hold anything.
-    valid: Tensor | None
-    temperature: Tensor | None  # (N,) positive
-    softcap: float | None
-    logit_scale: float
+    valid: Tensor | None = None
+    temperature: Tensor | None = None  # (N,) positive
+    #: (V,) for weighted_log_prob; with a class range of all classes, not of this rank's
+    class_weight: Tensor | None = None
+    softcap: float | None = None
+    logit_scale: float = 1.0
     class_range: ClassRange | None = None  # logits or head are these of more classes
     max_valid: int | None = None  # no more rows than this are valid; see `compact`
 
@@ -56,7 +64,7 @@ class Problem(NamedTuple):
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The fields that autograd must see as arguments; `sources` first."""
-        return (*self.sources(), self.target, self.valid, self.temperature)
+        return (*self.sources(), self.target, self.valid, self.temperature, self.class_weight)
 
     def options(self) -> dict[str, Any]:
         """The other fields, by name: ``Problem(*problem.tensors(), **problem.options())``."""
@@ -106,6 +114,7 @@ class Problem(NamedTuple):
             logits=None if self.logits is None else self.logits[:, start:stop],
             head_weight=some(self.head_weight),
             head_bias=some(self.head_bias),
+            class_weight=some(self.class_weight),
         )
 
     def _of_rows(self, pick: Callable[[Tensor], Tensor]) -> Problem:

@@ -25,15 +25,16 @@ BROKEN = (
 )
 
 
-def zero_ignored_rows(x: Tensor, valid: Tensor | None) -> Tensor:
-    """``(N,)`` or ``(N, K)`` with 0 in the rows that do not count; differentiable.
+def zero_ignored_rows(x: Tensor, valid: Tensor | None, fill: float = 0) -> Tensor:
+    """``(N, ...)`` with 0, or ``fill``, in rows that do not count; ``valid`` is ``(N,)`` bool.
 
-    They may hold NaN, which a product with 0 would keep: dlogits of 0 times hidden states of NaN,
-    for one, in the product that makes the head's gradient. It copies, so of a chunk where possible.
+    By ``where``, not by a product: 0 times NaN is NaN. And before a loss, not only after it: the
+    gradient of a softmax of inf is NaN, and stays so times 0, as do dlogits of 0 in the product
+    with hidden states of NaN that makes the head's gradient.
     """
     if valid is None:
         return x
-    return torch.where(valid if x.ndim == 1 else valid[:, None], x, 0)
+    return torch.where(valid.reshape(-1, *[1] * (x.ndim - 1)), x, fill)
 
 
 def zero_ignored_rows_(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Vocabulary parallelism: every rank holds all rows and a slice of the head.
 
-Forward, each rank makes the partial statistics of its classes; one small gather (at most 7 N
+Forward, each rank makes the partial statistics of its classes; one small gather (at most 10 N
 numbers a rank) and `merge` give every rank the statistics of all classes, the same bits on each.
 Backward, each rank makes dlogits of its own classes: its slice of the head's gradient is complete,
 and the gradient of the hidden states is summed over ranks.
@@ -38,7 +38,8 @@ def statistics(
     Args:
         problem: `class_range` set; logits or head of this rank's classes, targets of all classes.
         want: names out of ``STATISTICS``.
-        kernel: ``chunked``, or ``triton``, which runs mode lean (given logits: ``chunked``).
+        kernel: ``chunked``, or ``triton``, which runs mode lean (given logits or class weights:
+            ``chunked``).
 
     Raises:
         ValueError: a target is no class, known at once on a CPU; elsewhere a device assertion.
@@ -54,7 +55,7 @@ def statistics(
     if problem.target is not None:
         _check_target(problem.target, problem.class_range)
     route = BY_CHUNKS
-    if kernel == "triton" and problem.logits is None:
+    if kernel == "triton" and problem.logits is None and problem.class_weight is None:
         from .triton import lean
 
         route = across_ranks(lean.partials, lean.LEAN)
@@ -109,7 +110,11 @@ def chunked_partials(problem: Problem, want: frozenset[str]) -> Partial:
     for chunk in chunked.chunks(problem, chunked.chunk_rows(problem)):
         z = chunked.chunk_logits(chunk, z)
         for block, rows in chunked.blocks(z, chunk):
-            parts.append(partial_statistics(chunked.block_logits(block, rows), rows.target, want))
+            parts.append(
+                partial_statistics(
+                    chunked.block_logits(block, rows), rows.target, rows.class_weight, want
+                )
+            )
     return cat(parts)
 
 
@@ -118,11 +123,14 @@ BY_CHUNKS = across_ranks(chunked_partials, chunked.BY_CHUNKS)
 
 def _local(problem: Problem) -> tuple[Problem, Tensor | None]:
     """The problem of this rank's classes alone, and the rows whose target is among them."""
-    target, here = problem.target, None
-    assert problem.class_range is not None
+    target, here, weight = problem.target, None, problem.class_weight
+    held = problem.class_range
+    assert held is not None
     if target is not None:
-        target, here = _inside(target, problem.class_range)
-    return problem._replace(target=target, class_range=None), here
+        target, here = _inside(target, held)
+    if weight is not None:
+        weight = weight[held.start : held.stop]
+    return problem._replace(target=target, class_weight=weight, class_range=None), here
 
 
 def _inside(classes: Tensor, held: ClassRange) -> tuple[Tensor, Tensor]:

@@ -22,11 +22,18 @@ from ..logits import (
     has_logit_options,
     squared_tanh,
 )
-from ..problem import LOWEST, STATISTICS, Problem
-from ..row_math import Coefficients, block_gradient_, block_statistics, coefficients, target_mass
+from ..problem import LOWEST, MAX_AND_SUM, STATISTICS, Problem
+from ..row_math import (
+    Coefficients,
+    Given,
+    block_gradient_,
+    block_statistics,
+    coefficients,
+    target_mass,
+)
 from ..valid_rows import zero_ignored_rows
 from . import double_backward
-from .gradients import Gradients
+from .gradients import Gradients, transformed
 
 CHUNK_BYTES = 96 * 2**20  # of float32 logits; 786 rows at 32,000 classes
 BLOCK_BYTES = 4 * 2**20
@@ -44,18 +51,21 @@ class Passes(NamedTuple):
     #: the given logits. A new allocation a chunk would cost its page faults each time.
     logits: Callable[[Problem, Tensor | None], Tensor]
     statistics: Callable[[Tensor, Problem, frozenset[str]], dict[str, Tensor]]
-    #: (raw logits, chunk, statistics, coefficients, bias gradient to add to) -> dlogits (n, V), in
-    #: place of the raw logits unless the caller owns those
+    #: (raw logits, chunk, statistics, coefficients of exponentials, bias gradient to add to) ->
+    #: dlogits (n, V), in place of the raw logits unless the caller owns those
     gradient: Callable[[Tensor, Problem, dict[str, Tensor], Coefficients, Tensor | None], Tensor]
     chunk_rows: Callable[[Problem], int]
 
 
 class Route(NamedTuple):
-    """The two halves of `statistics`; by chunks here, without any logits in `triton/lean.py`."""
+    """The two halves of `statistics`; by chunks here, without any logits in `triton/lean.py`.
+
+    The first half makes `MAX_AND_SUM` too.
+    """
 
     forward: Callable[[Problem, frozenset[str]], dict[str, Tensor]]
-    #: (problem, statistics, coefficients, which of logits, hidden, head weight and bias need a
-    #: gradient) -> those gradients
+    #: (problem, statistics, coefficients of exponentials, which of logits, hidden, head weight and
+    #: bias need a gradient) -> those gradients
     backward: Callable[
         [Problem, dict[str, Tensor], Coefficients, tuple[bool, ...]], tuple[Tensor | None, ...]
     ]
@@ -68,7 +78,11 @@ def statistics(
     values = _Statistics.apply(  # type: ignore[no-untyped-call]
         *problem.tensors(), problem.options(), want, route or BY_CHUNKS
     )
-    return {name: values[STATISTICS.index(name)] for name in want}
+    return {name: values[OUTPUTS.index(name)] for name in want}
+
+
+#: What the autograd function returns; the last two are for its backward pass alone.
+OUTPUTS = (*STATISTICS, *MAX_AND_SUM)
 
 
 class _Statistics(torch.autograd.Function):
@@ -85,27 +99,26 @@ class _Statistics(torch.autograd.Function):
         target: Tensor | None,
         valid: Tensor | None,
         temperature: Tensor | None,
+        class_weight: Tensor | None,
         options: dict[str, Any],
         want: tuple[str, ...],
         route: Route,
     ) -> tuple[Tensor | None, ...]:
         # By name, not `*args`: compiled code binds them where nothing needs a gradient.
-        problem = Problem(
-            logits, hidden, head_weight, head_bias, target, valid, temperature, **options
-        )
-        # What backward needs beside the upstream gradients.
-        names = {*want, "logsumexp"}
+        sources = logits, hidden, head_weight, head_bias
+        problem = Problem(*sources, target, valid, temperature, class_weight, **options)
+        names = set(want)
         if "confidence" in names:
-            names.add("prediction")
+            names.add("prediction")  # which its gradient needs
         stats: dict[str, Tensor] = route.forward(problem, frozenset(names))
-        return tuple(stats.get(name) for name in STATISTICS)
+        return tuple(stats.get(name) for name in OUTPUTS)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
         *tensors, options, _, route = inputs
-        out = dict(zip(STATISTICS, output, strict=True))
-        if out["prediction"] is not None:
-            ctx.mark_non_differentiable(out["prediction"])
+        out = dict(zip(OUTPUTS, output, strict=True))
+        constant = [out[name] for name in ("prediction", *MAX_AND_SUM)]
+        ctx.mark_non_differentiable(*(x for x in constant if x is not None))
         ctx.set_materialize_grads(False)
         ctx.options, ctx.route, ctx.inputs = options, route, len(inputs)
         ctx.save_for_backward(*output, *tensors)
@@ -113,25 +126,58 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        problem = Problem(*saved[len(STATISTICS) :], **ctx.options)
-        out = dict(zip(STATISTICS, saved, strict=False))
-        grads = dict(zip(STATISTICS, upstream, strict=True))
+        problem = Problem(*saved[len(OUTPUTS) :], **ctx.options)
+        out = dict(zip(OUTPUTS, saved, strict=False))
+        grads = dict(zip(OUTPUTS, upstream, strict=True))
         if all(grad is None for grad in upstream):
             return (None,) * ctx.inputs
-        # True only under create_graph (or torch.func): then every step must be out of place.
-        if torch.is_grad_enabled():
+        # Under create_graph, torch.func and batched gradients every step must be out of place.
+        if torch.is_grad_enabled() or transformed(upstream):
             if problem.class_range is not None:
                 raise RuntimeError(
-                    "A second derivative was asked for through class_range, which has none: give "
-                    "the whole head to one rank."
+                    "A second derivative (or one of torch.func) was asked for through class_range, "
+                    "which has none: give the whole head to one rank."
                 )
             sums = double_backward.backward(problem, grads, out["prediction"])
         else:
             stats = {name: value for name, value in out.items() if value is not None}
-            k = coefficients(grads, stats, target_mass(problem.target), problem.all_classes)
+            mass, weight = target_mass(problem.target), problem.class_weight
+            k = coefficients(grads, stats, mass, problem.all_classes, weight)
+            k = k.of_exponentials(stats["sum_exp"])
             needs = ctx.needs_input_grad[: len(problem.sources())]
             sums = ctx.route.backward(problem, stats, k, needs)
         return (*sums, *(None,) * (ctx.inputs - len(sums)))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Any, Any]:
+        """A batch of problems is one with more rows; where each has a head of its own, a loop."""
+        *tensors, options, want, route = inputs
+        given = dict(zip(Problem._fields, tensors, strict=False))
+        dims = dict(zip(Problem._fields, in_dims[: len(tensors)], strict=False))
+        size: int = info.batch_size
+        if any(dims[name] is not None for name in ("head_weight", "head_bias", "class_weight")):
+            each = [
+                _Statistics.apply(  # type: ignore[no-untyped-call]
+                    *(x if dims[n] is None else x.select(dims[n], i) for n, x in given.items()),
+                    options,
+                    want,
+                    route,
+                )
+                for i in range(size)
+            ]
+            columns = zip(*each, strict=True)
+            out = tuple(None if xs[0] is None else torch.stack(xs) for xs in columns)
+        else:
+            for name in ("logits", "hidden", "target", "valid", "temperature"):
+                x, dim = given[name], dims[name]
+                if x is not None:
+                    x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+                    given[name] = x.reshape(-1, *x.shape[2:])
+            flat = _Statistics.apply(  # type: ignore[no-untyped-call]
+                *given.values(), options, want, route
+            )
+            out = tuple(None if x is None else x.reshape(size, -1) for x in flat)
+        return out, tuple(None if x is None else 0 for x in out)
 
 
 def by_chunks(passes: Passes) -> Route:
@@ -143,7 +189,7 @@ def by_chunks(passes: Passes) -> Route:
         for chunk in chunks(problem, passes.chunk_rows(problem)):
             z = passes.logits(chunk, z)
             parts.append(passes.statistics(z, chunk, want))
-        return {name: torch.cat([part[name] for part in parts]) for name in want}
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def backward(
         problem: Problem, stats: dict[str, Tensor], k: Coefficients, needs: tuple[bool, ...]
@@ -167,7 +213,7 @@ def chunk_statistics(
 ) -> dict[str, Tensor]:
     """Statistics of a chunk from `chunk_logits`: only read, or with `inplace` exponentiated."""
     parts = [
-        block_statistics(block_logits(z, rows), rows.target, want, inplace)
+        block_statistics(block_logits(z, rows), rows.target, rows.class_weight, want, inplace)
         for z, rows in blocks(raw, chunk)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -186,11 +232,16 @@ def logits_to_gradient(
     for z, rows, own, factors in block_parts(raw, chunk, stats, k):
         dz = block_logits(z, rows)
         square = squared_tanh(dz, rows)  # before the next step overwrites the logits
-        dz = block_gradient_(dz, own["logsumexp"], factors, rows.target, own.get("prediction"))
+        dz = block_gradient_(dz, own["max_logit"], factors, given_of(rows, own))
         backward_logit_options_(dz, rows, square, bias_grad)
         if dz is not z:
             z.copy_(dz)
     return raw
+
+
+def given_of(rows: Problem, stats: dict[str, Tensor]) -> Given:
+    """What a gradient reads of these rows beside their logits."""
+    return Given(rows.target, stats.get("prediction"), rows.class_weight)
 
 
 def chunk_rows(problem: Problem) -> int:

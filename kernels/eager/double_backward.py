@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..logits import materialise
 from ..problem import Problem
-from ..row_math import gradient
+from ..row_math import Given, gradient
 from ..valid_rows import zero_ignored_rows
 
 
@@ -17,7 +17,7 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """The same gradients, themselves differentiable; holds ``(N, V)`` tensors."""
     z = materialise(problem)
-    dz = gradient(z, grads, problem.target, prediction)
+    dz = gradient(z, grads, Given(problem.target, prediction, problem.class_weight))
     if problem.temperature is not None:
         dz = dz / problem.temperature[:, None]
         z = z * problem.temperature[:, None]

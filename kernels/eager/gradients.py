@@ -45,8 +45,16 @@ class Gradients:
                     self.head_weight, dz.t(), chunk.hidden, chunk.compute_dtype
                 )
 
-    def result(self) -> tuple[Tensor | None, ...]:
-        """Gradients for (logits, hidden, head_weight, head_bias), each in its tensor's dtype."""
+    def result(self, *, scaled: bool = True) -> tuple[Tensor | None, ...]:
+        """Gradients for (logits, hidden, head_weight, head_bias), each in its tensor's dtype.
+
+        Those that are yet to be `scaled` stay wide beside float16 tensors: a factor of 65536, as a
+        GradScaler brings it, is inf there, and what it would lift to a number is 0 without it.
+        """
+
+        def narrow(grad: Tensor, dtype: torch.dtype) -> Tensor:
+            return grad if dtype == torch.float16 and not scaled else grad.to(dtype)
+
         sums = (
             _cat(self.logits),
             _cat(self.hidden),
@@ -54,9 +62,21 @@ class Gradients:
             self.head_bias,
         )
         return tuple(
-            None if grad is None or value is None else grad.to(value.dtype)
+            None if grad is None or value is None else narrow(grad, value.dtype)
             for grad, value in zip(sums, self.problem.sources(), strict=True)
         )
+
+
+def transformed(upstream: tuple[Tensor | None, ...]) -> bool:
+    """Whether a backward pass runs under torch.func or for a batch of gradients at once
+    (``is_grads_batched``), where nothing may be written in place.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return True
+    batched = torch._C._functorch.is_legacy_batchedtensor  # what `is_grads_batched` makes
+    return any(g is not None and batched(g) for g in upstream)
 
 
 def add_product(total: Tensor | None, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:

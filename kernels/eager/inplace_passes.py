@@ -21,6 +21,7 @@ from .chunked import (
     chunk_logits,
     chunk_rows,
     chunk_statistics,
+    given_of,
     is_final,
 )
 
@@ -32,7 +33,7 @@ def torch_passes(problem: Problem) -> Passes:
 
 def _statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
     """Statistics of a chunk of final logits, which become exponentials."""
-    return chunk_statistics(raw, chunk, want | {"confidence"}, inplace=True)
+    return chunk_statistics(raw, chunk, want, inplace=True)
 
 
 def _gradient(
@@ -44,8 +45,7 @@ def _gradient(
 ) -> Tensor:
     """Overwrite the exponentials with the gradient with respect to ``hidden W^T``."""
     for e, rows, own, factors in block_parts(raw, chunk, stats, k):
-        sums = own["logsumexp"], own["confidence"]
-        dz = exponentials_to_gradient_(e, *sums, factors, rows.target, own.get("prediction"))
+        dz = exponentials_to_gradient_(e, factors, given_of(rows, own))
         backward_logit_options_(dz, rows, None, bias_grad)
     return raw
 

@@ -26,6 +26,11 @@ def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:
         out["entropy"] = -(p * log_p).sum(1)  # finite: log_p is at least LOWEST, never -inf
     if "mean_logit" in want:
         out["mean_logit"] = z.mean(1)
+    if "mean_log_prob" in want:
+        out["mean_log_prob"] = log_p.mean(1)
+    if "weighted_log_prob" in want:
+        assert problem.class_weight is not None
+        out["weighted_log_prob"] = (log_p * problem.class_weight.to(log_p.dtype)).mean(1)
     if "collision" in want:
         out["collision"] = p.square().sum(1)
     if "confidence" in want or "prediction" in want:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..problem import Problem
 from ..row_math import coefficients, target_mass
 from .chunked import Passes, chunks
-from .gradients import Gradients
+from .gradients import Gradients, transformed
 from .inplace_passes import torch_passes
 
 #: (statistics, row data) of n rows -> (scalar, raw row values (terms, n) without graph)
@@ -76,7 +76,7 @@ class _RowFused(torch.autograd.Function):
         problem = problem._replace(
             logits=logits, hidden=hidden, head_weight=head_weight, head_bias=head_bias
         )
-        names = frozenset(want) | {"logsumexp"}
+        names = frozenset(want)
         if "confidence" in names:
             names |= {"prediction"}
         passes = passes or torch_passes(problem)
@@ -91,16 +91,21 @@ class _RowFused(torch.autograd.Function):
             raw = passes.logits(chunk, raw)
             stats = passes.statistics(raw, chunk, names)
             total, value, grads = _differentiate(
-                row_function, stats, {name: row[start:stop] for name, row in rows.items()}
+                row_function,
+                {name: stats[name] for name in want},
+                {name: row[start:stop] for name, row in rows.items()},
             )
             if any(differentiate):
-                k = coefficients(grads, stats, target_mass(chunk.target), chunk.classes)
+                mass, weight = target_mass(chunk.target), chunk.class_weight
+                k = coefficients(grads, stats, mass, chunk.classes, weight)
+                k = k.of_exponentials(stats["sum_exp"])
                 into.add(chunk, passes.gradient(raw, chunk, stats, k, into.head_bias))
             totals.append(total)
             values.append(value)
             parts.append(stats)
             start = stop
-        ctx.save_for_backward(*into.result())
+        ctx.save_for_backward(*into.result(scaled=False))
+        ctx.dtypes = [None if x is None else x.dtype for x in problem.sources()]
         stats_out = [torch.cat([part[name] for part in parts]) for name in want]
         value_out = torch.cat(values, dim=1)
         ctx.mark_non_differentiable(value_out, *stats_out)
@@ -120,8 +125,12 @@ class _RowFused(torch.autograd.Function):
         if grad is None:
             return (None,) * needs
         # The head's gradient may be the largest tensor of all: a second one only if it must be.
-        scale = torch.mul if _graph_is_kept() else Tensor.mul_
-        out = tuple(None if g is None else scale(g, grad.to(g.dtype)) for g in ctx.saved_tensors)
+        once = not (_graph_is_kept() or transformed(upstream))
+        scale = Tensor.mul_ if once else torch.mul
+        out = tuple(
+            None if g is None else scale(g, grad.to(g.dtype)).to(dtype)
+            for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
         return (*out, *(None,) * (needs - len(out)))
 
 

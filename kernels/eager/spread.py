@@ -133,7 +133,7 @@ def _classes(
     hidden, weight = problem.hidden.to(dtype), problem.head_weight[start:stop].to(dtype)
     here = problem._replace(hidden=hidden, head_weight=weight, head_bias=cut(problem.head_bias))
     with_bias = here._replace(softcap=None, temperature=None, logit_scale=1.0)
-    z = materialise(here)
+    z = materialise(here, part=True)
     change = torch.zeros_like(z)
     if direction.hidden is not None:
         change = change + direction.hidden.to(dtype) @ weight.t()
@@ -144,7 +144,7 @@ def _classes(
     if moved is not None:
         change = change + moved
     if problem.softcap is not None:
-        tanh = (materialise(with_bias) * (problem.logit_scale / problem.softcap)).tanh()
+        tanh = (materialise(with_bias, part=True) * (problem.logit_scale / problem.softcap)).tanh()
         change = change * (1 - tanh.square())
     change = change * problem.logit_scale
     if problem.temperature is not None:

@@ -16,10 +16,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ..problem import LOWEST as _LOWEST
+from ..problem import NO_CLASS_LEFT as _NO_CLASS_LEFT
 
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
-LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOWEST: tl.constexpr = tl.constexpr(_LOWEST)
+NO_CLASS_LEFT: tl.constexpr = tl.constexpr(_NO_CLASS_LEFT)
 #: Lanes past the last class hold PAD and running maxima start at START: finite, so that no
 #: difference of two of them is NaN, and exp of PAD - START is 0.
 PAD: tl.constexpr = tl.constexpr(-1e36)
@@ -56,6 +57,12 @@ def final_logits(z, scale, softcap, inv_temperature, LIFT: tl.constexpr):  # typ
     if inv_temperature is not None:
         z = z * inv_temperature
     return lift(z, LIFT)
+
+
+@triton.jit
+def nan_without_classes(x, top):  # type: ignore[no-untyped-def]
+    """x, NaN in rows whose every class is masked, as `row_math.nan_without_classes` makes them."""
+    return tl.where(top < NO_CLASS_LEFT, float("nan"), x)
 
 
 @triton.jit

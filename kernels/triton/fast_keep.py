@@ -15,7 +15,7 @@ from ..eager import chunked
 from ..eager import row_fused as _row_fused
 from ..eager.chunked import Passes
 from ..eager.row_fused import RowFunction
-from ..problem import STATISTICS, Problem
+from ..problem import MAX_AND_SUM, STATISTICS, Problem
 from ..row_math import Coefficients
 from .common import flat
 from .row_ops import row_gradient, row_statistics
@@ -80,7 +80,7 @@ def raw_logits(chunk: Problem, used: Tensor | None) -> Tensor:
 
 def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[str, Tensor]:
     """Statistics of a chunk from its raw logits ``(n, V)``, which are only read."""
-    names = [name for name in STATISTICS if name in want]
+    names = [*MAX_AND_SUM, *(name for name in STATISTICS if name in want)]
     hard, soft = _targets(chunk) if "log_prob" in want else (None, None)
     values = row_statistics(
         raw,
@@ -88,6 +88,7 @@ def chunk_statistics(raw: Tensor, chunk: Problem, want: frozenset[str]) -> dict[
         chunk.temperature,
         hard,
         soft,
+        chunk.class_weight if "weighted_log_prob" in want else None,
         chunk.valid,
         chunk.logit_scale,
         chunk.softcap,
@@ -115,8 +116,9 @@ def logits_to_gradient(
         chunk.temperature,
         hard,
         soft,
+        chunk.class_weight if k.g is not None else None,
         chunk.valid,
-        stats["logsumexp"],
+        stats["max_logit"],
         stats.get("prediction") if k.f is not None else None,
         *k,
         chunk.logit_scale,

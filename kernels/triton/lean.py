@@ -8,7 +8,6 @@ both kernels leave whole blocks of them out.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..eager import chunked
 from ..partial import Partial, merge, partial_statistics
-from ..problem import STATISTICS, Problem
+from ..problem import MAX_AND_SUM, STATISTICS, Problem
 from ..row_math import Coefficients
 from ..valid_rows import zero_ignored_rows, zero_ignored_rows_
 from .lean_backward_op import lean_gradient
@@ -27,9 +26,6 @@ from .lean_tile import checked
 def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:
     """Every wanted statistic, ``(N,)`` each, with graph; differentiable twice (not leanly)."""
     return chunked.statistics(problem, want, LEAN)
-
-
-LN2 = math.log(2)
 
 
 class _Order(NamedTuple):
@@ -55,10 +51,10 @@ def _sort(problem: Problem) -> _Order:
 
 
 def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
-    _supported(problem)
+    _supported(problem, want)
     problem, _, back, num_valid = _sort(problem)
     assert problem.hidden is not None
-    names = [name for name in STATISTICS if name in want]
+    names = [*MAX_AND_SUM, *(name for name in STATISTICS if name in want)]
     values = lean_statistics(
         checked(problem.hidden),
         problem.head(),
@@ -76,13 +72,14 @@ def _forward(problem: Problem, want: frozenset[str]) -> dict[str, Tensor]:
 
 def partials(problem: Problem, want: frozenset[str]) -> Partial:
     """Partial statistics ``(N,)`` of the problem's classes, for `vocab_parallel`: not an op."""
-    _supported(problem)
+    _supported(problem, want)
     problem, _, back, num_valid = _sort(problem)
     assert problem.hidden is not None
     n, classes = problem.hidden.shape[0], problem.classes
     if n == 0:
-        return partial_statistics(problem.hidden.new_zeros(0, 1).float(), problem.target, want)
-    parts, at_target = spans(
+        nothing = problem.hidden.new_zeros(0, 1).float()
+        return partial_statistics(nothing, problem.target, None, want)
+    parts, at_target, span = spans(
         checked(problem.hidden),
         problem.head(),
         problem.head_bias,
@@ -98,13 +95,18 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
     assert m is not None
     assert s is not None
     none = None if at_target is None else torch.zeros_like(m)
-    part = merge(Partial(m * LN2, s, _natural(t), q, _natural(total), _long(best), none))._replace(
+    count = None
+    if total is not None:
+        first = torch.arange(0, classes, span, device=m.device, dtype=m.dtype)
+        count = (classes - first).clamp(max=span)[:, None].expand_as(m)
+    part = merge(Partial(m, s, t, q, total, count, None, None, _long(best), none))._replace(
         at_target=at_target
     )
     if problem.valid is None:
         return part
     # A row that does not count gets the statistics of equal logits, as in `merge_spans`.
-    equal = (0.0, float(classes), 0.0, float(classes), 0.0, 0, 0.0)
+    many = float(classes)
+    equal = (0.0, many, 0.0, many, 0.0, many, 0.0, 0.0, 0, 0.0)
     fields = [
         None if x is None else _scatter(torch.where(problem.valid, x, other), back)
         for x, other in zip(part, equal, strict=True)
@@ -115,11 +117,6 @@ def partials(problem: Problem, want: frozenset[str]) -> Partial:
 def _scatter(x: Tensor, back: Tensor | None) -> Tensor:
     """Sorted rows back in their places; not written in place, which torch 2.11 compiles wrong."""
     return x if back is None else x.index_select(0, back)
-
-
-def _natural(x: Tensor | None) -> Tensor | None:
-    """From base 2."""
-    return None if x is None else x * LN2
 
 
 def _long(x: Tensor | None) -> Tensor | None:
@@ -138,8 +135,8 @@ def _backward(
             return tensor
         return tensor.reshape(-1).index_select(0, order)
 
-    logsumexp = take(stats["logsumexp"])
-    assert logsumexp is not None
+    max_logit = take(stats["max_logit"])
+    assert max_logit is not None
     gradients = lean_gradient(
         problem.hidden,
         problem.head_weight,
@@ -148,9 +145,9 @@ def _backward(
         problem.target if k.d is not None else None,
         problem.valid,
         num_valid,
-        logsumexp,
+        max_logit,
         take(stats["prediction"]) if k.f is not None else None,
-        *(take(x) for x in k),
+        *(take(x) for x in k[:6]),  # `_supported` leaves no class weights
         problem.logit_scale,
         problem.softcap,
         *needs[1:],
@@ -164,7 +161,12 @@ def _backward(
 LEAN = chunked.Route(_forward, _backward)
 
 
-def _supported(problem: Problem) -> None:
+def _supported(problem: Problem, want: frozenset[str]) -> None:
+    if "weighted_log_prob" in want:
+        raise ValueError(
+            "Mode lean has no weighted_log_prob (class weights with label smoothing): write "
+            "kernel='triton' or kernel='chunked'."
+        )
     if problem.logits is not None:
         raise ValueError("Mode lean makes no logits, and logits were given: write kernel='triton'.")
     if problem.target is not None and problem.target.ndim == 2:

@@ -30,7 +30,7 @@ def column(ptr, rows, counts, OTHER: tl.constexpr):
 @triton.jit
 def slab_gradient(
     h_ptr, h_stride, h_step, w_ptr, w_stride, w_step, out_ptr, out_stride, bias_ptr,
-    temperature_ptr, target_ptr, valid_ptr, num_valid_ptr, logsumexp_ptr, prediction_ptr,
+    temperature_ptr, target_ptr, valid_ptr, num_valid_ptr, max_logit_ptr, prediction_ptr,
     a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, f_ptr, N, V, D, first, width, scale, softcap,
     BM: tl.constexpr, BV: tl.constexpr, BD: tl.constexpr, EVEN_D: tl.constexpr,
     GROUP: tl.constexpr, PRECISION: tl.constexpr, USE_TMA: tl.constexpr,
@@ -52,7 +52,7 @@ def slab_gradient(
     )  # fmt: skip
     if bias_ptr is not None:
         z += tl.load(bias_ptr + first + local, mask=local < width, other=0.0)[None, :]
-    # Rows that do not count get coefficients of 0 and p = 0, which costs nothing an element.
+    # Rows that do not count get coefficients of 0 and exp x = 0, which costs nothing an element.
     counts = rows < N
     if valid_ptr is not None:
         counts &= tl.load(valid_ptr + rows, mask=counts, other=0) != 0
@@ -61,7 +61,7 @@ def slab_gradient(
     cap_per_z = per_cap(softcap, temperature)
     LIFT: tl.constexpr = bias_ptr is not None
     z = final_logits(z, scale, softcap, inverse(temperature), LIFT)
-    logsumexp = column(logsumexp_ptr, rows, counts, 1e30)
+    top = column(max_logit_ptr, rows, counts, 1e30)
     a = column(a_ptr, rows, counts, 0)
     b = column(b_ptr, rows, counts, 0)
     c = column(c_ptr, rows, counts, 0)
@@ -71,7 +71,9 @@ def slab_gradient(
     y = column(target_ptr, rows, counts, 0)
     argmax = column(prediction_ptr, rows, counts, 0)
     classes = (first + local)[None, :]
-    dz = dlogits(z, classes, logsumexp, a, b, c, d, e, f, y, argmax, None, slope, cap_per_z, LIFT)
+    dz = dlogits(
+        z, classes, top, a, b, c, d, e, f, None, y, argmax, None, None, slope, cap_per_z, LIFT
+    )  # fmt: skip
     out_ptr += tl.cast(row0, tl.int64) * out_stride
     offs = tl.arange(0, BM)[:, None] * out_stride + local[None, :]
     mask = (rows < N)[:, None] & (local < width)[None, :]

@@ -4,8 +4,8 @@
 
 A program owns a block of rows and a span of classes, keeps running statistics in registers over
 the span's tiles, and stores them once per (span, row). A second kernel merges spans in order: no
-locks, no atomics, the same bits every run. Logits are held once, in base 2: with natural and
-base-2 logits both alive every large tile spills.
+locks, no atomics, the same bits every run. The maximum is subtracted before the factor of base 2
+is applied, or logits that are all large would round first.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LN2, LOG2E, LOWEST, NO_CLASS, PAD, START, cap, final_logits
+from .common import (
+    LOG2E,
+    NO_CLASS,
+    PAD,
+    START,
+    final_logits,
+    nan_without_classes,
+)
 from .lean_tile import swizzle_pid, tile_logits
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
-
-LOWEST_2: tl.constexpr = tl.constexpr(LOWEST.value * LOG2E.value)
 
 
 @triton.jit
@@ -36,12 +41,10 @@ def span_statistics(
     row_block, part = swizzle_pid(tl.program_id(0), tl.cdiv(N, BM), spans, GROUP)
     row0 = row_block * BM
     rows = row0 + tl.arange(0, BM)
-    # One multiplication takes capped logits to base 2, whatever else it folds in.
-    factor = LOG2E
-    if (scale is not None) and (softcap is None):
-        factor = factor * scale
+    inv_temperature = None
     if temperature_ptr is not None:
-        factor = (factor / tl.load(temperature_ptr + rows, mask=rows < N, other=1.0))[:, None]
+        inv_temperature = 1.0 / tl.load(temperature_ptr + rows, mask=rows < N, other=1.0)[:, None]
+    LIFT: tl.constexpr = bias_ptr is not None
 
     m = tl.full((BM,), START, tl.float32)
     s = tl.zeros((BM,), tl.float32)
@@ -59,13 +62,7 @@ def span_statistics(
         inside = (cols < V)[None, :]
         if bias_ptr is not None:
             x += tl.load(bias_ptr + cols, mask=cols < V, other=0.0)[None, :]
-        if softcap is not None:
-            x = cap(x, scale, softcap)
-        x = x * factor
-        if bias_ptr is not None:
-            x = tl.where(x < LOWEST_2, LOWEST_2, x)
-        if total_ptr is not None:
-            total += tl.sum(tl.where(inside, x, 0.0), axis=1)
+        x = final_logits(x, scale, softcap, inv_temperature, LIFT)
         x = tl.where(inside, x, PAD)  # after the soft-cap, which would make it a finite class
         peak = tl.max(x, axis=1)
         if best_ptr is not None:  # without a branch on "any better": that spills
@@ -73,14 +70,17 @@ def span_statistics(
             best = tl.where(peak > m, first, best)
         new = tl.maximum(m, peak)
         step = m - new
-        r = tl.exp2(step)
+        r = tl.exp2(step * LOG2E)
         x = x - new[:, None]
-        e = tl.exp2(x)
+        e = tl.exp2(x * LOG2E)
         if t_ptr is not None:
             t = r * (t + step * s) + tl.sum(e * x, axis=1)
         if q_ptr is not None:
             q = q * (r * r) + tl.sum(e * e, axis=1)
         s = s * r + tl.sum(e, axis=1)
+        if total_ptr is not None:  # relative to the running maximum too
+            seen = col0 - part * span
+            total += step * seen + tl.sum(tl.where(inside, x, 0.0), axis=1)
         m = new
 
     here = tl.cast(part, tl.int64) * N + rows
@@ -100,8 +100,9 @@ def span_statistics(
 @triton.jit
 def merge_spans(
     m_ptr, s_ptr, t_ptr, q_ptr, total_ptr, best_ptr, z_target_ptr, valid_ptr,
-    logsumexp_ptr, log_prob_ptr, entropy_ptr, mean_ptr, collision_ptr, confidence_ptr,
-    prediction_ptr, N, V, spans, ROWS: tl.constexpr,
+    max_logit_ptr, sum_exp_ptr, log_prob_ptr, logsumexp_ptr, entropy_ptr, mean_logit_ptr,
+    mean_log_prob_ptr, collision_ptr, confidence_ptr, prediction_ptr, N, V, span, spans,
+    ROWS: tl.constexpr,
 ):  # fmt: skip
     """Partial statistics ``(spans, N)`` into statistics ``(N,)``, always in the same order."""
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -115,14 +116,17 @@ def merge_spans(
         m1 = tl.load(m_ptr + here, mask=inside, other=START)
         s1 = tl.load(s_ptr + here, mask=inside, other=1.0)
         new = tl.maximum(m, m1)
-        r, r1 = tl.exp2(m - new), tl.exp2(m1 - new)
+        r, r1 = tl.exp2((m - new) * LOG2E), tl.exp2((m1 - new) * LOG2E)
         if t_ptr is not None:
             t1 = tl.load(t_ptr + here, mask=inside, other=0.0)
             t = r * (t + (m - new) * s) + r1 * (t1 + (m1 - new) * s1)
         if q_ptr is not None:
             q = q * (r * r) + tl.load(q_ptr + here, mask=inside, other=0.0) * (r1 * r1)
         if total_ptr is not None:
-            total += tl.load(total_ptr + here, mask=inside, other=0.0)
+            seen = part * span
+            total1 = tl.load(total_ptr + here, mask=inside, other=0.0)
+            total1 += (m1 - new) * tl.minimum(span, V - seen)
+            total += (m - new) * seen + total1
         if best_ptr is not None:
             best1 = tl.load(best_ptr + here, mask=inside, other=0)
             best = tl.where(m1 > m, best1, best)
@@ -133,19 +137,26 @@ def merge_spans(
     skip = rows < 0
     if valid_ptr is not None:
         skip = tl.load(valid_ptr + rows, mask=inside, other=0) == 0
-    s = tl.where(skip, V * 1.0, s)
-    log_s = tl.log2(s) * LN2
-    top = tl.where(skip, 0.0, m * LN2)
-    tl.store(logsumexp_ptr + rows, top + log_s, mask=inside)
+    s = tl.where(skip, V * 1.0, nan_without_classes(s, m))
+    log_s = tl.log(s)
+    top = tl.where(skip, 0.0, nan_without_classes(m, m))
+    tl.store(max_logit_ptr + rows, top, mask=inside)
+    tl.store(sum_exp_ptr + rows, s, mask=inside)
+    if logsumexp_ptr is not None:
+        tl.store(logsumexp_ptr + rows, top + log_s, mask=inside)
     if log_prob_ptr is not None:
         z = tl.load(z_target_ptr + rows, mask=inside, other=0.0)
         # Rounding must not make p more than 1: (1 - p)^gamma would be NaN.
         z = tl.where(skip | (z > top), top, z)
         tl.store(log_prob_ptr + rows, (z - top) - log_s, mask=inside)
     if entropy_ptr is not None:
-        tl.store(entropy_ptr + rows, log_s - tl.where(skip, 0.0, t) / s * LN2, mask=inside)
-    if mean_ptr is not None:
-        tl.store(mean_ptr + rows, tl.where(skip, 0.0, total) * LN2 / V, mask=inside)
+        tl.store(entropy_ptr + rows, log_s - tl.where(skip, 0.0, t) / s, mask=inside)
+    if total_ptr is not None:
+        mean = tl.where(skip, 0.0, total) / V
+        if mean_logit_ptr is not None:
+            tl.store(mean_logit_ptr + rows, top + mean, mask=inside)
+        if mean_log_prob_ptr is not None:
+            tl.store(mean_log_prob_ptr + rows, mean - log_s, mask=inside)
     if collision_ptr is not None:
         tl.store(collision_ptr + rows, tl.where(skip, s, q) / (s * s), mask=inside)
     if confidence_ptr is not None:

@@ -10,6 +10,8 @@ import torch
 import triton
 from torch import Tensor
 
+from ..partial import MEANS
+from ..problem import MAX_AND_SUM, STATISTICS
 from . import tiles
 from .common import as_bytes, flat, launch, options
 from .lean_forward_kernels import merge_spans, span_statistics, target_logits
@@ -18,6 +20,8 @@ from .lean_tile import aligned, operands, pointers
 #: Rows a program of the two small kernels.
 MERGE_ROWS = 128
 TARGET_ROWS, TARGET_DEPTH = 16, 128
+#: Statistics that `merge_spans` makes: class weights would cost registers that there are not.
+MERGED = tuple(name for name in (*MAX_AND_SUM, *STATISTICS) if name != "weighted_log_prob")
 
 
 @torch.library.custom_op("lightning_losses::lean_statistics", mutates_args=())
@@ -38,7 +42,7 @@ def lean_statistics(
     if hidden.shape[0] == 0:
         return out
     result: dict[str, Tensor] = dict(zip(names.split(), out, strict=True))
-    parts, z_target = spans(
+    parts, z_target, span = spans(
         hidden, head, bias, temperature, target, valid, num_valid, scale, softcap, frozenset(result)
     )
     n = hidden.shape[0]
@@ -50,15 +54,10 @@ def lean_statistics(
         **parts,
         z_target_ptr=z_target,
         valid_ptr=as_bytes(valid),
-        logsumexp_ptr=result["logsumexp"],
-        log_prob_ptr=result.get("log_prob"),
-        entropy_ptr=result.get("entropy"),
-        mean_ptr=result.get("mean_logit"),
-        collision_ptr=result.get("collision"),
-        confidence_ptr=result.get("confidence"),
-        prediction_ptr=result.get("prediction"),
+        **{f"{name}_ptr": result.get(name) for name in MERGED},
         N=n,
         V=head.shape[0],
+        span=span,
         spans=parts["m_ptr"].shape[0],
         ROWS=MERGE_ROWS,
     )
@@ -76,12 +75,14 @@ def spans(
     scale: float,
     softcap: float | None,
     want: frozenset[str],
-) -> tuple[dict[str, Tensor | None], Tensor | None]:
-    """What `span_statistics` says, ``(spans, N)`` in base 2, and the target's logit ``(N,)``."""
+) -> tuple[dict[str, Tensor | None], Tensor | None, int]:
+    """What `span_statistics` says, ``(spans, N)``; the target's logit ``(N,)``; and how
+    many classes a span has (the last has those that are left).
+    """
     hidden, head = aligned(hidden), aligned(head)
     n, classes = hidden.shape[0], head.shape[0]
     register_heavy = bias is not None or softcap is not None or temperature is not None
-    register_heavy |= bool(want & {"mean_logit", "collision", "prediction"})
+    register_heavy |= bool(want & {*MEANS, "collision", "prediction"})
     arch = tiles.architecture(hidden.device)
     use_tma = tiles.descriptors(arch, hidden, head)
     tile = tiles.forward_tile(arch, register_heavy, hidden.element_size(), use_tma)
@@ -97,7 +98,7 @@ def spans(
         "s_ptr": partial(True),
         "t_ptr": partial("entropy" in want),
         "q_ptr": partial("collision" in want),
-        "total_ptr": partial("mean_logit" in want),
+        "total_ptr": partial(not want.isdisjoint(MEANS)),
         "best_ptr": partial("prediction" in want, torch.int32),
     }
     logit_options = {"bias_ptr": bias, "temperature_ptr": temperature, **options(scale, softcap)}
@@ -134,7 +135,7 @@ def spans(
             ROWS=TARGET_ROWS,
             BD=TARGET_DEPTH,
         )
-    return parts, z_target
+    return parts, z_target, span
 
 
 @lean_statistics.register_fake

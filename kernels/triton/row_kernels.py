@@ -12,7 +12,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import LOG2E, LOWEST, NO_CLASS, PAD, START, final_logits, inverse, number
+from .common import (
+    LOG2E,
+    LOWEST,
+    NO_CLASS,
+    PAD,
+    START,
+    final_logits,
+    inverse,
+    nan_without_classes,
+    number,
+)
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 
@@ -37,8 +47,8 @@ def read(
 
 @triton.jit
 def _accumulate(
-    m, s, t, q, total, u, mass, best,
-    z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, inv_temperature,
+    m, s, t, q, total, u, mass, weighted, weight_mass, best,
+    z_ptr, bias_ptr, soft_ptr, weight_ptr, start, V, scale, softcap, inv_temperature,
     ENTROPY: tl.constexpr, MEAN: tl.constexpr, COLLISION: tl.constexpr, PREDICTION: tl.constexpr,
     LIFT: tl.constexpr, BLOCK: tl.constexpr, LANE: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
@@ -46,8 +56,6 @@ def _accumulate(
     lanes = tl.arange(0, BLOCK // LANE)
     offs = start + lanes[:, None] * LANE + tl.arange(0, LANE)[None, :]
     z = read(z_ptr, bias_ptr, offs, V, scale, softcap, inv_temperature, LIFT, MASK)
-    if MEAN:
-        total += tl.sum(tl.where(offs < V, z, 0.0) if MASK else z, axis=1)
     if MASK:  # after the soft-cap, which would make a finite class of a padded one
         z = tl.where(offs < V, z, PAD)
     peak = tl.max(z, axis=1)
@@ -62,6 +70,13 @@ def _accumulate(
     if COLLISION:
         q = q * (r * r) + tl.sum(e * e, axis=1)
     s = s * r + tl.sum(e, axis=1)
+    if MEAN:  # of z minus the running maximum too, of which each lane has seen so many
+        seen = (start // BLOCK) * LANE
+        total += step * seen + tl.sum(tl.where(offs < V, d, 0.0) if MASK else d, axis=1)
+    if weight_ptr is not None:
+        w = tl.load(weight_ptr + offs, mask=offs < V, other=0.0)
+        weighted += weight_mass * step + tl.sum(w * d, axis=1)
+        weight_mass += tl.sum(w, axis=1)
     if soft_ptr is not None:
         w = tl.load(soft_ptr + offs, mask=offs < V, other=0.0).to(tl.float32)
         u += mass * step + tl.sum(w * d, axis=1)
@@ -69,13 +84,14 @@ def _accumulate(
     if PREDICTION:  # without a branch on "any better": that spills
         first = tl.min(tl.where(z == peak[:, None], offs, NO_CLASS), axis=1)
         best = tl.where(peak > m, first, best)
-    return new, s, t, q, total, u, mass, best
+    return new, s, t, q, total, u, mass, weighted, weight_mass, best
 
 
 @triton.jit
 def row_statistics(
-    z_ptr, z_stride, bias_ptr, temperature_ptr, target_ptr, soft_ptr, soft_stride, valid_ptr,
-    logsumexp_ptr, log_prob_ptr, entropy_ptr, mean_ptr, collision_ptr, confidence_ptr,
+    z_ptr, z_stride, bias_ptr, temperature_ptr, target_ptr, soft_ptr, soft_stride, weight_ptr,
+    valid_ptr, max_logit_ptr, sum_exp_ptr, log_prob_ptr, logsumexp_ptr, entropy_ptr,
+    mean_logit_ptr, mean_log_prob_ptr, weighted_log_prob_ptr, collision_ptr, confidence_ptr,
     prediction_ptr, V, scale, softcap,
     LIFT: tl.constexpr, BLOCK: tl.constexpr, LANE: tl.constexpr,
 ):  # fmt: skip
@@ -93,25 +109,25 @@ def row_statistics(
     if valid_ptr is not None:
         count = tl.where(tl.load(valid_ptr + row) != 0, V, 0)
     ENTROPY: tl.constexpr = entropy_ptr is not None
-    MEAN: tl.constexpr = mean_ptr is not None
+    MEAN: tl.constexpr = (mean_logit_ptr is not None) or (mean_log_prob_ptr is not None)
     COLLISION: tl.constexpr = collision_ptr is not None
     PREDICTION: tl.constexpr = prediction_ptr is not None
 
     m = tl.full((BLOCK // LANE,), START, tl.float32)
     s = tl.zeros((BLOCK // LANE,), tl.float32)
-    t, q, total, u, mass = s, s, s, s, s
+    t, q, total, u, mass, weighted, weight_mass = s, s, s, s, s, s, s
     best = tl.zeros((BLOCK // LANE,), tl.int32)
     whole = (count // BLOCK) * BLOCK
     for start in range(0, whole, BLOCK):
-        m, s, t, q, total, u, mass, best = _accumulate(
-            m, s, t, q, total, u, mass, best,
-            z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, inv_temperature,
+        m, s, t, q, total, u, mass, weighted, weight_mass, best = _accumulate(
+            m, s, t, q, total, u, mass, weighted, weight_mass, best,
+            z_ptr, bias_ptr, soft_ptr, weight_ptr, start, V, scale, softcap, inv_temperature,
             ENTROPY, MEAN, COLLISION, PREDICTION, LIFT, BLOCK, LANE, False,
         )  # fmt: skip
     for start in range(whole, count, BLOCK):  # the ragged end, at most once
-        m, s, t, q, total, u, mass, best = _accumulate(
-            m, s, t, q, total, u, mass, best,
-            z_ptr, bias_ptr, soft_ptr, start, V, scale, softcap, inv_temperature,
+        m, s, t, q, total, u, mass, weighted, weight_mass, best = _accumulate(
+            m, s, t, q, total, u, mass, weighted, weight_mass, best,
+            z_ptr, bias_ptr, soft_ptr, weight_ptr, start, V, scale, softcap, inv_temperature,
             ENTROPY, MEAN, COLLISION, PREDICTION, LIFT, BLOCK, LANE, True,
         )  # fmt: skip
 
@@ -119,10 +135,13 @@ def row_statistics(
     top = tl.max(m, axis=0)
     step = m - top
     r = tl.exp2(step * LOG2E)
-    sum_e = tl.where(skip, V * 1.0, tl.sum(s * r, axis=0))
+    sum_e = tl.where(skip, V * 1.0, nan_without_classes(tl.sum(s * r, axis=0), top))
     log_s = tl.log(sum_e)
-    top = tl.where(skip, 0.0, top)
-    tl.store(logsumexp_ptr + row, top + log_s)
+    top = tl.where(skip, 0.0, nan_without_classes(top, top))
+    tl.store(max_logit_ptr + row, top)
+    tl.store(sum_exp_ptr + row, sum_e)
+    if logsumexp_ptr is not None:
+        tl.store(logsumexp_ptr + row, top + log_s)
     if log_prob_ptr is not None:
         if soft_ptr is not None:
             log_p = tl.sum(u + mass * step, axis=0) - tl.sum(mass, axis=0) * log_s
@@ -136,7 +155,17 @@ def row_statistics(
     if ENTROPY:
         tl.store(entropy_ptr + row, log_s - tl.sum(r * (t + step * s), axis=0) / sum_e)
     if MEAN:
-        tl.store(mean_ptr + row, tl.sum(total, axis=0) / V)
+        rest = count - whole - tl.arange(0, BLOCK // LANE) * LANE
+        seen = (whole // BLOCK) * LANE + tl.minimum(tl.maximum(rest, 0), LANE)
+        mean = tl.sum(total + step * seen, axis=0) / V
+        if mean_logit_ptr is not None:
+            tl.store(mean_logit_ptr + row, top + mean)
+        if mean_log_prob_ptr is not None:
+            tl.store(mean_log_prob_ptr + row, mean - log_s)
+    if weighted_log_prob_ptr is not None:
+        all_weight = tl.sum(weight_mass, axis=0)
+        shifted = tl.sum(weighted + weight_mass * step, axis=0)
+        tl.store(weighted_log_prob_ptr + row, (shifted - all_weight * log_s) / V)
     if COLLISION:
         squares = tl.where(skip, V * 1.0, tl.sum(q * r * r, axis=0))
         tl.store(collision_ptr + row, squares / (sum_e * sum_e))
@@ -149,37 +178,40 @@ def row_statistics(
 
 @triton.jit
 def dlogits(
-    z, offs, logsumexp, a, b, c, d, e, f, y, argmax, w, slope, cap_per_z, LIFT: tl.constexpr
+    z, offs, top, a, b, c, d, e, f, g, y, argmax, w, weight, slope, cap_per_z, LIFT: tl.constexpr
 ):  # fmt: skip
-    """``p (a + b log p + c p) + d 1[target] + e + f 1[argmax]``, back to the raw logits.
+    """``exp x (a + b x + c exp x) + d 1[target] + e + f 1[argmax] + g weight``, x = z - top, back
+    to the raw logits. See `Coefficients.of_exponentials`.
 
     `slope` is scale / temperature and `cap_per_z` takes z to its tanh: everything comes from z,
     so that one tile is alive and not two.
     """
     dz = tl.zeros_like(z)
     if (a is not None) or (b is not None) or (c is not None):
-        log_p = z - logsumexp
-        p = tl.exp2(log_p * LOG2E)
+        x = z - top
+        exp_x = tl.exp2(x * LOG2E)
         if a is not None:
             dz += a
         if b is not None:
-            dz += b * log_p
+            dz += b * x
         if c is not None:
-            dz += c * p
-        dz *= p
+            dz += c * exp_x
+        dz *= exp_x
     if e is not None:
         dz += e
     if d is not None:
         dz += d * w if w is not None else tl.where(offs == y, d, 0.0)
     if f is not None:
         dz += tl.where(offs == argmax, f, 0.0)
+    if g is not None:
+        dz += g * weight
     if cap_per_z is not None:
         tanh = z * cap_per_z
         dz *= 1 - tanh * tanh
     if slope is not None:
         dz *= slope
-    if LIFT:  # a masked class sends no gradient
-        dz = tl.where(z == LOWEST, 0.0, dz)
+    if LIFT:  # a masked class sends no gradient, unless the row is NaN for having no other
+        dz = tl.where(z == LOWEST + 0.0 * top, 0.0, dz)
     return dz
 
 
@@ -209,7 +241,7 @@ def per_cap(softcap, temperature):
 
 @triton.jit
 def _rewrite(
-    z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, counts, logsumexp, a, b, c, d, e, f,
+    z_ptr, out_ptr, bias_ptr, soft_ptr, weight_ptr, start, V, counts, top, a, b, c, d, e, f, g,
     y, argmax, scale, softcap, inv_temperature, slope, cap_per_z,
     LIFT: tl.constexpr, BLOCK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
@@ -220,8 +252,11 @@ def _rewrite(
         w = None
         if soft_ptr is not None:
             w = tl.load(soft_ptr + offs, mask=offs < V, other=0.0).to(tl.float32)
+        weight = None
+        if weight_ptr is not None:
+            weight = tl.load(weight_ptr + offs, mask=offs < V, other=0.0)
         dz = dlogits(
-            z, offs, logsumexp, a, b, c, d, e, f, y, argmax, w, slope, cap_per_z, LIFT
+            z, offs, top, a, b, c, d, e, f, g, y, argmax, w, weight, slope, cap_per_z, LIFT
         )  # fmt: skip
     else:
         dz = tl.zeros((BLOCK,), tl.float32)
@@ -234,8 +269,8 @@ def _rewrite(
 @triton.jit
 def row_gradient(
     z_ptr, z_stride, out_ptr, out_stride, bias_ptr, temperature_ptr, target_ptr, soft_ptr,
-    soft_stride, valid_ptr, logsumexp_ptr, prediction_ptr,
-    a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, f_ptr, V, scale, softcap,
+    soft_stride, weight_ptr, valid_ptr, max_logit_ptr, prediction_ptr,
+    a_ptr, b_ptr, c_ptr, d_ptr, e_ptr, f_ptr, g_ptr, V, scale, softcap,
     LIFT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dlogits of row ``program_id(0)`` into `out_ptr`, which may be `z_ptr`.
@@ -248,7 +283,7 @@ def row_gradient(
     out_ptr += row * out_stride
     if soft_ptr is not None:
         soft_ptr += row * soft_stride
-    logsumexp = tl.load(logsumexp_ptr + row)
+    top = tl.load(max_logit_ptr + row)
     temperature = number(temperature_ptr, row)
     inv_temperature = inverse(temperature)
     slope = outer_slope(scale, temperature)
@@ -259,6 +294,7 @@ def row_gradient(
     d = number(d_ptr, row)
     e = number(e_ptr, row)
     f = number(f_ptr, row)
+    g = number(g_ptr, row)
     y = number(target_ptr, row)
     argmax = number(prediction_ptr, row)
     counts = True
@@ -267,11 +303,11 @@ def row_gradient(
     whole = (V // BLOCK) * BLOCK
     for start in range(0, whole, BLOCK):
         _rewrite(
-            z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, counts, logsumexp, a, b, c, d, e, f,
-            y, argmax, scale, softcap, inv_temperature, slope, cap_per_z, LIFT, BLOCK, False,
+            z_ptr, out_ptr, bias_ptr, soft_ptr, weight_ptr, start, V, counts, top, a, b, c, d, e,
+            f, g, y, argmax, scale, softcap, inv_temperature, slope, cap_per_z, LIFT, BLOCK, False,
         )  # fmt: skip
     for start in range(whole, V, BLOCK):
         _rewrite(
-            z_ptr, out_ptr, bias_ptr, soft_ptr, start, V, counts, logsumexp, a, b, c, d, e, f,
-            y, argmax, scale, softcap, inv_temperature, slope, cap_per_z, LIFT, BLOCK, True,
+            z_ptr, out_ptr, bias_ptr, soft_ptr, weight_ptr, start, V, counts, top, a, b, c, d, e,
+            f, g, y, argmax, scale, softcap, inv_temperature, slope, cap_per_z, LIFT, BLOCK, True,
         )  # fmt: skip

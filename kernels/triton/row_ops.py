@@ -10,6 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..problem import MAX_AND_SUM, STATISTICS
 from . import row_kernels
 from .common import as_bytes, flat, launch, options
 
@@ -30,13 +31,17 @@ def row_statistics(
     temperature: Tensor | None,
     target: Tensor | None,
     soft: Tensor | None,
+    class_weight: Tensor | None,
     valid: Tensor | None,
     scale: float,
     softcap: float | None,
     names: str,
     lift: bool,
 ) -> list[Tensor]:
-    """Statistics ``(n,)`` of the rows of z ``(n, V)``, one for each of `names`, in that order."""
+    """Statistics ``(n,)`` of the rows of z ``(n, V)``, one for each of `names`, in that order.
+
+    `names` begin with `MAX_AND_SUM`; `class_weight` is for weighted_log_prob.
+    """
     out = _empty_statistics(z, names)
     n, classes = z.shape
     if n == 0:
@@ -55,14 +60,9 @@ def row_statistics(
         target_ptr=target,
         soft_ptr=soft,
         soft_stride=0 if soft is None else soft.stride(0),
+        weight_ptr=flat(class_weight),
         valid_ptr=as_bytes(valid),
-        logsumexp_ptr=by_name["logsumexp"],
-        log_prob_ptr=by_name.get("log_prob"),
-        entropy_ptr=by_name.get("entropy"),
-        mean_ptr=by_name.get("mean_logit"),
-        collision_ptr=by_name.get("collision"),
-        confidence_ptr=by_name.get("confidence"),
-        prediction_ptr=by_name.get("prediction"),
+        **{f"{name}_ptr": by_name.get(name) for name in (*MAX_AND_SUM, *STATISTICS)},
         V=classes,
         **options(scale, softcap),
         LIFT=lift,
@@ -94,8 +94,9 @@ def row_gradient(
     temperature: Tensor | None,
     target: Tensor | None,
     soft: Tensor | None,
+    class_weight: Tensor | None,
     valid: Tensor | None,
-    logsumexp: Tensor,
+    max_logit: Tensor,
     prediction: Tensor | None,
     a: Tensor | None,
     b: Tensor | None,
@@ -103,6 +104,7 @@ def row_gradient(
     d: Tensor | None,
     e: Tensor | None,
     f: Tensor | None,
+    g: Tensor | None,
     scale: float,
     softcap: float | None,
     lift: bool,
@@ -126,8 +128,9 @@ def row_gradient(
         target_ptr=target,
         soft_ptr=soft,
         soft_stride=0 if soft is None else soft.stride(0),
+        weight_ptr=flat(class_weight),
         valid_ptr=as_bytes(valid),
-        logsumexp_ptr=flat(logsumexp),
+        max_logit_ptr=flat(max_logit),
         prediction_ptr=prediction,
         a_ptr=flat(a),
         b_ptr=flat(b),
@@ -135,6 +138,7 @@ def row_gradient(
         d_ptr=flat(d),
         e_ptr=flat(e),
         f_ptr=flat(f),
+        g_ptr=flat(g),
         V=classes,
         **options(scale, softcap),
         LIFT=lift,

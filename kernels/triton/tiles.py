@@ -161,8 +161,11 @@ def span_classes(n: int, classes: int, tile: Tile, device: torch.device) -> int:
 
 def statistics_mode(problem: Problem, gradient: bool) -> str:
     """keep or lean, for upstream gradients that are not known when the forward pass runs."""
-    if problem.logits is not None or (problem.target is not None and problem.target.ndim == 2):
+    soft = problem.target is not None and problem.target.ndim == 2
+    if problem.logits is not None or soft:
         return "fast"  # an (N, V) tensor is there already
+    if problem.class_weight is not None:
+        return "fast"  # mode lean knows no class weights
     size = problem.source.element_size() * problem.source.shape[0] * problem.classes
     device = problem.source.device
     gradient = gradient and not torch.compiler.is_compiling()  # keep holds a buffer by hand

@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "softcap": (None, 5.0),  # small: what is added for padding becomes -5, and shows
     "logit_scale": (1.0, 0.7),
     "temperature": (False, True),
+    "class_weight": (False, True),
     "gradient": ("of an objective", "of any function"),
 }
 #: Beyond plain torch's own error, relative to the largest entry.
@@ -127,10 +128,12 @@ def _refusal(kernel: str, case: Case, device: str) -> str | None:
     if not kernel.startswith("triton"):
         return None
     logits = torch.empty(0, 1, dtype=case["dtype"], device=device)
-    reason = unavailable(Problem(logits, None, None, None, None, None, None, None, 1.0))
-    takes_none = case["given"] == "logits" or case["target"] == "soft"
-    if reason is None and kernel == "triton_lean" and takes_none:
-        return "It makes no (N, V) tensor and takes none."
+    reason = unavailable(Problem(logits))
+    if reason is None and kernel == "triton_lean":
+        if case["given"] == "logits" or case["target"] == "soft":
+            return "It makes no (N, V) tensor and takes none."
+        if case["class_weight"]:
+            return "It knows no class weights beside label smoothing."
     return reason
 
 
@@ -153,15 +156,22 @@ def _outcome(
 ) -> list[Tensor]:
     """The statistics or the objective's total, then the gradients, as float32 or float64."""
     named, leaves = _inputs(case, device, dtype or case["dtype"])
+    weight = None
+    if case["class_weight"]:
+        weight = torch.linspace(0.5, 2, case["classes"], device=device)
     masked = case["bias"] == "a class masked by it"  # then the mean over classes is -inf
     if case["gradient"] == "of an objective":
-        ce = CrossEntropy(0.0 if masked else 0.1)
+        given = None if weight is None or case["target"] == "soft" else weight.tolist()
+        ce = CrossEntropy(0.0 if masked else 0.1, given)
         terms = {"ce": ce, "z": LogsumexpPenalty(), "entropy": EntropyBonus()}
         values = [Objective(terms, kernel=kernel)(**named).total]
         total = values[0]
     else:
-        want = [name for name in STATISTICS[:-1] if not (masked and name == "mean_logit")]
-        stats = softmax_stats(**named, kernel=kernel, want=want).as_dict()
+        infinite = {n for n in STATISTICS if n.startswith(("mean", "weighted")) and masked}
+        if not case["class_weight"]:
+            infinite.add("weighted_log_prob")
+        want = [name for name in STATISTICS[:-1] if name not in infinite]
+        stats = softmax_stats(**named, class_weight=weight, kernel=kernel, want=want).as_dict()
         stats.pop("valid", None)
         values = list(stats.values())
         weight = torch.linspace(-1, 1, values[0].numel(), device=device)

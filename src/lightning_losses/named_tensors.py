@@ -115,6 +115,8 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "logsumexp": NamedTensor("rows", "(N,) float", "log of the softmax denominator"),
     "entropy": NamedTensor("rows", "(N,) float", "entropy of the softmax, nats"),
     "mean_logit": NamedTensor("rows", "(N,) float", "mean of the logits over classes"),
+    "mean_log_prob": NamedTensor("rows", "(N,) float", "mean of log p over classes, nats"),
+    "weighted_log_prob": NamedTensor("rows", "(N,) float", "the same, each class times its weight"),
     "collision": NamedTensor("rows", "(N,) float", "sum of squared probabilities"),
     "confidence": NamedTensor("rows", "(N,) float", "largest probability"),
     "prediction": NamedTensor("rows", "(N,) int64", "class of the largest logit"),

@@ -113,12 +113,13 @@ def sliced(p: Given, held: ClassRange) -> Given:
 
 def evaluate(p: Given) -> Given:
     """Statistics, and gradients of a function in which each upstream gradient depends on others."""
-    stats = softmax_stats(**p).as_dict()
+    stats = softmax_stats(**p, class_weight=torch.arange(V) / 4).as_dict()
     leaves = {n: t for n, t in p.items() if isinstance(t, Tensor) and t.requires_grad}
     finite = {n: torch.where(stats[n].isfinite(), stats[n], 0) for n in FLOATING}
     weight = torch.linspace(0.5, 2, len(stats["entropy"]), dtype=stats["entropy"].dtype)
     row = finite["entropy"] * finite["log_prob"].sin() + finite["logsumexp"].tanh()
     row = row + finite["confidence"] * finite["collision"] + finite["mean_logit"].tanh()
+    row = row + finite["mean_log_prob"].sin() * finite["weighted_log_prob"]
     grads = torch.autograd.grad((row * weight).sum(), list(leaves.values()), allow_unused=True)
     return {
         **{n: s.detach() for n, s in stats.items()},

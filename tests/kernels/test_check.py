@@ -23,7 +23,7 @@ def test_every_sensible_pair_of_options_is_in_some_case() -> None:
         for x, y in itertools.product(OPTIONS[a], OPTIONS[b]):
             together = any(case[a] is x and case[b] is y for case in every)
             assert together == sensible({a: x, b: y}), (a, x, b, y)
-    # Of 93,312 combinations; three of the options have three values and one has four, so 12 pairs
+    # Of 186,624 combinations; three of the options have three values and one has four, so 12 pairs
     # of two of them alone need as many cases.
     assert 12 <= len(every) <= 30
 
@@ -36,7 +36,7 @@ def test_every_kernel_is_right(kernel: str, monkeypatch: pytest.MonkeyPatch) -> 
     lines = list(check(device, (kernel,)))
     assert not any("WRONG" in line for line in lines)
     tried = int(lines[1].split()[1])
-    assert tried >= 9, lines
+    assert tried >= 7, lines
 
 
 def test_a_wrong_kernel_is_found(

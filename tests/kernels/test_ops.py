@@ -16,6 +16,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
+from lightning_losses.kernels.problem import MAX_AND_SUM, STATISTICS
 from lightning_losses.kernels.triton import tiles
 from lightning_losses.kernels.triton.lean_backward_op import lean_gradient
 from lightning_losses.kernels.triton.lean_forward_op import lean_statistics
@@ -23,7 +24,7 @@ from lightning_losses.kernels.triton.row_ops import row_gradient, row_statistics
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TESTS = ("test_schema", "test_autograd_registration", "test_faketensor")
-NAMES = "log_prob logsumexp entropy mean_logit collision confidence prediction"
+NAMES = (*MAX_AND_SUM, *STATISTICS)
 FOLDER = Path(tiles.__file__).parent
 
 # Sizes are no multiple of any block; one row of 5 does not count.
@@ -49,35 +50,37 @@ def rows() -> dict[str, Any]:
 
 def coefficients(bare: bool) -> dict[str, Any]:
     """One number a row for each coefficient, or those of plain cross-entropy alone."""
-    given = "ad" if bare else "abcdef"
+    given = "ad" if bare else "abcdefg"
     column = draw(N, 1)
-    return {name: column if name in given else None for name in "abcdef"}
+    return {name: column if name in given else None for name in "abcdefg"}
 
 
 def without_options(arguments: dict[str, Any]) -> dict[str, Any]:
     absent = {"bias": None, "temperature": None, "valid": None, "num_valid": None, "softcap": None}
-    absent["scale"] = 1.0
+    absent |= {"scale": 1.0, "class_weight": None}
     return {name: absent.get(name, value) for name, value in arguments.items()}
 
 
 def arguments_of(op: str, bare: bool) -> dict[str, Any]:
     given = rows() | {"bias": draw(V)}
     if op.startswith("row"):
-        given |= {"soft": None, "lift": True}
+        given |= {"soft": None, "lift": True, "class_weight": draw(V)}
     else:
         given |= {"hidden": draw(N, D), "num_valid": given["valid"].sum(dtype=torch.int32)}
     if op == "row_statistics":
-        given |= {"z": draw(N, V), "names": "logsumexp" if bare else NAMES}
+        given |= {"z": draw(N, V), "names": " ".join(MAX_AND_SUM if bare else NAMES)}
     if op == "lean_statistics":
-        given |= {"head": draw(V, D), "names": "logsumexp" if bare else NAMES}
+        names = [name for name in NAMES if name != "weighted_log_prob"]
+        given |= {"head": draw(V, D), "names": " ".join(MAX_AND_SUM if bare else names)}
     if op.endswith("gradient"):
         prediction = None if bare else torch.zeros(N, dtype=torch.int64, device=DEVICE)
-        given |= {"logsumexp": draw(N), "prediction": prediction, **coefficients(bare)}
+        given |= {"max_logit": draw(N), "prediction": prediction, **coefficients(bare)}
     if op == "row_gradient":
         given |= {"z": draw(N, V), "out": torch.empty(N, V, device=DEVICE)}
     if op == "lean_gradient":
         needs = {"need_hidden": True, "need_weight": not bare, "need_bias": not bare}
         given |= {"weight": draw(V, D), **needs}
+        del given["g"]  # of class weights, which mode lean does not know
     return without_options(given) if bare else given
 
 

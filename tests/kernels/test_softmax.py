@@ -28,7 +28,8 @@ from lightning_losses.softmax.compute import restore_neg_inf
 
 KERNELS = ("reference", "chunked")
 FLOATING = tuple(name for name in STATISTICS if name != "prediction")
-FINITE = tuple(name for name in FLOATING if name != "mean_logit")  # with a class at -inf
+MEANS = ("mean_logit", "mean_log_prob", "weighted_log_prob")  # -inf with a class at -inf
+FINITE = tuple(name for name in FLOATING if name not in MEANS)
 
 # 7 rows and chunks of 3 with blocks of 2: whole chunks, a short last chunk, and blocks that end
 # within a chunk. 11 classes: not a multiple of anything.
@@ -40,6 +41,17 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "MIN_CHUNK_ROWS", 1)
     monkeypatch.setattr(chunked, "CHUNK_BYTES", 3 * 4 * V)
     monkeypatch.setattr(chunked, "BLOCK_BYTES", 2 * 4 * V)
+
+
+def class_weight(classes: int = V) -> Tensor:
+    """One of them 0, and none of the others alike."""
+    return torch.arange(classes, dtype=torch.float64) / 3
+
+
+def weighted_stats(logits: Tensor | None = None, **named: Any) -> SoftmaxStats:
+    """`softmax_stats` with class weights, so that every statistic is there."""
+    classes = named["head_weight"].shape[0] if logits is None else logits.shape[-1]
+    return softmax_stats(logits, class_weight=class_weight(classes), **named)
 
 
 def by_loop(
@@ -72,6 +84,9 @@ def by_loop(
         out["logsumexp"].append(lse)
         out["entropy"].append(-sum(q * math.log(q) for q in p if q > 0))
         out["mean_logit"].append(sum(x) / len(x))
+        out["mean_log_prob"].append(sum(v - lse for v in x) / len(x))
+        pairs = zip(class_weight(len(x)).tolist(), x, strict=True)
+        out["weighted_log_prob"].append(sum(w * (v - lse) for w, v in pairs) / len(x))
         out["collision"].append(sum(q * q for q in p))
         out["confidence"].append(max(p))
         out["prediction"].append(x.index(top))
@@ -135,7 +150,7 @@ class TestValues:
         p = problem()
         if soft:
             p["target"] = soft_target()
-        stats = softmax_stats(**p, **options, kernel=kernel)
+        stats = weighted_stats(**p, **options, kernel=kernel)
         loop = {"scale" if k == "logit_scale" else k: v for k, v in options.items()}
         z = p["hidden"] @ p["head_weight"].T
         check(stats, by_loop(z, p["target"], bias=p["head_bias"], **loop))
@@ -145,7 +160,7 @@ class TestValues:
         p = problem()
         z = 3 * (p["hidden"] @ p["head_weight"].T).detach()
         target = soft_target() if soft else p["target"]
-        stats = softmax_stats(z, target=target, **options, kernel=kernel)
+        stats = weighted_stats(z, target=target, **options, kernel=kernel)
         loop = {"scale" if k == "logit_scale" else k: v for k, v in options.items()}
         check(stats, by_loop(z, target, **loop))
 
@@ -173,7 +188,7 @@ def test_gradients_agree_statistic_by_statistic(
                     p.pop("head_bias")
                 else:
                     wrt.append(p["head_bias"])
-            out = getattr(softmax_stats(**p, **options, kernel=kernel, want=[name]), name)
+            out = getattr(weighted_stats(**p, **options, kernel=kernel, want=[name]), name)
             # Every row a weight of its own, so that rows cannot be mixed up.
             up = torch.linspace(0.5, 2, N, dtype=torch.float64)
             grads.append(torch.autograd.grad((out * up).sum(), wrt))
@@ -199,11 +214,11 @@ def _function(name: str, route: str, soft: bool, options: dict[str, Any]) -> Any
             else dict(zip(("hidden", "head_weight", "head_bias"), given, strict=True))
         )
         if name == "mix":
-            s = softmax_stats(**made, target=target, **options, kernel="chunked")
+            s = weighted_stats(**made, target=target, **options, kernel="chunked")
             # Products and powers: each upstream gradient depends on the other statistics.
             mix = s.entropy * s.log_prob + s.logsumexp.square() * s.confidence
             return mix + s.collision * s.mean_logit.tanh() + s.log_prob.exp()
-        s = softmax_stats(**made, target=target, **options, kernel="chunked", want=[name])
+        s = weighted_stats(**made, target=target, **options, kernel="chunked", want=[name])
         return getattr(s, name)
 
     return f, tensors
@@ -263,7 +278,7 @@ def test_any_size_of_pieces_gives_the_same(
         patch.setattr(chunked, "BLOCK_BYTES", block * 4 * v)
         for kernel in KERNELS:
             h, w = hidden.clone().requires_grad_(), head.clone().requires_grad_()
-            s = softmax_stats(hidden=h, head_weight=w, target=target, kernel=kernel)
+            s = weighted_stats(hidden=h, head_weight=w, target=target, kernel=kernel)
             total = sum((getattr(s, name).sin().sum() for name in FLOATING), torch.zeros(()))
             grads = torch.autograd.grad(total, (h, w))
             results.append((*(getattr(s, name) for name in STATISTICS), *grads))
@@ -308,7 +323,7 @@ def test_ignored_rows_may_hold_anything(
         source[2] = bad
         source.requires_grad_()
         made = {**p, "hidden": source}
-    s = softmax_stats(**made, **options, kernel=kernel)
+    s = weighted_stats(**made, **options, kernel=kernel)
     assert s.valid.tolist() == [i != 2 for i in range(N)]
     for name in STATISTICS:
         assert getattr(s, name)[2] == 0
@@ -346,8 +361,12 @@ def test_garbage_in_ignored_rows_does_not_reach_the_head(
             terms = {"ce": CrossEntropy(0.1), "entropy": EntropyBonus()}
             total = Objective(terms, kernel=kernel)(**named).total
         else:
-            stats = softmax_stats(**named, kernel=kernel)
-            total = sum((getattr(stats, name) ** 2).sum() for name in FLOATING)
+            # Mode lean knows no class weights.
+            stats = (softmax_stats if kernel == "triton_lean" else weighted_stats)(
+                **named, kernel=kernel
+            )
+            names = [name for name in FLOATING if getattr(stats, name) is not None]
+            total = sum((getattr(stats, name) ** 2).sum() for name in names)
         leaves = [hidden, p["head_weight"]]
         slope = torch.autograd.grad(total, leaves, create_graph=order == "second")
         if order == "second":
@@ -370,11 +389,12 @@ def test_masked_classes_of_valid_rows(kernel: str, how: str) -> None:
         hidden = torch.cat([leaf, leaf.new_zeros(2, 1)], 1)[:, [0, 2, 1]]
         bias = torch.tensor([0, -math.inf, 0], dtype=torch.float64)
         given = {"hidden": hidden, "head_weight": torch.eye(3).double(), "head_bias": bias}
-    s = softmax_stats(**given, target=target, kernel=kernel)
+    s = weighted_stats(**given, target=target, kernel=kernel)
     rest = by_loop(z[:, [0, 2]], torch.tensor([0, 1]))
     for name in FINITE:
         torch.testing.assert_close(getattr(s, name), torch.tensor(rest[name]).double())
-    assert s.mean_logit.tolist() == [-math.inf, -math.inf]  # the mean of what is there
+    for name in MEANS:
+        assert getattr(s, name).tolist() == [-math.inf, -math.inf], name
     wanted = [getattr(s, name).sum() for name in rest if name in FINITE]
     (grad,) = torch.autograd.grad(sum(wanted), leaf)
     assert grad.isfinite().all()
@@ -417,7 +437,7 @@ def test_large_logits_do_not_cancel(kernel: str) -> None:
 def test_half_precision_computes_in_float32(dtype: torch.dtype, kernel: str) -> None:
     z = torch.randn(N, V, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
     target = torch.arange(N)
-    s = softmax_stats(z, target=target, kernel=kernel)
+    s = weighted_stats(z, target=target, kernel=kernel)
     check(s, by_loop(z.detach().double(), target), atol=1e-5)
     assert all(getattr(s, name).dtype == torch.float32 for name in FLOATING)
     s.entropy.sum().backward()
@@ -449,14 +469,14 @@ def test_half_precision_head_gradient_is_summed_in_float32(dtype: torch.dtype) -
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_views_and_transposes(kernel: str) -> None:
     p = problem()
-    base = softmax_stats(**p, kernel=kernel)
+    base = weighted_stats(**p, kernel=kernel)
     tied = p["head_weight"].detach().T.contiguous().T.requires_grad_()  # (V, D), column-major
     strided = torch.stack([p["hidden"].detach()] * 2, 1)[:, 1].requires_grad_()
     every_other = torch.stack([p["target"]] * 2, 1)[:, 0]
     assert not tied.is_contiguous()
     assert not strided.is_contiguous()
     assert not every_other.is_contiguous()
-    other = softmax_stats(
+    other = weighted_stats(
         hidden=strided,
         head_weight=tied,
         head_bias=p["head_bias"],
@@ -487,7 +507,7 @@ def test_leading_dimensions_and_shift(kernel: str) -> None:
     z = torch.randn(2, 4, V, generator=g, dtype=torch.float64)
     target = torch.randint(V, (2, 4), generator=g)
     target[1, 3] = -100
-    s = softmax_stats(z, target=target, kernel=kernel)
+    s = weighted_stats(z, target=target, kernel=kernel)
     assert s.entropy.shape == (2, 4)
     check(s, by_loop(z.reshape(8, V), target.reshape(8)))
     for shift in (1, 2):
@@ -538,7 +558,7 @@ def test_compiles_without_graph_breaks(backend: str, route: str, kernel: str) ->
         wrt, given = [p["hidden"], p["head_weight"]], p
 
     def f(**named: Any) -> Tensor:
-        s = softmax_stats(**named, softcap=4.0, kernel=kernel)
+        s = weighted_stats(**named, softcap=4.0, kernel=kernel)
         return (s.entropy * s.log_prob + s.confidence + s.collision + s.mean_logit).sum()
 
     expected = f(**given)
@@ -632,16 +652,6 @@ def test_shift_left_keeps_the_length() -> None:
     assert shift_left(torch.tensor([[True, False]]), 1, False).tolist() == [[False, False]]
 
 
-# Those whose gradient is spread over all classes by p; log_prob and confidence point at one class.
-@pytest.mark.parametrize("name", ["logsumexp", "entropy", "collision"])
-def test_a_row_with_every_class_masked_sends_no_gradient(name: str) -> None:
-    z = torch.tensor([[0.5, -1.0, 2.0], [-torch.inf] * 3], requires_grad=True)
-    value = getattr(softmax_stats(z, want=[name], kernel="chunked"), name)
-    (gradient,) = torch.autograd.grad(value[0] + 3 * value[1].clamp(min=-9), z)
-    assert gradient[0].abs().sum() > 0
-    assert gradient[1].tolist() == [0.0, 0.0, 0.0]
-
-
 # 90 % and 100 % of rows ignored are left out of the pass; 5 % go through it.
 @pytest.mark.parametrize("ignored", [1, 18, 20])
 def test_rows_left_out_change_no_number(ignored: int) -> None:
@@ -653,7 +663,7 @@ def test_rows_left_out_change_no_number(ignored: int) -> None:
     found = []
     for kernel in ("chunked", "reference"):
         leaves = [x.clone().requires_grad_() for x in (hidden, head)]
-        stats = softmax_stats(
+        stats = weighted_stats(
             hidden=leaves[0],
             head_weight=leaves[1],
             target=target,
@@ -689,7 +699,8 @@ def test_rows_past_a_promise_are_cut_off_and_change_no_number(counting: int, mos
     # What `compact` does on a GPU, which asks nothing: here on a CPU.
     rows = torch.randperm(20, generator=torch.Generator().manual_seed(1))[:counting].tolist()
     named = some_rows(rows)
-    problem = make_problem(**named, valid=named["target"] != -100)
+    weight = class_weight(len(named["head_weight"]))
+    problem = make_problem(**named, valid=named["target"] != -100, class_weight=weight)
     want = STATISTICS[:-1]
     leaves = [x.requires_grad_() for x in (named["hidden"], named["head_weight"])]
     problem = problem._replace(hidden=leaves[0], head_weight=leaves[1])

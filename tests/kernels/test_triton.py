@@ -39,6 +39,10 @@ from lightning_losses.kernels.triton import (  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DIFFERENTIABLE = STATISTICS[:-1]
+#: What mode lean makes: no sum over class weights.
+LEAN = tuple(name for name in STATISTICS if name != "weighted_log_prob")
+#: -inf where a class is masked.
+MEANS = {"mean_logit", "mean_log_prob", "weighted_log_prob"}
 MODES = ("fast", "keep", "lean")
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "linear_ce.json").read_text())["cases"]
 
@@ -95,8 +99,14 @@ def problem(leaves: list[Tensor], target: Tensor | None, **options: Any) -> Prob
     valid = None
     if target is not None and target.ndim == 1:
         valid = target != -100
+    classes = leaves[0].shape[1] if len(leaves) == 1 else leaves[1].shape[0]
+    weight = torch.arange(classes, device=DEVICE) / 10
     return make_problem(
-        **dict(zip(names, leaves, strict=False)), target=target, valid=valid, **options
+        **dict(zip(names, leaves, strict=False)),
+        target=target,
+        valid=valid,
+        class_weight=weight,
+        **options,
     )
 
 
@@ -104,12 +114,13 @@ def both(
     mode: str,
     leaves: list[Tensor],
     target: Tensor | None,
-    want: tuple[str, ...] = STATISTICS,
+    want: tuple[str, ...] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Tensor], list[Tensor], dict[str, Tensor], list[Tensor]]:
     """(statistics, gradients) of the kernel, then of the float64 reference, for one random
     upstream gradient a statistic.
     """
+    want = want or (LEAN if mode == "lean" else STATISTICS)
     found: list[Any] = []
     ours = {"mode": mode}
     for module, cast, extra in ((modes, lambda x: x, ours), (reference, torch.Tensor.double, {})):
@@ -167,6 +178,8 @@ def test_all_statistics_and_any_upstream(mode: str, with_options: bool) -> None:
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 @pytest.mark.parametrize("mode", ["fast", "lean"])
 def test_one_statistic_alone(mode: str, name: str) -> None:
+    if mode == "lean" and name not in LEAN:
+        pytest.skip("mode lean knows no class weights")
     leaves = inputs(3, 8, 35)
     target = torch.tensor([0, 34, 5], device=DEVICE)
     check(both(mode, leaves[:2], target, (name,)), 2e-6, 5e-6)
@@ -195,7 +208,7 @@ def test_tiles_by_pointer_and_by_descriptor(
     target = torch.arange(11, device=DEVICE) * 3
     target[[0, 7]] = -100
     options: dict[str, Any] = {}
-    want, skip = STATISTICS, ()
+    want, skip = LEAN, ()
     if case == "soft-cap":
         temperature = torch.linspace(0.5, 2, 11, device=DEVICE)
         options = {"softcap": 1.0, "logit_scale": 1.3, "temperature": temperature}
@@ -203,7 +216,7 @@ def test_tiles_by_pointer_and_by_descriptor(
     elif case == "-inf bias":
         with torch.no_grad():
             leaves[2][[4, 66]] = -torch.inf
-        want = tuple(n for n in STATISTICS if n != "mean_logit")
+        want = tuple(n for n in LEAN if n not in MEANS)
     elif case == "nothing counts":
         target = torch.full_like(target, -100)
     else:
@@ -275,7 +288,7 @@ def test_golden(mode: str, case: dict[str, Any]) -> None:
     own = [hidden.reshape(-1, hidden.shape[-1]), *leaves[1:]]
     extra = {"softcap": options["softcap"], "logit_scale": options["logit_scale"]}
     p = problem(own, torch.where(valid, target, -100), **extra)
-    stats = restore_neg_inf(modes.statistics(p, STATISTICS, mode), p.valid)
+    stats = restore_neg_inf(modes.statistics(p, LEAN, mode), p.valid)
     tolerance = {"rtol": 1e-5, "atol": 1e-5}
 
     def close(a: Tensor, b: Any, where: Tensor | None = None, **wider: float) -> None:
@@ -329,7 +342,7 @@ def test_half_precision_is_as_good_as_torch_in_half_precision(mode: str) -> None
     stats, grads, right, right_grads = both(mode, leaves, target, softcap=5.0)
     half = problem([x.detach().requires_grad_() for x in leaves], target, softcap=5.0)
     torch_stats = reference.statistics(half, STATISTICS)
-    for name in DIFFERENTIABLE:
+    for name in set(LEAN) - {"prediction"}:
         assert worst(stats[name], right[name]) <= worst(torch_stats[name], right[name]) + 1e-4, name
     for grad, right_grad in zip(grads, right_grads, strict=True):
         assert grad.dtype == torch.float16
@@ -344,9 +357,10 @@ def test_given_logits_with_masked_classes() -> None:
     z[2, 7] = 3.0
     target = torch.tensor([1, 2, 7, -100], device=DEVICE)
     stats, (grad,), right, (right_grad,) = both("auto", [z], target)
-    assert stats["mean_logit"][:3].tolist() == [-torch.inf] * 3
+    for name in MEANS:
+        assert stats[name][:3].tolist() == [-torch.inf] * 3
     finite = (torch.isfinite(z) | (target == -100)[:, None]).double()
-    for name in set(STATISTICS) - {"mean_logit"}:
+    for name in set(STATISTICS) - MEANS:
         assert worst(stats[name], right[name]) <= 2e-6, name
     assert torch.equal(grad * (1 - finite), torch.zeros_like(grad).double())
     assert worst(grad * finite, right_grad * finite) <= 5e-6
@@ -363,14 +377,13 @@ def test_a_bias_of_minus_infinity_masks_a_class(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "lean"])
-def test_a_row_of_minus_infinity_is_not_nan(mode: str) -> None:
+def test_rows_without_any_class_are_nan(mode: str) -> None:
     leaves = inputs(2, 8, 35)
     with torch.no_grad():
         leaves[2].fill_(-torch.inf)
     stats, grads, _, _ = both(mode, leaves, None, ("logsumexp", "entropy", "confidence"))
-    assert stats["logsumexp"].tolist() == [-torch.inf] * 2
-    assert not torch.stack(list(stats.values())).isnan().any()
-    assert all(not grad.any() for grad in grads)
+    assert torch.stack(list(stats.values())).isnan().all()
+    assert all(grad.isnan().all() for grad in grads)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -412,7 +425,7 @@ def test_rows_that_do_not_count_are_harmless_to_any_function() -> None:
     leaves = inputs(3, 8, 35)
     target = torch.tensor([3, -100, 4], device=DEVICE)
     for mode in MODES:
-        stats = modes.statistics(problem(leaves, target), STATISTICS, mode)
+        stats = modes.statistics(problem(leaves, target), LEAN, mode)
         right = torch.tensor([-(35.0**-1) * 0 - torch.tensor(35.0).log(), 1 / 35, 1 / 35])
         got = torch.stack([stats[n][1] for n in ("log_prob", "collision", "confidence")])
         torch.testing.assert_close(got.detach().cpu(), right)
@@ -427,8 +440,8 @@ def test_transposed_and_strided_tensors_need_no_copy_by_the_caller() -> None:
     assert not strided[1].is_contiguous()
     p = problem(strided, torch.arange(5, device=DEVICE))
     for mode in MODES:
-        got = modes.statistics(p, DIFFERENTIABLE, mode)
-        assert max(worst(got[n], plain[0][n]) for n in DIFFERENTIABLE) < 2e-6
+        got = modes.statistics(p, LEAN, mode)
+        assert max(worst(got[n], plain[0][n]) for n in LEAN) < 2e-6
 
 
 def test_lean_is_the_same_bits_every_time_and_the_same_numbers_for_any_spans(
@@ -438,8 +451,8 @@ def test_lean_is_the_same_bits_every_time_and_the_same_numbers_for_any_spans(
     runs = []
     for span in (16, 16, 32, 80):
         monkeypatch.setattr(tiles, "span_classes", lambda *_, span=span: span)
-        runs.append(modes.statistics(p, STATISTICS, "lean"))
-    for name in STATISTICS:
+        runs.append(modes.statistics(p, LEAN, "lean"))
+    for name in LEAN:
         assert torch.equal(runs[0][name], runs[1][name])
         assert max(worst(run[name], runs[0][name]) for run in runs) < 1e-6
 
@@ -527,7 +540,7 @@ def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
     def step(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
         valid = target != -100
         safe = torch.where(valid, target, 0)
-        p = Problem(None, hidden, head, None, safe, valid, None, None, 1.0)
+        p = Problem(hidden=hidden, head_weight=head, target=safe, valid=valid)
         stats = modes.statistics(p, ("log_prob", "entropy"), mode)
         return torch.where(valid, stats["log_prob"] * stats["entropy"], 0).sum()
 
@@ -560,11 +573,13 @@ def test_what_it_cannot_do_is_said() -> None:
 
 
 def test_mode_depends_on_shape_and_not_on_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    p = problem(inputs(4, 3, 8)[:2], None)
+    p = problem(inputs(4, 3, 8)[:2], None)._replace(class_weight=None)
     assert tiles.statistics_mode(p, gradient=True) == "keep"
     assert tiles.statistics_mode(p, gradient=False) == "lean"
     monkeypatch.setattr(tiles, "_memory", lambda _: 16 * (4 * 4 * 8) - 1)
     assert tiles.statistics_mode(p, gradient=True) == "lean"
+    weight = torch.ones(8)  # of which mode lean knows nothing
+    assert tiles.statistics_mode(p._replace(class_weight=weight), gradient=True) == "fast"
     assert tiles.statistics_mode(problem([torch.zeros(4, 8)], None), gradient=True) == "fast"
 
 

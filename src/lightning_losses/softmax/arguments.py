@@ -40,6 +40,12 @@ def check(
                 f"{tuple(hidden.shape)}, got {tuple(head_weight.shape)}: nn.Linear(D, V).weight."
             )
         classes = head_weight.shape[0]
+    for name, tensor in (("head_weight", head_weight), ("head_bias", head_bias)):
+        if tensor is not None and not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating point, got {tensor.dtype}: dequantize it, or write "
+                f"{name}.float() if its numbers are what is meant."
+            )
     if head_bias is not None and (logits is not None or head_bias.shape != (classes,)):
         raise ValueError(
             f"head_bias must be ({classes},) and go with hidden, got {tuple(head_bias.shape)}"
@@ -72,6 +78,28 @@ def check(
             )
     if softcap is not None and not softcap > 0:
         raise ValueError(f"softcap must be positive or None, got {softcap}.")
+
+
+def check_class_weight(weight: Tensor | None, classes: int) -> None:
+    """Raise a ValueError unless these are numbers without gradient, one for each of the classes."""
+    if weight is None:
+        raise ValueError("weighted_log_prob was asked for, but no weights: pass class_weight=....")
+    if weight.shape != (classes,) or not weight.is_floating_point():
+        raise ValueError(
+            f"class_weight must be ({classes},) and floating point, got {weight.dtype} "
+            f"{tuple(weight.shape)}."
+        )
+    if weight.requires_grad:
+        raise ValueError("class_weight gets no gradient here: write class_weight.detach().")
+
+
+def may_ask(tensor: Tensor) -> bool:
+    """Whether Python may read this tensor's values: on a CPU that is free, elsewhere it would stall
+    the step, and compiled code and torch.func have no values yet.
+    """
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return tensor.device.type == "cpu"
 
 
 def require_classes(target: Tensor | None, classes: int) -> None:
@@ -107,17 +135,6 @@ def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
         f"shift={shift} leaves nothing of positions {shape}; write 0 for targets that are aligned "
         "already, 1 for next-token prediction."
     )
-
-
-def zero_ignored_rows(value: Tensor, valid: Tensor | None, fill: float = 0) -> Tensor:
-    """``(N, ...)`` with 0, or ``fill``, in rows that do not count; ``valid`` is ``(N,)`` bool.
-
-    By ``where``, not by a product: 0 times inf is NaN. And before a loss, not only after it: the
-    gradient of a softmax of inf is NaN, and stays so times 0.
-    """
-    if valid is None:
-        return value
-    return torch.where(valid.reshape(-1, *[1] * (value.ndim - 1)), value, fill)
 
 
 def in_autocast_dtype(hidden: Tensor) -> Tensor:

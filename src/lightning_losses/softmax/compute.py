@@ -14,12 +14,13 @@ from lightning_losses.kernels.eager import spread as _spread
 from lightning_losses.kernels.eager.row_fused import RowFunction
 from lightning_losses.kernels.eager.spread import Direction, Spread
 from lightning_losses.kernels.problem import NO_CLASS_LEFT, STATISTICS, Problem
-from lightning_losses.kernels.valid_rows import compact, restore
+from lightning_losses.kernels.valid_rows import compact, restore, zero_ignored_rows
 from lightning_losses.softmax.arguments import (
     check,
+    check_class_weight,
     in_autocast_dtype,
+    may_ask,
     require_classes,
-    zero_ignored_rows,
 )
 
 
@@ -32,6 +33,7 @@ def make_problem(
     target: Tensor | None = None,
     valid: Tensor | None = None,
     temperature: Tensor | None = None,
+    class_weight: Tensor | None = None,
     softcap: float | None = None,
     logit_scale: float = 1.0,
     class_range: ClassRange | None = None,
@@ -46,14 +48,15 @@ def make_problem(
         assert rows is not None
         class_range.check(len(rows), target)
     hidden = None if hidden is None else in_autocast_dtype(hidden)
-    if valid is not None and valid.device.type == "cpu" and not torch.compiler.is_compiling():
+    if valid is not None and may_ask(valid):
         valid = None if bool(valid.all()) else valid  # free on a CPU, a stall anywhere else
     if target is not None:
         target = zero_ignored_rows(target, valid)
     if temperature is not None:
         temperature = zero_ignored_rows(temperature, valid, 1)
+    sources = logits, hidden, head_weight, head_bias
     options = softcap, logit_scale, class_range, max_valid
-    return Problem(logits, hidden, head_weight, head_bias, target, valid, temperature, *options)
+    return Problem(*sources, target, valid, temperature, class_weight, *options)
 
 
 def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") -> dict[str, Tensor]:
@@ -63,6 +66,8 @@ def statistics(problem: Problem, want: tuple[str, ...], kernel: str = "auto") ->
         raise ValueError(f"Unknown statistics {unknown}; there are {', '.join(STATISTICS)}.")
     if "log_prob" in want and problem.target is None:
         raise ValueError("log_prob was asked for, but no target was given: pass target=....")
+    if "weighted_log_prob" in want:
+        check_class_weight(problem.class_weight, problem.all_classes)
     if not want:
         return {}
     with torch.autocast(problem.source.device.type, enabled=False):
@@ -86,6 +91,8 @@ def row_fused(
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Value and gradient of a sum of row values in one pass; see `kernels.row_fused`."""
     assert problem.class_range is None, "the objective takes two passes there"
+    if "weighted_log_prob" in want:
+        check_class_weight(problem.class_weight, problem.all_classes)
 
     def of_statistics(stats: dict[str, Tensor], rows: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         return row_function(restore_neg_inf(stats, None), rows)
@@ -119,7 +126,7 @@ def logit_spread(problem: Problem, direction: Direction, kernel: str = "auto") -
 def restore_neg_inf(stats: dict[str, Tensor], valid: Tensor | None) -> dict[str, Tensor]:
     """Give back -inf where a masked class made it, and 0 to rows that do not count."""
     stats = dict(stats)
-    for name in ("log_prob", "logsumexp", "mean_logit"):
+    for name in ("log_prob", "logsumexp", "mean_logit", "mean_log_prob", "weighted_log_prob"):
         if name in stats:
             value = stats[name]
             stats[name] = torch.where(value < NO_CLASS_LEFT, -torch.inf, value)

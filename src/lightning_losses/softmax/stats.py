@@ -30,6 +30,10 @@ class SoftmaxStats:
     """-sum_j p_j log p_j in nats, between 0 and log V."""
     mean_logit: Tensor | None = None
     """mean_j z_j."""
+    mean_log_prob: Tensor | None = None
+    """mean_j log p_j, in nats: what label smoothing mixes in."""
+    weighted_log_prob: Tensor | None = None
+    """mean_j w_j log p_j with the class weights w given."""
     collision: Tensor | None = None
     """sum_j p_j^2, a fraction between 1/V and 1."""
     confidence: Tensor | None = None
@@ -60,6 +64,7 @@ def softmax_stats(
     softcap: float | None = None,
     logit_scale: float = 1.0,
     temperature: Tensor | None = None,
+    class_weight: Tensor | None = None,
     shift: int = 0,
     class_range: ClassRange | None = None,
     max_valid: int | None = None,
@@ -81,6 +86,8 @@ def softmax_stats(
         softcap: tanh soft-cap in logits, as in Gemma 2 (arXiv 2408.00118).
         logit_scale: multiplies the logits before the soft-cap.
         temperature: ``(...)`` positive, one a row; divides the logits last.
+        class_weight: ``(V,)`` for ``weighted_log_prob``, without gradient; with class_range of all
+            classes.
         shift: position t is scored against ``target[..., t + shift]``; nothing is copied. The last
             ``shift`` positions have no target, and the result is that much shorter.
         class_range: vocabulary parallelism: the head (or logits) holds these classes out of more,
@@ -104,7 +111,8 @@ def softmax_stats(
         NotImplementedError: for forward-mode differentiation of ``chunked``; use ``reference``.
     """
     if want is None:
-        want = [name for name in STATISTICS if name != "log_prob" or target is not None]
+        needs = {"log_prob": target, "weighted_log_prob": class_weight}
+        want = [name for name in STATISTICS if name not in needs or needs[name] is not None]
     source = logits if logits is not None else hidden
     if source is None or (logits is not None) == (hidden is not None):
         raise ValueError(
@@ -134,6 +142,7 @@ def softmax_stats(
         else (target.reshape(-1, target.shape[-1]) if soft else target.reshape(-1)),
         valid=valid,
         temperature=None if temperature is None else temperature.reshape(-1),
+        class_weight=class_weight,
         softcap=softcap,
         logit_scale=logit_scale,
         class_range=class_range,
