@@ -29,9 +29,11 @@ Terms = Mapping[str, Term]
 
 
 class Shared(NamedTuple):
-    """Terms that read statistics of the same logits and target."""
+    """Terms that read statistics of the same logits, target and class weights."""
 
     target_transform: nn.Module | None
+    class_weight: Any
+    """What weighted_log_prob is weighted by, see `class_weight_of`; None if no term reads it."""
     terms: Terms
     want: tuple[str, ...]
     """Statistics of the pass, with those that monitors get along; empty if there is none."""
@@ -87,21 +89,25 @@ def plan_passes(
     torch_sum: Terms = {}
     if problem is not None and not apart and _one_pass(rows, terms, kernel, reduction):
         one_pass = {name: term for name, term in terms.items() if term.statistics}
+        problem = with_class_weight(problem, *_class_weights(one_pass.values()))
     elif by_torch and _torch_sum(rows, terms, reduction):
         torch_sum = terms
     done = one_pass.keys() | torch_sum.keys()
-    groups: dict[nn.Module | None, dict[str, Term]] = {}
+    groups: dict[tuple[nn.Module | None, Any], dict[str, Term]] = {}
     for name, term in terms.items():
         if name not in done:
-            groups.setdefault(term.target_transform, {})[name] = term
+            alike = [t for t in terms.values() if t.target_transform is term.target_transform]
+            # Terms that read no weighted statistic go along with the first that does.
+            weight = class_weight_of(term) or next(iter(_class_weights(alike)), None)
+            groups.setdefault((term.target_transform, weight), {})[name] = term
     shared = []
-    for transform, members in groups.items():
+    for (transform, weight), members in groups.items():
         want = _wanted(members.values())
         # What only monitors read costs a kernel nothing in its backward pass, so it comes along;
         # torch's autograd would record each, so there it waits for a pass without graph.
         if want and transform is None and not by_torch:
             want = _wanted(members.values(), watched_statistics)
-        shared.append(Shared(transform, members, want))
+        shared.append(Shared(transform, weight, members, want))
     one_pass_want = _wanted(one_pass.values(), watched_statistics) if one_pass else ()
     # log p of a transformed target is not what a monitor means by log_prob.
     seen = {n for s in shared for n in s.want if n != "log_prob" or s.target_transform is None}
@@ -120,6 +126,28 @@ def plan_passes(
         shared=tuple(shared),
         unseen=unseen,
     )
+
+
+def class_weight_of(term: Term) -> Any:
+    """The loss's ``class_weight`` if it reads weighted_log_prob, else None.
+
+    Whatever it is, its ``like(tensor)`` makes weights ``(C,)`` in the dtype of a tensor.
+    """
+    return term.loss.class_weight if "weighted_log_prob" in term.statistics else None
+
+
+def _class_weights(terms: Iterable[Term]) -> list[Any]:
+    """Those of several terms, each once, in order."""
+    found = [class_weight_of(term) for term in terms]
+    return list(dict.fromkeys(weight for weight in found if weight is not None))
+
+
+def with_class_weight(problem: Problem, weight: Any = None) -> Problem:
+    """The problem with class weights; without any, as it is."""
+    if weight is None:
+        return problem
+    like = problem.source.new_empty(0, dtype=problem.compute_dtype)
+    return problem._replace(class_weight=weight.like(like))
 
 
 def names_class(terms: Terms, logits: Tensor | None) -> bool:
@@ -156,6 +184,7 @@ def _one_pass(rows: Rows, terms: Terms, kernel: str, reduction: str) -> bool:
         and not torch._C._are_functorch_transforms_active()  # the pass has no rule for them
         and (tensors["hidden"].requires_grad or tensors["head_weight"].requires_grad)
         and (rows.weight is None or not rows.weight.requires_grad)
+        and len(_class_weights(users)) < 2
         and all(
             term.row_function and term.target_transform is None and _reads_rows_only(term, tensors)
             for term in users

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.distributed import all_sum, world_size
-from lightning_losses.evaluation.plan import Plan, Shared
+from lightning_losses.evaluation.plan import Plan, Shared, with_class_weight
 from lightning_losses.evaluation.rows import weighted_rows
 from lightning_losses.evaluation.validation import refuse_soft_target
 from lightning_losses.record import LossRecord
@@ -149,13 +149,14 @@ class Evaluation:
     def _add_shared(self, shared: tuple[Shared, ...]) -> None:
         """Terms one by one, in their own order, on statistics that they share."""
         tensors: dict[str, Any] = {}  # what each term reads
-        for transform, terms, want in shared:
+        for transform, class_weight, terms, want in shared:
             own, problem = dict(self.rows.tensors), self.plan.problem
             if transform is not None:
                 own["target"] = transform(own["target"])
                 problem = self.rows.problem(own["target"]) if want else None
             if want:
                 assert problem is not None
+                problem = with_class_weight(problem, class_weight)
                 stats = statistics(problem, want, self.plan.kernel)
                 own |= stats
                 # log p of a transformed target is not what a monitor means by log_prob.

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from adapters.table import adapter
 from lightning_losses import Objective, Term
 from lightning_losses.losses import CrossEntropy, LogsumexpPenalty
@@ -50,15 +48,6 @@ def linear_ce(inputs: dict[str, Any], options: dict[str, Any], kernel: str) -> d
         reduction=options["reduction"],
         ignore_index=options["ignore_index"],
     )
-    if smoothing and class_weight is not None:
-        # A sum over all classes with weights of their own is no statistic of a row: this term
-        # needs whole logits, and says so if it gets hidden states.
-        logits = inputs["e"] @ inputs["c"].transpose(0, 1)
-        logits = logits if inputs["bias"] is None else logits + inputs["bias"]
-        logits = logits * options["logit_scale"]
-        if options["softcap"] is not None:
-            logits = options["softcap"] * torch.tanh(logits / options["softcap"])
-        source = {"logits": logits}
     record = objective(
         **source,
         target=target,

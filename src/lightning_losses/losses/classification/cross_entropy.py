@@ -41,22 +41,20 @@ class CrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
         weight = None if class_weight is None else ClassWeights(class_weight, "class_weight")
         self.class_weight = weight
-        # Weighted smoothing needs a weighted sum over all classes, which is no row statistic.
         self.needs: tuple[str, ...] = ()
         if label_smoothing and weight is not None:
-            self.needs = ("logits", "target", "logsumexp")
+            self.needs = ("target", "weighted_log_prob")
         elif label_smoothing:
-            self.needs = ("logsumexp", "mean_logit")
+            self.needs = ("mean_log_prob",)
         elif weight is not None:
             self.needs = ("target",)
 
     def forward(
         self,
         log_prob: Tensor,
-        logsumexp: Tensor | None = None,
-        mean_logit: Tensor | None = None,
+        mean_log_prob: Tensor | None = None,
+        weighted_log_prob: Tensor | None = None,
         target: Tensor | None = None,
-        logits: Tensor | None = None,
     ) -> Tensor:
         """Per-row values ``(N,)``."""
         nll = -log_prob
@@ -64,19 +62,14 @@ class CrossEntropy(nn.Module):
         if self.class_weight is None:
             if not eps:
                 return nll
-            assert logsumexp is not None
-            assert mean_logit is not None
-            return (1 - eps) * nll + eps * (logsumexp - mean_logit)
+            assert mean_log_prob is not None
+            return (1 - eps) * nll - eps * mean_log_prob
         assert target is not None
-        self.class_weight.check(logits)
         nll = self.class_weight.of(target, nll) * nll
         if not eps:
             return nll
-        assert logits is not None
-        assert logsumexp is not None
-        weight = self.class_weight.like(nll)
-        uniform = weight.sum() * logsumexp - logits.to(nll.dtype) @ weight
-        return (1 - eps) * nll + eps / len(weight) * uniform
+        assert weighted_log_prob is not None
+        return (1 - eps) * nll - eps * weighted_log_prob
 
     def row_divisors(self, target: Tensor | None) -> Tensor | None:
         """Torch's rule: the mean over rows divides by the sum of their class weights."""

@@ -35,13 +35,12 @@ class NormalizedCompSum(nn.Module):
         self.loss, self.num_classes = CompSum(tau), num_classes
         self.needs: tuple[str, ...] = ("logits",)
         if num_classes is not None and tau in (1.0, 2.0):
-            self.needs = ("logsumexp", "mean_logit") if tau == 1 else ()
+            self.needs = ("mean_log_prob",) if tau == 1 else ()
 
     def forward(
         self,
         log_prob: Tensor,
-        logsumexp: Tensor | None = None,
-        mean_logit: Tensor | None = None,
+        mean_log_prob: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
         """Per-row values ``(N,)``."""
@@ -51,9 +50,8 @@ class NormalizedCompSum(nn.Module):
         else:
             assert self.num_classes is not None
             if self.needs:
-                assert logsumexp is not None
-                assert mean_logit is not None
-                total = self.num_classes * (logsumexp - mean_logit)
+                assert mean_log_prob is not None
+                total = -self.num_classes * mean_log_prob
             else:
                 total = torch.full_like(log_prob, self.num_classes - 1)
         # 0 only where there is one class: the others cannot all be certain.

@@ -52,15 +52,14 @@ class SymmetricCrossEntropy(nn.Module):
     def forward(
         self,
         log_prob: Tensor,
-        logsumexp: Tensor | None = None,
-        mean_logit: Tensor | None = None,
+        mean_log_prob: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
         """Per-row values ``(N,)``."""
         # expm1: 1 - p cancels where the prediction is certain.
         loss: Tensor = self.beta * self.log_zero * torch.expm1(log_prob)
         if self.active is not None:
-            loss = loss + self.alpha * self.active(log_prob, logsumexp, mean_logit, logits)
+            loss = loss + self.alpha * self.active(log_prob, mean_log_prob, logits)
         elif self.alpha:  # 0 times inf is NaN
             loss = loss - self.alpha * log_prob
         return loss
