@@ -137,7 +137,7 @@ class LossMixin(_Base):
         if stage == "train":
             for name, term in self.loss.named_terms():
                 if term.scale != 1.0 or not isinstance(term.schedule, Constant):
-                    log(f"weight/{name}", record.weights[name].clone())
+                    log(f"weight/{name}", record.weights[name].float())
 
     def _stage(self) -> str:
         trainer = self._trainer

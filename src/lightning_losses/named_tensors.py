@@ -34,6 +34,10 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "hidden": NamedTensor("vectors", "(..., D) float", "last hidden states, instead of logits"),
     "head_weight": NamedTensor("whole", "(V, D) float", "the head that turns hidden into logits"),
     "head_bias": NamedTensor("whole", "(V,) float", "the head's bias"),
+    "head": NamedTensor(
+        "whole", "nn.Linear", "the head itself, instead of head_weight and head_bias"
+    ),
+    "trunk": NamedTensor("whole", "any float", "an earlier tensor, for TermBalanceMonitor alone"),
     "features": NamedTensor("whole", "(B, D) | (B, views, D) float", "embeddings, one a sample"),
     "other_features": NamedTensor("whole", "(B, D) float", "of a second view or modality"),
     "label_set": NamedTensor("whole", "(B, L) of 0 and 1", "rows that share a label are positives"),
@@ -104,7 +108,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "mask": NamedTensor("rows", "(...) bool", "False rows do not count"),
     "sample_weight": NamedTensor("rows", "(...) float", "weight of a row in sum and mean"),
     # how logits are made from hidden states
-    "temperature": NamedTensor("rows", "(...) float", "divides the logits of a row, last"),
+    "temperature": NamedTensor("rows", "(...) float", "divides logits, last; or one number"),
     "softcap": NamedTensor("option", "float", "tanh soft-cap of the logits"),
     "logit_scale": NamedTensor("option", "float", "multiplies the logits before the soft-cap"),
     "class_range": NamedTensor("option", "ClassRange", "classes of this rank's slice of the head"),

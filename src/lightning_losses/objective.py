@@ -134,11 +134,12 @@ class Objective(nn.Module):
         named = {"logits": logits, "target": target, **named}
         terms, compiling = dict(self.named_terms()), torch.compiler.is_compiling()
         watched = frozenset(name for names in self._watched.values() for name in names)
+        rows = None
         try:
             if not compiling:
-                refuse_unread(terms, named, self.providers.keys())
+                refuse_unread(terms, named, self.providers, watched)  # type: ignore[arg-type]
             rows = flatten(named, self.ignore_index)
-            rows = provide(rows, terms, self.providers)  # type: ignore[arg-type]
+            rows = provide(rows, terms, self.providers, self.ignore_index)  # type: ignore[arg-type]
             # One island: whatever the precision plug-in says, losses compute in float32 at least.
             with torch.autocast(rows.device.type, enabled=False):
                 plan = plan_passes(rows, terms, self.kernel, self.reduction, watched)
@@ -150,13 +151,13 @@ class Objective(nn.Module):
         except (IndexError, RuntimeError) as error:
             if compiling:
                 raise
-            raise self._explain(named) or error from error
+            raise self._explain(rows) or error from error
         # Asking is free on a CPU. Elsewhere a NaN stays visible in the loss and stalls no step.
         asks = record.total.device.type == "cpu" and not compiling
         if asks and bool(record.total.isnan().any()):
-            problem = self._explain(named)
-            if problem is not None:
-                raise problem
+            blame = self._explain(rows)
+            if blame is not None:
+                raise blame
         return record
 
     def separately(self, rows: Rows, normalizer: float | Tensor | None) -> dict[str, Tensor]:
@@ -169,7 +170,9 @@ class Objective(nn.Module):
         plan = plan_passes(rows, terms, self.kernel, self.reduction, apart=True)
         return evaluate_apart(plan, normalizer)
 
-    def _explain(self, named: Mapping[str, Any]) -> ValueError | None:
+    def _explain(self, rows: Rows | None) -> ValueError | None:
         """The error that names the tensor to blame for one that torch raised, or for a NaN."""
-        by_class = names_class(dict(self.named_terms()), named.get("logits"))
-        return explain(named, self.ignore_index, by_class)
+        if rows is None:
+            return None
+        by_class = names_class(dict(self.named_terms()), rows.tensors.get("logits"))
+        return explain(rows.tensors, rows.valid, self.ignore_index, by_class)

@@ -24,7 +24,7 @@ class LossRecord:
     terms: dict[str, Tensor]
     """Raw (unweighted) value of each term, 0-dim."""
     weights: dict[str, Tensor]
-    """Weight of each term at this step, 0-dim float32 on the CPU."""
+    """Weight of each term at this step, 0-dim float64 on the CPU."""
     num_valid: Tensor
     """Number of rows that count on this rank, 0-dim int64."""
     num_rows: int

@@ -83,6 +83,7 @@ def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:
         TypeError: anything else.
     """
     if callable(weight):
+        _refuse_negative(weight)
         return weight
     if isinstance(weight, Mapping):
         fields = {"start", "end", "steps", "delay"}
@@ -91,7 +92,7 @@ def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:
                 f"A weight given as a mapping is a linear schedule with {sorted(fields)}; found "
                 f"{unknown}. For another shape write `_target_: lightning_losses.schedules.Cosine`."
             )
-        return Linear(**weight)  # type: ignore[arg-type]
+        return as_schedule(Linear(**weight))  # type: ignore[arg-type]
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise TypeError(
             f"A weight is a number, a callable step -> float, or a mapping such as "
@@ -103,6 +104,24 @@ def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:
             "loss that is minus it (entropy_bonus rewards entropy)."
         )
     return Constant(float(weight))
+
+
+def _refuse_negative(schedule: Schedule) -> None:
+    """Complain at once of a schedule that will be no weight at some step; of ours that is known."""
+    if isinstance(schedule, Linear):
+        extremes = {schedule.delay: schedule.start, schedule.delay + schedule.steps: schedule.end}
+    elif isinstance(schedule, Piecewise):
+        extremes = dict(zip((0, *schedule.boundaries), schedule.values, strict=True))
+    elif isinstance(schedule, Constant):
+        extremes = {0: schedule.value}
+    else:
+        return
+    for step, value in extremes.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(
+                f"A weight must be finite and at least 0, and {schedule!r} is {value} at step "
+                f"{step}. To reward a quantity use a loss that is minus it."
+            )
 
 
 def _positive(name: str, value: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.contract import Contract
 from lightning_losses.schedules import Schedule, as_schedule
 from lightning_losses.softmax import STATISTICS
 
@@ -62,18 +63,27 @@ class Term(nn.Module):
         self.read = frozenset(required | {a.tensor for a in optional})
         #: Softmax statistics among the required ones.
         self.statistics = tuple(name for name in STATISTICS if name in self.required)
-        #: Whether its integer target says which column of the logits is right; None without target.
-        #: A loss or a transform whose target counts something else has ``class_target = False``.
+        #: What the loss says of its inputs; None if it says nothing, and is not checked.
+        self.contract = _contract(loss, self.statistics)
+        first = self.contract if target_transform is None else _contract(target_transform, ())
+        #: What the step's target may be; empty if it is not read or nothing is said of it.
+        self.target_kinds: tuple[str, ...] = ()
+        #: Whether its integer target says which column of the logits is right; None without target,
+        #: and where only equal or not matters.
         self.class_target: bool | None = None
-        if {"target", "log_prob"} & self.read:
+        if {"target", "log_prob"} & self.read or target_transform is not None:
+            self.target_kinds = () if first is None else first.target
             self.class_target = bool(getattr(target_transform or loss, "class_target", True))
+            if first is not None:
+                known = [kind for kind in first.target if kind not in ("label", "none")]
+                self.class_target = "class" in known if known else None
         self.schedule = as_schedule(weight)
         self.scale = 1.0  # what a controller moves; the schedule stays the user's
         # Not a buffer: bf16-true would round it, and it would enter the user's state_dict. Not a
         # Python float: each new value would recompile a compiled objective.
         self._written = math.nan
         # Spelled out: a model may be built under a default dtype or device of the precision's.
-        self.weight = torch.zeros((), dtype=torch.float32, device="cpu")
+        self.weight = torch.zeros((), dtype=torch.float64, device="cpu")
         self.set_step(0)
 
     @property
@@ -118,6 +128,19 @@ class Term(nn.Module):
         # every rank reports its own.
         weights: Tensor = self.row_weighting(losses.detach(), valid, **extra)
         return weights.detach()
+
+
+def _contract(module: nn.Module, statistics: tuple[str, ...]) -> Contract | None:
+    """What a loss or a target transform declares; of one without contract, what it reads tells.
+
+    ``soft_target`` and ``class_target`` are the attributes of a loss that has no contract.
+    """
+    declared = getattr(module, "contract", None)
+    if isinstance(declared, Contract) or "log_prob" not in statistics:
+        return declared if isinstance(declared, Contract) else None
+    if not getattr(module, "class_target", True):
+        return None
+    return Contract(("class", "soft") if getattr(module, "soft_target", False) else ("class",))
 
 
 def _refuse_own_reduction(loss: nn.Module) -> None:

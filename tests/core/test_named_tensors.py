@@ -169,7 +169,7 @@ def test_messages_of_missing_tensors() -> None:
     def message(name: str, **passed: Any) -> str:
         return str(missing_tensor("mine", Asks(), name, passed))
 
-    assert "Term 'mine' (Asks) needs features (B, D) float" in message("features", logits=1)
+    assert f"Term 'mine' (Asks) needs {describe('features')}" in message("features", logits=1)
     assert "compute_loss got logits." in message("features", logits=1, target=None)
     assert "compute_loss(..., features=...)" in message("features")
     assert "compute_loss got nothing" in message("features")

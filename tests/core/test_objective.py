@@ -138,7 +138,7 @@ def test_optional_tensors_come_along() -> None:
     objective(logits())
     assert loss.seen is None
     extra = torch.ones(3)
-    objective(logits(), extra=extra, unused=torch.ones(2))
+    objective(logits(), extra=extra, features=torch.ones(2))
     assert loss.seen is extra
 
 
@@ -150,7 +150,7 @@ def test_optional_tensors_come_along() -> None:
         (lambda: Objective({"ce": CrossEntropy()}, reduction="avg"), "Unknown reduction 'avg'"),
         (lambda: Term(CrossEntropy(), -1.0), "at least 0, found -1"),
         (lambda: Term(CrossEntropy(), math.nan), "at least 0, found nan"),
-        (lambda: Term(CrossEntropy(), Linear(-1.0, 1.0)), "is -1.0 at step 0"),
+        (lambda: Term(CrossEntropy(), lambda step: step - 1.0), "is -1.0 at step 0"),
         (lambda: Term(CrossEntropy(), inputs={"logit": "logits"}), "inputs names .'logit'."),
         (lambda: Term(nn.CrossEntropyLoss()), r"reduction='mean'.*reduction='none'"),
         (lambda: Term(nn.MSELoss(reduction="sum")), r"reduction='sum'"),

@@ -43,7 +43,7 @@ def test_options_that_nobody_reads(named: dict[str, Any], message: str) -> None:
         build_objective("ce")(Z, Y, **named)
 
 
-def test_a_name_of_the_users_own_may_be_passed_in_vain() -> None:
+def test_a_name_of_the_users_own_is_one_that_a_loss_reads() -> None:
     class Own(nn.Module):
         scope = "rows"
 

@@ -570,7 +570,7 @@ def test_pgd_refuses_inputs_beyond_its_bounds() -> None:
     torch.testing.assert_close(highest - lowest, torch.full_like(x, 0.062))
     # Where nobody asks (a GPU, a compiled step), an input beyond stays within its ball.
     pgd = PGD()
-    with mock.patch("lightning_losses.providers.pgd.may_look", return_value=False):
+    with mock.patch("lightning_losses.providers.pgd.may_ask", return_value=False):
         lowest, highest = pgd._bounds(x)
     assert bool((lowest <= x).all())
     assert bool((highest >= x).all())

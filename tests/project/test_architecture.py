@@ -33,7 +33,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "distributed": (set(), TORCH),
     "softmax": ({"kernels", "softmax"}, TORCH),
     "record": ({"softmax"}, TORCH),
-    "term": ({"named_tensors", "schedules", "softmax"}, TORCH),
+    "term": ({"contract", "schedules", "softmax"}, TORCH),
     "evaluation": (
         {"distributed", "evaluation", "named_tensors", "record", "softmax", "term"},
         TORCH,

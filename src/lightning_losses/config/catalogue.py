@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
-from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -24,6 +23,27 @@ GROUPS = (
     "kernel",
     "logger",
 )
+
+#: What losses are called elsewhere.
+OTHER_NAMES = {
+    "cross_entropy": "ce",
+    "crossentropy": "ce",
+    "nll": "ce",
+    "label_smoothing": "ce",
+    "softmax": "ce",
+    "binary_cross_entropy": "bce",
+    "bce_with_logits": "bce",
+    "mean_squared_error": "mse",
+    "l2": "mse",
+    "l1_loss": "l1",
+    "mean_absolute_error": "l1",
+    "knowledge_distillation": "kd",
+    "infonce": "nt_xent",
+    "simclr": "nt_xent",
+    "triplet": "triplet_margin",
+    "focal_loss": "focal",
+    "z_loss": "logsumexp_penalty",
+}
 
 
 def keys(group: str) -> list[str]:
@@ -47,8 +67,8 @@ def summary(group: str, key: str) -> str:
 
 def target_class(group: str, key: str) -> type | None:
     """The class that a key instantiates; None for a YAML without ``_target_``."""
-    node: Any = OmegaConf.create(yaml_text(group, key))
-    target = node.get("_target_")
+    node = OmegaConf.to_container(OmegaConf.create(yaml_text(group, key)))
+    target = node.get("_target_") if isinstance(node, dict) else None
     return None if target is None else get_class(target)
 
 
@@ -74,5 +94,10 @@ def find(key: str) -> tuple[str, str]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence, with a space before it, of the names that look like this one; empty if none."""
-    close = get_close_matches(name, sorted(known))
+    wanted = name.lower().replace("-", "_")
+    names = sorted(known)
+    same = [n for n in names if sorted(n) == sorted(wanted)]  # two letters changed places
+    close = same or get_close_matches(wanted, names, cutoff=0.7)
+    if wanted in OTHER_NAMES and OTHER_NAMES[wanted] in names:
+        close = [OTHER_NAMES[wanted]]
     return f" Did you mean {' or '.join(close)}?" if close else ""

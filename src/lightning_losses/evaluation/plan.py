@@ -57,6 +57,8 @@ class Plan(NamedTuple):
     shared: tuple[Shared, ...]
     unseen: tuple[str, ...]
     """Statistics that monitors want and no pass brings along."""
+    given: tuple[str, ...]
+    """Statistics that monitors want and the step passed itself, without logits."""
 
 
 def plan_passes(
@@ -82,7 +84,10 @@ def plan_passes(
     target = _index_target(rows, class_target)
     watched_statistics = _available(rows, target, watched)
     problem = None
-    if watched_statistics or any(t.statistics and not t.target_transform for t in terms.values()):
+    # Without logits the step passes statistics itself, such as the log_prob of a Gaussian policy.
+    logits = "logits" in rows.tensors or "hidden" in rows.tensors
+    readers = [term for term in terms.values() if term.statistics and logits]
+    if watched_statistics or any(not term.target_transform for term in readers):
         problem = rows.problem(target)
     by_torch = problem is not None and resolve_kernel(kernel, problem) == "reference"
     one_pass: Terms = {}
@@ -102,7 +107,7 @@ def plan_passes(
             groups.setdefault((term.target_transform, weight), {})[name] = term
     shared = []
     for (transform, weight), members in groups.items():
-        want = _wanted(members.values())
+        want = _wanted(members.values()) if logits else ()
         # What only monitors read costs a kernel nothing in its backward pass, so it comes along;
         # torch's autograd would record each, so there it waits for a pass without graph.
         if want and transform is None and not by_torch:
@@ -125,6 +130,7 @@ def plan_passes(
         torch_sum=torch_sum,
         shared=tuple(shared),
         unseen=unseen,
+        given=tuple(n for n in STATISTICS if n in watched and n in rows.tensors),
     )
 
 

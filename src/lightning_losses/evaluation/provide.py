@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.evaluation.validation import (
-    missing_tensor,
+    check,
+    missing_tensors,
+    refuse_given_statistics,
     refuse_options_with_raw_logits,
-    refuse_target,
 )
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import STATISTICS, in_autocast_dtype, zero_ignored_rows
@@ -24,37 +25,47 @@ from lightning_losses.term import Term
 LEFT_TO_KERNELS = frozenset({"hidden", "head_weight", "head_bias", "input"})
 
 
-def provide(rows: Rows, terms: Mapping[str, Term], providers: Mapping[str, nn.Module]) -> Rows:
+def provide(
+    rows: Rows, terms: Mapping[str, Term], providers: Mapping[str, nn.Module], ignore_index: int
+) -> Rows:
     """Rows with everything that the terms require, in float32 at least, harmless where ignored.
 
     Softmax statistics are not among it: `plan_passes` decides how they are had.
 
     Raises:
-        ValueError: a tensor is missing that nobody passed or provides, or an option was passed
-            that a term would not see.
+        ValueError: a tensor is missing that nobody passed or provides, an option was passed that a
+            term would not see, or a tensor is none that a term takes, see `validation.check`.
     """
     tensors = dict(rows.tensors)
+    refuse_given_statistics(tensors)
+    missing: list[tuple[str, nn.Module, str]] = []
     if rows.valid is not None:
         tensors["valid"] = rows.valid
     has_classes = "logits" in tensors or "hidden" in tensors
     for name, term in terms.items():
         for tensor in sorted(term.required):
-            if tensor == "log_prob" and has_classes and term.target_transform is None:
-                refuse_target(name, term.loss, tensors)
-            if tensor in tensors or (tensor in STATISTICS and has_classes):
+            if tensor in tensors:
                 continue
-            if tensor == "valid":
+            if tensor in STATISTICS and has_classes:
+                if tensor == "log_prob" and "target" not in tensors:
+                    missing.append((name, term.loss, "target"))
+            elif tensor == "valid":
                 tensors["valid"] = torch.ones(rows.num_rows, dtype=torch.bool, device=rows.device)
             elif tensor in providers:
                 tensors[tensor] = providers[tensor](tensors)
             else:
-                raise missing_tensor(name, term.loss, tensor, rows.tensors)
+                missing.append((name, term.loss, tensor))
+    if missing:
+        raise missing_tensors(dict.fromkeys(missing), rows.tensors)
     refuse_options_with_raw_logits(terms, tensors)
     if "hidden" in tensors and "logits" not in tensors:
         tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
     read = {name for term in terms.values() for name in term.read} - LEFT_TO_KERNELS
     for name in [name for name in tensors if name in read]:
         tensors[name] = _fit_to_read(name, tensors[name], rows.valid)
+    check(terms, tensors, rows.valid, ignore_index)
+    if "target" in tensors and tensors["target"].dtype == torch.bool:
+        tensors["target"] = tensors["target"].long()
     return rows._replace(tensors=tensors)
 
 

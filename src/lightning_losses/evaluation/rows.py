@@ -15,10 +15,17 @@ from math import prod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_losses.evaluation.validation import ONE_OR_MANY, require_tensors
 from lightning_losses.named_tensors import NAMED_TENSORS
-from lightning_losses.softmax import Problem, make_problem, shift_left, zero_ignored_rows
+from lightning_losses.softmax import (
+    STATISTICS,
+    Problem,
+    make_problem,
+    shift_left,
+    zero_ignored_rows,
+)
 
 
 class Rows(NamedTuple):
@@ -63,6 +70,8 @@ def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
         ValueError: if there is nothing with rows, or shapes do not go together.
     """
     given = {name: value for name, value in named.items() if value is not None}
+    _use_head(given)
+    require_tensors(given)
     if "class_range" in given and "logits" in given:
         raise ValueError(
             "class_range goes with hidden and head_weight: a loss that reads logits would take "
@@ -70,18 +79,19 @@ def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
             "statistics of such logits."
         )
     lead = _lead(given)
+    _spread_numbers(given, lead)
     _shift(given, lead, ignore_index)
     tensors = {name: _flatten(name, value, lead) for name, value in given.items()}
     _same_classes(tensors)
     target = tensors.get("target")
-    if target is not None and not target.is_floating_point():
+    if target is not None and not target.is_floating_point() and target.dtype != torch.bool:
         target = tensors["target"] = target.long()  # torch's cross-entropy takes no int32
     n, device = prod(lead), _device(tensors)
     valid = _valid(tensors.pop("mask", None), target, ignore_index)
     weight = tensors.pop("sample_weight", None)
     if weight is not None:
-        if weight.is_floating_point() and weight.element_size() < 4:
-            weight = weight.float()  # the sum of 70,000 float16 ones is inf
+        # The sum of 70,000 float16 ones is inf, and float64 losses are exact.
+        weight = weight.to(torch.promote_types(weight.dtype, _dtype(tensors)))
         weight = zero_ignored_rows(weight, valid)
         if not weight.requires_grad:
             # A row of weight 0 does not count: 0 times its infinite loss would be NaN.
@@ -101,8 +111,54 @@ def _valid(mask: Tensor | None, target: Tensor | None, ignore_index: int) -> Ten
         raise ValueError(f"mask must be bool, got {mask.dtype}: write mask.bool().")
     if target is None or target.ndim != 1 or target.is_floating_point():
         return mask
+    if target.dtype == torch.bool:
+        return mask  # yes or no, of which none is a padding label
     labelled = target != ignore_index
     return labelled if mask is None else mask & labelled
+
+
+def _use_head(given: dict[str, Any]) -> None:
+    """Take ``head_weight`` and ``head_bias`` out of a linear ``head``.
+
+    Any other module is more than its weight: an adapter (LoRA), a scale, a norm. Its weight alone
+    would train nothing of the rest, in silence.
+    """
+    head = given.pop("head", None)
+    if head is None:
+        return
+    if "hidden" not in given or "head_weight" in given or "logits" in given:
+        raise ValueError(
+            "head goes with hidden, instead of head_weight, head_bias and logits; got "
+            f"{', '.join(sorted(given))}: write compute_loss(hidden=h, head=self.lm_head, ...)."
+        )
+    name = type(head).__name__
+    plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
+    if not plain or head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head):
+        raise ValueError(
+            f"head must be a plain nn.Linear, of which weight and bias are all, got {name}"
+            f"{' with hooks' if plain else ''}. Write logits=head(hidden); or, to keep the logits "
+            "from being held, merge what it adds (LoRA: head_weight=base.weight + scaling * B @ A)."
+        )
+    given["head_weight"] = head.weight
+    if head.bias is not None:
+        given["head_bias"] = head.bias
+
+
+def _spread_numbers(given: dict[str, Any], lead: tuple[int, ...]) -> None:
+    """One temperature or sample weight for all rows, as one a row."""
+    for name in ONE_OR_MANY:
+        value = given.get(name)
+        if isinstance(value, Tensor):
+            given[name] = value.expand(lead) if value.ndim == 0 else value
+        elif value is not None:
+            dtype, device = _dtype(given), _device(given)
+            given[name] = torch.full(lead, float(value), dtype=dtype, device=device)
+
+
+def _dtype(tensors: Mapping[str, Any]) -> torch.dtype:
+    """float64 if anything of the batch is, else float32."""
+    dtypes = {value.dtype for value in tensors.values() if isinstance(value, Tensor)}
+    return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
 def _shift(given: dict[str, Any], lead: tuple[int, ...], ignore_index: int) -> None:
@@ -123,17 +179,25 @@ def _shift(given: dict[str, Any], lead: tuple[int, ...], ignore_index: int) -> N
             given[name] = shift_left(given[name], shift, fill)
 
 
-def _lead(given: dict[str, Any]) -> tuple[int, ...]:
-    """The shape of the rows: of logits or hidden without their last dimension, else of target."""
+def _lead(given: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of the rows: of logits or hidden without their last dimension, else of target.
+
+    Without any of these, of another tensor of rows, or the images, or pixels, that a mask is of.
+    """
     for name in ("logits", "hidden"):
         if name in given:
             shape = tuple(given[name].shape)
             return shape if len(shape) == 1 else shape[:-1]  # (N,) logits are binary scores
     if "target" in given:
         return tuple(given["target"].shape)
-    for value in given.values():
-        if isinstance(value, Tensor) and value.ndim:
-            return (value.shape[0],)
+    tensors = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.ndim}
+    labels, mask = tensors.get("label_map"), tensors.get("mask")
+    if labels is not None and mask is not None and mask.ndim > 1:
+        return tuple(mask.shape)
+    for name in (n for n in tensors if n in STATISTICS):
+        return tuple(tensors[name].shape)
+    for value in tensors.values():
+        return (value.shape[0],)
     return (0,)
 
 

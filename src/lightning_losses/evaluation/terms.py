@@ -7,20 +7,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_losses.distributed import all_sum, world_size
+from lightning_losses.distributed import all_sum, reduce_with_gradient, world_size
 from lightning_losses.evaluation.plan import Plan, Shared, with_class_weight
 from lightning_losses.evaluation.rows import weighted_rows
-from lightning_losses.evaluation.validation import refuse_soft_target
+from lightning_losses.evaluation.validation import (
+    check_sample_weight,
+    refuse_transformed_target,
+)
 from lightning_losses.record import LossRecord
 from lightning_losses.softmax import (
     STATISTICS,
     SoftmaxStats,
+    may_ask,
     row_fused,
     statistics,
     zero_ignored_rows,
@@ -59,14 +65,17 @@ class Evaluation:
         self.parts: dict[str, Tensor] = {}  # weighted terms, with graph; those of one pass as one
         self.raw: dict[str, Tensor] = {}  # raw terms, without
         self.stats: dict[str, Tensor] = {}  # without graph, for the record
+        self.of_batch: list[str] = []  # terms that are one number of the batch, no sum over rows
         if plan.one_pass:
             self._add_one_pass(plan.one_pass)
         for name, term in plan.torch_sum.items():
-            self._add_part(name, term, self._torch_sum(term) / self.divisor)
+            self._add_part(name, term, _divide(self._torch_sum(term), self.divisor))
         self._add_shared(plan.shared)
+        self.stats |= {n: self.rows.tensors[n].detach() for n in plan.given}
         if plan.unseen and plan.problem is not None:
             with torch.no_grad():
                 self.stats |= statistics(plan.problem, plan.unseen, plan.kernel)
+        self._refuse_mixture()
 
     def record(self) -> LossRecord:
         """What this evaluation leaves behind for logs and monitors."""
@@ -122,12 +131,11 @@ class Evaluation:
             }
             # In this order: weight / count alone would round to float32 under float64 values.
             parts = [
-                v.sum() * self.world / divisors[n] * terms[n].weight for n, v in values.items()
+                _divide(v.sum() * self.world, divisors[n]) * terms[n].weight.to(v.dtype)
+                for n, v in values.items()
             ]
             return torch.stack(parts).sum(), torch.stack(list(values.values())).detach()
 
-        for name, term in terms.items():
-            refuse_soft_target(name, term, tensors)
         plan = self.plan
         assert plan.problem is not None
         total, stats, values = row_fused(
@@ -136,7 +144,7 @@ class Evaluation:
         self.stats |= stats
         self.parts["+".join(terms)] = total
         for name, value in zip(terms, values, strict=True):
-            self.raw[name] = value.sum() * self.world / divisors[name]
+            self.raw[name] = _divide(value.sum() * self.world, divisors[name])
 
     def _torch_sum(self, term: Term) -> Tensor:
         """The sum over rows by torch's own kernel."""
@@ -169,7 +177,8 @@ class Evaluation:
 
     def _add_term(self, name: str, term: Term, tensors: Mapping[str, Any]) -> None:
         rows = self.rows
-        refuse_soft_target(name, term, tensors)
+        if term.target_transform is not None:
+            refuse_transformed_target(name, term, tensors.get("target"))
         values = term(tensors)
         if values.ndim == 0:
             if self.plan.reduction == "none" or term.row_weighting is not None:
@@ -177,6 +186,8 @@ class Evaluation:
                     f"Term {name!r} ({type(term.loss).__name__}) is one number for the batch, so "
                     "it has no values per row: write reduction='mean' and no row_weighting."
                 )
+            if getattr(term.loss, "scope", None) != "parameters":
+                self.of_batch.append(name)
             self._add_part(name, term, values, scale=1)
             return
         if values.shape != (rows.num_rows,):
@@ -188,47 +199,94 @@ class Evaluation:
             values = values * term.row_weights(values, rows.valid, tensors)
         values = weighted_rows(values, rows.valid, rows.weight)
         if self.plan.reduction == "none":
-            self.parts[name] = values * term.weight
-            self.raw[name] = values.detach().sum() / self.divisor
+            self.parts[name] = values * term.weight.to(values.dtype)
+            self.raw[name] = _divide(values.detach().sum(), self.divisor).detach()
         else:
-            self._add_part(name, term, values.sum() / self._term_divisor(term, tensors))
+            self._add_part(name, term, _divide(values.sum(), self._term_divisor(term, tensors)))
 
     def _add_part(self, name: str, term: Term, value: Tensor, scale: int | None = None) -> None:
         """A term's share of the total; sums over rows count ``world`` times, see distributed."""
         scale = self.world if scale is None else scale
         value = value * scale if scale != 1 else value
         self.raw[name] = value.detach()
-        self.parts[name] = value * term.weight
+        self.parts[name] = value * term.weight.to(value.dtype)
+
+    def _refuse_mixture(self) -> None:
+        """A sum over rows grows with the batch, a mean of the batch does not: no weights hold."""
+        penalties = {
+            name
+            for name, term in self.plan.terms.items()
+            if getattr(term.loss, "scope", None) == "parameters"
+        }
+        of_rows = [n for n in self.plan.terms if n not in self.of_batch and n not in penalties]
+        if self.plan.reduction == "sum" and self.of_batch and of_rows:
+            raise ValueError(
+                f"Under reduction='sum' {', '.join(of_rows)} would be a sum over rows beside "
+                f"{', '.join(self.of_batch)}, one number for the batch, and their balance would "
+                "change with the batch: write reduction='mean', or two objectives."
+            )
 
     # -- divisors ----------------------------------------------------------------------------------
 
-    def _divisor(self, normalizer: float | Tensor | None) -> Tensor:
+    def _divisor(self, normalizer: float | Tensor | None) -> float | Tensor:
         rows = self.rows
         if self.plan.reduction == "sum":
-            return torch.ones((), device=rows.device)
+            return 1.0
         if normalizer is not None:
-            if not isinstance(normalizer, Tensor):
-                if not normalizer >= 0:
-                    raise ValueError(
-                        f"normalizer divides the sum over rows and must be at least 0, got "
-                        f"{normalizer}."
-                    )
-                normalizer = torch.full((), normalizer, device=rows.device)  # no copy that waits
-            return _positive(normalizer.to(rows.device))
-        own = rows.num_valid if rows.weight is None else rows.weight.sum()
-        return _positive(all_sum(own))
+            return known_divisor(normalizer, rows.device)
+        if rows.weight is None:
+            return _positive(all_sum(rows.num_valid))
+        check_sample_weight(rows.weight)
+        return _positive(_sum_of_all(rows.weight))
 
-    def _term_divisor(self, term: Term, tensors: Mapping[str, Any]) -> Tensor:
+    def _term_divisor(self, term: Term, tensors: Mapping[str, Any]) -> float | Tensor:
         """Most terms divide by the rows that count; some (class weights) by a sum of their own."""
         own = getattr(term.loss, "row_divisors", None)
         per_row = None if own is None or self.fixed else own(tensors.get("target"))
         if per_row is None:
             return self.divisor
-        return _positive(all_sum(weighted_rows(per_row, self.rows.valid, self.rows.weight).sum()))
+        return _positive(_sum_of_all(weighted_rows(per_row, self.rows.valid, self.rows.weight)))
+
+
+def known_divisor(normalizer: float | Tensor, device: torch.device) -> float | Tensor:
+    """A normalizer of the caller's as what sums are divided by; 0, of nothing, divides by 1.
+
+    Raises:
+        ValueError: it is no single number, or, where asking is free, negative, infinite or NaN.
+            Elsewhere a negative one makes the loss NaN.
+    """
+    if not isinstance(normalizer, Tensor):
+        if isinstance(normalizer, bool) or not isinstance(normalizer, Real):
+            raise TypeError(f"normalizer must be a number or a tensor of one, got {normalizer!r}.")
+        if not 0 <= normalizer < math.inf:
+            raise ValueError(
+                f"normalizer divides the sum over rows and must be at least 0, got {normalizer}."
+            )
+        return float(normalizer) or 1.0
+    if normalizer.numel() != 1 or normalizer.dtype == torch.bool:
+        raise ValueError(
+            f"normalizer must be one number, got {normalizer.dtype} {tuple(normalizer.shape)}: "
+            "write the number of rows that count, over all batches and ranks."
+        )
+    if may_ask(normalizer):
+        known_divisor(normalizer.item(), device)
+    divisor = normalizer.to(device).reshape(())
+    return torch.where(divisor >= 0, _positive(divisor), math.nan)
+
+
+def _sum_of_all(per_row: Tensor) -> Tensor:
+    """The sum over the rows of all ranks; with gradient where weights are learned."""
+    total = per_row.sum()
+    return reduce_with_gradient(total) if total.requires_grad else all_sum(total)
 
 
 def _positive(divisor: Tensor) -> Tensor:
     """At least something to divide by: nothing valid gives 0, connected to the graph."""
     if divisor.is_floating_point():
-        return torch.where(divisor > 0, divisor, 1.0)
+        return torch.where(divisor == 0, 1.0, divisor)
     return divisor.clamp(min=1)
+
+
+def _divide(value: Tensor, divisor: float | Tensor) -> Tensor:
+    """A quotient in the dtype of the value, whatever the divisor's is."""
+    return value / (divisor.to(value.dtype) if isinstance(divisor, Tensor) else divisor)

@@ -2,67 +2,141 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an objective refuses to compute, because the number would not be what was meant.
 
-In the order in which a call meets it: names that nobody reads, tensors that are missing, options
-and targets that a term would misunderstand; and, once something went wrong or a total is NaN, which
-tensor is to blame. Every error says what was asked, what was found and what to write.
+In the order in which a call meets it: names that nobody reads; values that are no tensors; tensors
+that are missing; options that a term would not see; then `check`, which holds what a term reads
+against its `Contract` and the vocabulary, before any loss runs. Shapes and dtypes always, values
+where asking is free, on a CPU and not compiled. At last, of what torch raised, or of a total that
+is NaN, which tensor is to blame. Every error says what was asked, what was found and what to write.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+import inspect
+import math
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_losses.named_tensors import NAMED_TENSORS, describe
-from lightning_losses.softmax import STATISTICS
+from lightning_losses.softmax import STATISTICS, may_ask, require_tensor
 from lightning_losses.term import Term
 
-#: What torch's losses take where it is called, and where it belongs here.
+Terms = Mapping[str, Term]
+
+#: Where an option belongs that was passed to the call; NAME stands for a term.
 ELSEWHERE = {
     "ignore_index": "build_objective(..., ignore_index=...)",
     "reduction": "build_objective(..., reduction=...)",
     "kernel": "build_objective(..., kernel=...)",
     "weight": "loss.NAME.class_weight=[...], or sample_weight= (N,) in the call",
+    "weights": "loss.NAME.class_weight=[...], or sample_weight= (N,) in the call",
+    "class_weight": "loss.NAME.class_weight=[...]",
+    "class_weights": "loss.NAME.class_weight=[...]",
     "label_smoothing": "loss.NAME.label_smoothing=...",
+    "bias": "head_bias=",
+    "input_ids": "target=",
+    "labels": "target=",
+    "label": "target=",
+    "y": "target=",
+    "valid": "mask=",
 }
-#: Named tensors that nobody misses if they are misspelt.
-OPTIONAL = (
-    "mask",
-    "sample_weight",
-    "softcap",
-    "logit_scale",
-    "temperature",
-    "shift",
-    "head_bias",
-    "max_valid",
-    "class_range",
-)  # fmt: skip
-
-Terms = Mapping[str, Term]
+#: One number stands for all rows.
+ONE_OR_MANY = ("temperature", "sample_weight")
+#: Named things that are no tensors.
+NO_TENSORS = frozenset({"attention", "input", "model", "module", "head"})
+#: Maps of labels may be soft, a given prediction real; what a target may be is in the contract.
+OF_SEVERAL_DTYPES = ("target", "label_map", *STATISTICS)
+#: What the statistics are made from.
+SOURCES = ("logits", "hidden", "head_weight", "head_bias")
+#: Of these a softmax is taken along dimension 1, so that a row needs one class that is not masked.
+SOFTMAX_LOGITS = ("logits", "logits_adv", "teacher_logits", "next_logits", "logit_map")
 
 
-def refuse_unread(terms: Terms, named: Mapping[str, Any], others: Collection[str]) -> None:
-    """Complain of an option that belongs elsewhere, and of a misspelt one, which nobody reads.
+# -- before rows: names and types ------------------------------------------------------------------
 
-    Any other name may be passed in vain: for a provider or a callback of the user's own. With
-    providers, `others`, nothing is known of what is read.
+
+def refuse_unread(
+    terms: Terms,
+    named: Mapping[str, Any],
+    providers: Mapping[str, nn.Module],
+    watched: Collection[str] = (),
+) -> None:
+    """Complain of a name that nobody reads: misspelt, or an option that belongs elsewhere.
+
+    Names of the vocabulary may be passed in vain, and those that a monitor watches. A provider that
+    does not say in ``reads`` what it reads may read any other.
     """
     unknown = [n for n, value in named.items() if value is not None and n not in NAMED_TENSORS]
     if not unknown:
         return
     asked = [a for term in terms.values() for a in term.arguments + term.weighting_arguments]
-    read = {argument.tensor for argument in asked}
+    read = {argument.tensor for argument in asked}.union(watched)
+    read = read.union(*(getattr(provider, "reads", ()) for provider in providers.values()))
+    anything = any(not hasattr(provider, "reads") for provider in providers.values())
     for name in unknown:
         if name in read:
             continue
-        if name in ELSEWHERE:
-            raise ValueError(f"No term reads {name}=: write {ELSEWHERE[name]} instead.")
-        close = difflib.get_close_matches(name, OPTIONAL, 1, 0.8)
-        if close and not others:
+        place = ELSEWHERE.get(name) or _argument_of(name, terms)
+        if place is not None:
+            raise ValueError(f"No term reads {name}=: write {place} instead.")
+        words = [*NAMED_TENSORS, *read, "normalizer"]
+        close = difflib.get_close_matches(name, words, 1, 0.8 if anything else 0.6)
+        if close:
             raise ValueError(f"No term reads {name}=: write {close[0]}=.")
+        if not anything:
+            own = ", ".join(sorted(read)) or "nothing"
+            raise ValueError(
+                f"No term reads {name}=: leave it out, or write a loss whose forward has a "
+                f"parameter {name}. The terms read {own}; `lightning-losses names` lists what may "
+                "be passed."
+            )
+
+
+def _argument_of(name: str, terms: Terms) -> str | None:
+    """Where an argument of a loss is written, if one of the losses has it."""
+    for key, term in terms.items():
+        if name in inspect.signature(type(term.loss)).parameters:
+            return f"loss.{key}.{name}=..."
+    return None
+
+
+def require_tensors(given: Mapping[str, Any]) -> None:
+    """Raise TypeError for a list, an array or a number where the vocabulary has a tensor."""
+    for name, value in given.items():
+        word = NAMED_TENSORS.get(name)
+        if word is None or word.layout == "option" or name in NO_TENSORS:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if name in ONE_OR_MANY and number:
+            continue
+        require_tensor(name, value, least=1 if name in ("logits", "hidden") else 0)
+
+
+def refuse_given_statistics(given: Mapping[str, Any]) -> None:
+    """Complain of a statistic beside the logits that it would be computed from."""
+    if "valid" in given:
+        raise ValueError("valid is settled from mask and target: write mask=... (bool).")
+    source = next((name for name in ("logits", "hidden") if name in given), None)
+    named = [name for name in STATISTICS if name in given]
+    if source is not None and named:
+        raise ValueError(
+            f"{named[0]} was passed beside {source}, from which it is computed: leave one of them "
+            "out. A tensor of another meaning needs another name, "
+            f"inputs={{'{named[0]}': 'mine'}} and mine=... in the call."
+        )
+
+
+# -- beside providers: what is missing, what would not be seen -------------------------------------
+
+
+def missing_tensors(
+    missing: Iterable[tuple[str, nn.Module, str]], given: Mapping[str, Any]
+) -> ValueError:
+    """One error for all ``(term, its loss, tensor)`` that nobody passed or provides."""
+    return ValueError("\n".join(str(missing_tensor(*one, given)) for one in missing))
 
 
 def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, Any]) -> ValueError:
@@ -88,6 +162,11 @@ def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, 
 
 def refuse_options_with_raw_logits(terms: Terms, tensors: Mapping[str, Any]) -> None:
     """Statistics know a soft-cap and the like; a loss that reads logits gets them as passed."""
+    if "logits" in tensors and "head_bias" in tensors and "hidden" not in tensors:
+        raise ValueError(
+            "head_bias goes with hidden and head_weight; beside logits nobody adds it: pass "
+            "logits=logits + head_bias."
+        )
     options = [name for name in ("softcap", "logit_scale", "temperature") if name in tensors]
     if not options or "logits" not in tensors:
         return
@@ -99,65 +178,195 @@ def refuse_options_with_raw_logits(terms: Terms, tensors: Mapping[str, Any]) -> 
             )
 
 
-def refuse_target(term: str, loss: nn.Module, tensors: Mapping[str, Any]) -> None:
-    """Complain where log p of a target is wanted and the target names no class."""
-    target = tensors.get("target")
-    if target is None:
-        raise missing_tensor(term, loss, "target", tensors)
-    if target.ndim == 1 and target.is_floating_point():
-        raise ValueError(
-            f"Term {term!r} ({type(loss).__name__}) needs class indices (int64) or soft targets "
-            f"(N, C), got {target.dtype} {tuple(target.shape)}: write target.long(), or for real "
-            "values +target@loss.NAME.target_transform=hl_gauss."
-        )
+# -- before a loss: contracts ----------------------------------------------------------------------
 
 
-def refuse_soft_target(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
-    """Complain of soft targets, given or transformed, where log p of one class is meant."""
-    target = tensors.get("target")
-    if "log_prob" not in term.statistics or target is None or target.ndim == 1:
-        return
-    if not getattr(term.loss, "soft_target", False):
-        raise ValueError(
-            f"Term {name!r} ({type(term.loss).__name__}) needs class indices (N,), got soft "
-            f"targets {tuple(target.shape)}: use ce, or pass target.argmax(-1)."
-        )
+def check(
+    terms: Terms, tensors: Mapping[str, Any], valid: Tensor | None, ignore_index: int
+) -> None:
+    """Hold what terms read against their contracts; see the module.
 
+    Args:
+        terms: by name.
+        tensors: flattened, with everything that the terms require.
+        valid: ``(N,)`` rows that count; others may hold anything. None: every row.
+        ignore_index: of the objective.
 
-def explain(
-    named: Mapping[str, Any], ignore_index: int, class_target: bool = True
-) -> ValueError | None:
-    """The error that names the offending tensor, or None if the tensors look sound.
-
-    `class_target`: whether an integer target is a column of the logits.
+    Raises:
+        ValueError: which names the term, the tensor and what to write.
     """
-    error = _not_a_number(named) or _temperature(named)
-    return error or (_target_range(named, ignore_index) if class_target else None)
+    names: dict[str, None] = {}  # in order
+    for name, term in terms.items():
+        sources = (*SOURCES, "target") if term.statistics else ()
+        read = [n for n in (*term.read, *sources) if n in tensors]
+        names.update(dict.fromkeys(read))
+        _check_dtypes(name, term, read, tensors)
+        _check_columns(name, term, tensors)
+        _check_target(name, term, tensors, ignore_index)
+    for name in sorted(names):
+        for tensor in _tensors_of(tensors[name]):
+            error = _not_finite(name, tensor, valid) if may_ask(tensor) else None
+            if error is not None:
+                raise error
+    temperature = tensors.get("temperature")
+    if isinstance(temperature, Tensor) and may_ask(temperature):
+        # Rows that do not count may hold anything here too.
+        low = temperature if valid is None else torch.where(valid, temperature, 1)
+        if not bool((low > 0).all()):
+            raise _not_positive(low)
 
 
-def _temperature(named: Mapping[str, Any]) -> ValueError | None:
-    value = named.get("temperature")
-    if not isinstance(value, Tensor) or bool((value > 0).all()):
-        return None
-    return ValueError(f"temperature must be positive, found {float(value.min())}.")
+def _tensors_of(value: Any) -> list[Tensor]:
+    return [v for v in (value if isinstance(value, (list, tuple)) else [value]) if _is_tensor(v)]
 
 
-def _target_range(named: Mapping[str, Any], ignore_index: int) -> ValueError | None:
-    target = named.get("target")
-    logits, head = named.get("logits"), named.get("head_weight")
-    if not isinstance(target, Tensor) or target.is_floating_point():
-        return None
-    if isinstance(logits, Tensor) and logits.ndim > 1:
-        classes = logits.shape[-1]
-    elif isinstance(head, Tensor):
-        held = named.get("class_range")
-        classes = head.shape[0] if held is None else held.num_classes
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _check_dtypes(name: str, term: Term, read: Collection[str], tensors: Mapping[str, Any]) -> None:
+    """Floats where the vocabulary says float, integers where it says int64, one device for all."""
+    device = next((tensors[n].device for n in SOURCES if n in tensors), None)
+    for tensor in read:
+        value, word = tensors[tensor], NAMED_TENSORS.get(tensor)
+        if word is None or not isinstance(value, Tensor):
+            continue
+        want, found = word.shape.rpartition(" ")[2], str(value.dtype)
+        if tensor in OF_SEVERAL_DTYPES and value.device == (device or value.device):
+            continue
+        if want == "float" and not value.is_floating_point():
+            fix = f"{tensor}.float()"
+        elif want == "int64" and (value.is_floating_point() or value.dtype == torch.bool):
+            fix = f"{tensor}.long()"
+        elif want == "bool" and value.dtype != torch.bool:
+            fix = f"{tensor}.bool()"
+        elif device is not None and value.device != device:
+            want, found, fix = f"on {device}", str(value.device), f"{tensor}.to({str(device)!r})"
+        else:
+            continue
+        raise ValueError(
+            f"Term {name!r} ({type(term.loss).__name__}) needs {tensor} {want}, got {found}: "
+            f"write {fix}."
+        )
+
+
+def _check_columns(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
+    """Groups of tensors that must have as many columns; one column beside many would broadcast."""
+    for group in term.contract.same_columns if term.contract is not None else ():
+        given = {n: tensors[n] for n in group if isinstance(tensors.get(n), Tensor)}
+        if len({t.shape[1:2] for t in given.values()}) > 1:
+            shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in given.items())
+            raise ValueError(
+                f"Term {name!r} ({type(term.loss).__name__}) needs {' and '.join(given)} with as "
+                f"many columns, got {shapes}: pass both over the same classes, in the same order."
+            )
+
+
+#: Kinds of target as errors describe them.
+KINDS = {
+    "class": "class indices (int64) (N,)",
+    "soft": "soft targets (N, C), float",
+    "binary": "yes or no in [0, 1], shaped as the logits",
+    "level": "ordered levels (int64) (N,)",
+    "label": "labels (int64) (N,)",
+    "real": "real numbers",
+}
+
+
+def _check_target(name: str, term: Term, tensors: Mapping[str, Any], ignore_index: int) -> None:
+    """The step's target is of a kind that the term, or its target transform, takes."""
+    kinds = [kind for kind in term.target_kinds if kind in KINDS]
+    target = tensors.get("target")
+    if target is None or not kinds:
+        return
+    columns = _columns(tensors)
+    kind = next((k for k in kinds if _is_kind(k, target, columns, tensors)), None)
+    if kind is None:
+        raise ValueError(
+            f"Term {name!r} ({type(term.loss).__name__}) needs "
+            f"{' or '.join(KINDS[k] for k in kinds)}, got target {target.dtype} "
+            f"{tuple(target.shape)}{_beside(tensors)}: {_instead(kinds, target, columns)}."
+        )
+    if kind in ("soft", "real") and target.is_floating_point() and ignore_index != DEFAULT_IGNORE:
+        raise ValueError(
+            f"ignore_index={ignore_index} marks class indices, and the target is {target.dtype} "
+            f"{tuple(target.shape)}, of which it would mark nothing: write mask=... (bool, one a "
+            "row), and leave ignore_index out."
+        )
+    if not may_ask(target) or not target.numel():
+        return
+    if kind == "class" and columns is not None:
+        error = _out_of_range(target, columns, ignore_index)
     else:
+        error = _negative(kind, target)
+    if error is not None:
+        raise error
+
+
+#: The `ignore_index` of an objective that nobody set.
+DEFAULT_IGNORE = -100
+
+
+def _columns(tensors: Mapping[str, Any]) -> int | None:
+    """The number of classes of the step, of all ranks; None for binary scores or none at all."""
+    logits, head = tensors.get("logits"), tensors.get("head_weight")
+    if isinstance(logits, Tensor):
+        return logits.shape[-1] if logits.ndim > 1 else None
+    if not isinstance(head, Tensor) or "hidden" not in tensors:
         return None
-    used = target[target != ignore_index]
-    wrong = used[(used < 0) | (used >= classes)]
-    if not wrong.numel():
+    held = tensors.get("class_range")
+    return head.shape[0] if held is None else int(held.num_classes)
+
+
+def _is_kind(kind: str, target: Tensor, columns: int | None, tensors: Mapping[str, Any]) -> bool:
+    number = target.is_floating_point()
+    index = not number and target.dtype != torch.bool and target.ndim == 1
+    if kind == "class":  # there is no class among binary scores (N,)
+        return index and not ("logits" in tensors and columns is None)
+    if kind in ("level", "label"):
+        return index
+    if kind == "soft":
+        return target.ndim == 2 and columns in (None, target.shape[1])
+    if kind == "real":
+        return target.dtype != torch.bool
+    logits = tensors.get("logits")
+    if not isinstance(logits, Tensor):
+        return True
+    one = target.ndim == 1 and logits.shape[1:] == (1,)
+    return one or target.shape == logits.shape
+
+
+def _beside(tensors: Mapping[str, Any]) -> str:
+    for name in ("logits", "hidden"):
+        if isinstance(tensors.get(name), Tensor):
+            return f" beside {name} {tuple(tensors[name].shape)}"
+    return ""
+
+
+def _instead(kinds: Collection[str], target: Tensor, columns: int | None) -> str:
+    """What to write instead of a target that is of no kind that the term takes."""
+    indices = {"class", "level", "label"} & set(kinds)
+    if target.ndim == 2 and "class" in kinds and "soft" not in kinds:
+        return "use ce, or pass target.argmax(-1)"
+    if target.ndim == 2 and "soft" in kinds and columns is not None:
+        return f"pass a weight for each of the {columns} classes"
+    if indices and target.ndim == 1 and columns is None and "class" in kinds:
+        return "pass logits (N, C) with a column a class; bce takes binary scores (N,)"
+    if indices and target.ndim == 1 and target.dtype == torch.bool:
+        return "write target.long() if False and True are classes 0 and 1"
+    if indices and target.ndim == 1:
+        return "write target.long(), or for real values +target@loss.NAME.target_transform=hl_gauss"
+    if "binary" in kinds:
+        return "pass logits (N,) with target (N,), or (N, L) with (N, L)"
+    return "see `lightning-losses show KEY`"
+
+
+def _out_of_range(target: Tensor, classes: int, ignore_index: int) -> ValueError | None:
+    """Class indices out of range; rows that do not count hold 0."""
+    low, high = (int(x) for x in target.aminmax())
+    if low >= 0 and high < max(classes, 1):
         return None
+    wrong = target[(target < 0) | (target >= classes)]
     return ValueError(
         f"target must be in [0, {classes}) or ignore_index={ignore_index}; found "
         f"{int(wrong[0])} and {wrong.numel() - 1} more out of range. For a padding label p write "
@@ -165,17 +374,111 @@ def _target_range(named: Mapping[str, Any], ignore_index: int) -> ValueError | N
     )
 
 
-def _not_a_number(named: Mapping[str, Any]) -> ValueError | None:
-    for name, value in named.items():
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            continue
-        bad = torch.isnan(value) | (value == torch.inf)  # -inf is a masked class
-        if bool(bad.any()):
-            rows = bad.reshape(bad.shape[0], -1).any(1) if bad.ndim else bad.reshape(1)
-            return ValueError(
-                f"{name} {tuple(value.shape)} holds NaN or +inf in {int(rows.sum())} of "
-                f"{len(rows)} rows, first in row {int(rows.nonzero()[0])}. Look at what made it (a "
-                "learning rate too high, 0/0, log of 0); Trainer(detect_anomaly=True) finds the "
-                "operation."
-            )
-    return None
+def _negative(kind: str, target: Tensor) -> ValueError | None:
+    """Weights of classes, and levels, that are below 0."""
+    if kind not in ("soft", "level") or not bool((target < 0).any()):
+        return None
+    return ValueError(
+        f"target must be at least 0, found {target.min().item()} among {KINDS[kind]}: mark rows "
+        "that do not count by mask=... (bool)."
+    )
+
+
+def _not_finite(name: str, value: Tensor, valid: Tensor | None) -> ValueError | None:
+    """The error for NaN or an infinity in rows that count; among logits -inf is a masked class."""
+    if not value.is_floating_point() or not value.numel():
+        return None
+    value = value.detach()
+    low, high = (x.item() for x in value.aminmax())
+    if -math.inf < low and high < math.inf:
+        return None
+    bad = ~value.isfinite()
+    what = "NaN or inf"
+    if "logit" in name or name == "head_bias":
+        what, bad = "NaN or +inf", bad & (value != -math.inf)
+    bad = _of_counted(bad, valid)
+    if name in SOFTMAX_LOGITS and value.ndim > 1 and value.shape[1] > 1 and not bool(bad.any()):
+        what = "-inf for every class, of which none is left,"
+        bad = _of_counted((value == -math.inf).all(1, keepdim=True), valid)
+    if not bool(bad.any()):
+        return None
+    rows = bad.reshape(len(bad), -1).any(1) if bad.ndim else bad.reshape(1)
+    first = int(rows.nonzero()[0])
+    return ValueError(
+        f"{name} {tuple(value.shape)} holds {what} in {int(rows.sum())} of {len(rows)} rows, first "
+        f"in row {first}. Look at what made it (a learning rate too high, 0/0, log of 0); "
+        "Trainer(detect_anomaly=True) finds the operation."
+    )
+
+
+def _of_counted(bad: Tensor, valid: Tensor | None) -> Tensor:
+    """What is bad in rows, images or pixels that count."""
+    if valid is None or not bad.ndim:
+        return bad
+    if len(valid) == len(bad):
+        return bad & valid.reshape(-1, *[1] * (bad.ndim - 1))
+    if valid.numel() == bad.numel():
+        return bad & valid.reshape(bad.shape)
+    if bad.ndim > 2 and valid.numel() == bad[:, 0].numel():
+        return bad & valid.reshape(bad[:, :1].shape)
+    return bad
+
+
+def _not_positive(temperature: Tensor) -> ValueError:
+    return ValueError(f"temperature must be positive, found {float(temperature.min())}.")
+
+
+def check_sample_weight(weight: Tensor) -> None:
+    """Raise ValueError, on a CPU, for weights that the mean cannot divide by: below 0, or NaN."""
+    if not weight.numel() or not may_ask(weight):
+        return
+    low, high = (x.item() for x in weight.detach().aminmax())
+    if not (low >= 0 and high < math.inf):
+        raise ValueError(
+            f"sample_weight must be finite and at least 0 where the mean divides by its sum, found "
+            f"{low} to {high}. Weights of both signs, such as advantages, go with reduction='sum' "
+            "or normalizer=."
+        )
+
+
+def refuse_transformed_target(name: str, term: Term, target: Tensor | None) -> None:
+    """Complain of a target transform that makes soft targets where log p of one class is meant."""
+    if "log_prob" not in term.statistics or target is None or target.ndim == 1:
+        return
+    if term.contract is not None and "soft" not in term.contract.target:
+        raise ValueError(
+            f"Term {name!r} ({type(term.loss).__name__}) needs class indices (N,), got soft "
+            f"targets {tuple(target.shape)} of its target_transform: use ce, which takes them."
+        )
+
+
+# -- after a failure: which tensor is to blame -----------------------------------------------------
+
+
+def explain(
+    tensors: Mapping[str, Any], valid: Tensor | None, ignore_index: int, class_target: bool
+) -> ValueError | None:
+    """The error that names the offending tensor, or None if the tensors look sound.
+
+    For losses without a contract, and devices where asking beforehand would have stalled.
+
+    Args:
+        tensors: flattened.
+        valid: ``(N,)`` rows that count; None: every row.
+        ignore_index: of the objective.
+        class_target: whether an integer target is a column of the logits.
+    """
+    for name, value in tensors.items():
+        for tensor in _tensors_of(value):
+            error = _not_finite(name, tensor, valid)
+            if error is not None:
+                return error
+    temperature, target = tensors.get("temperature"), tensors.get("target")
+    if isinstance(temperature, Tensor) and not bool((temperature > 0).all()):
+        return _not_positive(temperature)
+    columns = _columns(tensors)
+    if not class_target or columns is None or not isinstance(target, Tensor):
+        return None
+    if target.is_floating_point() or not target.numel():
+        return None
+    return _out_of_range(target, columns, ignore_index)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from lightning_losses.losses.shared.validation import may_look
+from lightning_losses.softmax import may_ask
 
 Attack = Literal["kl", "ce", "margin"]
 
@@ -37,6 +37,9 @@ class PGD(nn.Module):
         high: largest legal input value, or None. Inputs beyond the two are refused on a CPU;
             elsewhere they are where they are, and move within the ball at most.
     """
+
+    makes = "logits_adv"
+    reads = ("input", "model", "logits", "target")
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class PGD(nn.Module):
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Ends of where each entry may move to: the ball, and what is legal."""
         lowest, highest = x - self.epsilon, x + self.epsilon
-        if x.numel() and may_look(x):
+        if x.numel() and may_ask(x):
             found = [float(end) for end in x.aminmax()]
             below = self.low is not None and found[0] < self.low
             if below or (self.high is not None and found[1] > self.high):

@@ -21,6 +21,9 @@ class FrozenTeacher(nn.Module):
         model: input ``(B, ...)`` -> logits ``(B, ..., C)``.
     """
 
+    makes = "teacher_logits"
+    reads = ("input",)
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._teacher = (model.eval().requires_grad_(False),)  # in a tuple: no submodule

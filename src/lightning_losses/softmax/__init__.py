@@ -19,7 +19,12 @@ from lightning_losses.kernels.eager.spread import Direction, Spread
 from lightning_losses.kernels.logits import final_logits
 from lightning_losses.kernels.problem import STATISTICS, Problem
 from lightning_losses.kernels.valid_rows import zero_ignored_rows
-from lightning_losses.softmax.arguments import in_autocast_dtype, may_ask, shift_left
+from lightning_losses.softmax.arguments import (
+    in_autocast_dtype,
+    may_ask,
+    require_tensor,
+    shift_left,
+)
 from lightning_losses.softmax.compute import logit_spread, make_problem, row_fused, statistics
 from lightning_losses.softmax.stats import SoftmaxStats, softmax_stats
 
@@ -40,6 +45,7 @@ __all__ = [
     "logit_spread",
     "make_problem",
     "may_ask",
+    "require_tensor",
     "resolve_kernel",
     "row_fused",
     "shift_left",

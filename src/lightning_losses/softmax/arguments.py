@@ -4,8 +4,25 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def require_tensor(name: str, value: Any, least: int = 0) -> None:
+    """Raise a TypeError for a list, an array or a number, a ValueError for too few dimensions."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a tensor, got {type(value).__name__}: write torch.as_tensor({name})."
+        )
+    if value.ndim < least:
+        raise ValueError(
+            f"{name} must have at least {least} dimension{'s' * (least > 1)}, got "
+            f"{tuple(value.shape)}: write {name}[None] for a batch of one."
+        )
 
 
 def check(
@@ -61,7 +78,7 @@ def check(
         raise ValueError(f"target must be {expected}, got {tuple(target.shape)}.")
     if target is not None and target.requires_grad and torch.is_grad_enabled():
         raise ValueError("target gets no gradient here: write target.detach().")
-    if temperature is not None:
+    if isinstance(temperature, Tensor):
         if temperature.shape != (source.shape[0],):
             raise ValueError(
                 f"temperature must be ({source.shape[0]},), got {tuple(temperature.shape)}."
@@ -76,8 +93,12 @@ def check(
                 f"{name} must be a number, got a tensor, which would get no gradient here: "
                 "multiply hidden (or logits) by it."
             )
-    if softcap is not None and not softcap > 0:
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Real)):
+            raise TypeError(f"{name} must be a number, got {number!r}.")
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap must be positive or None, got {softcap}.")
+    if not math.isfinite(logit_scale):
+        raise ValueError(f"logit_scale must be finite, got {logit_scale}.")
 
 
 def check_class_weight(weight: Tensor | None, classes: int) -> None:
@@ -124,17 +145,20 @@ def _sharded(name: str) -> str:
 
 def shift_left(target: Tensor, shift: int, fill: float) -> Tensor:
     """``target[..., shift:]`` padded to its own length, so that logits need no copy."""
-    if shift < 0 or shift >= target.shape[-1]:
-        raise nothing_left(shift, tuple(target.shape))
+    check_shift(shift, tuple(target.shape))
     return torch.cat([target[..., shift:], target.new_full(target[..., :shift].shape, fill)], -1)
 
 
-def nothing_left(shift: int, shape: tuple[int, ...]) -> ValueError:
-    """The error for a shift as long as the sequences, or backwards."""
-    return ValueError(
-        f"shift={shift} leaves nothing of positions {shape}; write 0 for targets that are aligned "
-        "already, 1 for next-token prediction."
-    )
+def check_shift(shift: int, lead: tuple[int, ...]) -> None:
+    """Raise a ValueError for a shift backwards, or of what has no positions.
+
+    One as long as the sequences or longer leaves nothing that counts, which is an empty batch.
+    """
+    if isinstance(shift, bool) or not isinstance(shift, int) or shift < 0 or not lead:
+        raise ValueError(
+            f"shift is a number of positions along the last of {lead}, got {shift!r}; write 0 for "
+            "targets that are aligned already, 1 for next-token prediction."
+        )
 
 
 def in_autocast_dtype(hidden: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.problem import STATISTICS
-from lightning_losses.softmax.arguments import nothing_left, shift_left
+from lightning_losses.softmax.arguments import check_shift, require_tensor, shift_left
 from lightning_losses.softmax.compute import make_problem, statistics
 
 
@@ -63,7 +64,7 @@ def softmax_stats(
     ignore_index: int = -100,
     softcap: float | None = None,
     logit_scale: float = 1.0,
-    temperature: Tensor | None = None,
+    temperature: Tensor | float | None = None,
     class_weight: Tensor | None = None,
     shift: int = 0,
     class_range: ClassRange | None = None,
@@ -85,11 +86,11 @@ def softmax_stats(
         ignore_index: rows with this target hold 0 in every statistic and send no gradient.
         softcap: tanh soft-cap in logits, as in Gemma 2 (arXiv 2408.00118).
         logit_scale: multiplies the logits before the soft-cap.
-        temperature: ``(...)`` positive, one a row; divides the logits last.
+        temperature: ``(...)`` positive, one a row, or one number; divides the logits last.
         class_weight: ``(V,)`` for ``weighted_log_prob``, without gradient; with class_range of all
             classes.
         shift: position t is scored against ``target[..., t + shift]``; nothing is copied. The last
-            ``shift`` positions have no target, and the result is that much shorter.
+            ``shift`` positions have no target, and the result is that much shorter, or empty.
         class_range: vocabulary parallelism: the head (or logits) holds these classes out of more,
             ``ClassRange.across(V_r, group)``. Targets count over all classes; rows, targets and
             arguments are the same on every rank of the group, and every statistic comes out for
@@ -119,11 +120,21 @@ def softmax_stats(
             "softmax_stats needs either logits (..., V), or hidden (..., D) with head_weight "
             f"(V, D); it got {'both' if source is not None else 'neither'}."
         )
+    tensors = {"logits": logits, "hidden": hidden, "head_weight": head_weight, "target": target}
+    for name, value in tensors.items():
+        if value is not None:
+            require_tensor(name, value, least=1 if value is source else 0)
     lead = source.shape[:-1]
+    if target is not None and target.dtype == torch.bool:
+        raise ValueError("target must hold class indices or soft targets, got torch.bool.")
+    if target is not None and not target.is_floating_point() and target.ndim < source.ndim:
+        target = target.long()  # any integers, as an objective takes them
+    if isinstance(temperature, (int, float)):
+        temperature = torch.full(lead, temperature, device=source.device)
     classes = target is not None and not target.is_floating_point()
     soft = target is not None and not classes and target.ndim == source.ndim
-    if shift and not (lead and 0 < shift < lead[-1]):
-        raise nothing_left(shift, tuple(lead))
+    if shift:
+        check_shift(shift, tuple(lead))
     if target is not None and shift:
         if soft:
             raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.class_weights import ClassWeights
+from lightning_losses.losses.shared.constant import exact
 
 
 class CrossEntropy(nn.Module):
@@ -75,7 +76,7 @@ class CrossEntropy(nn.Module):
         """Torch's rule: the mean over rows divides by the sum of their class weights."""
         if self.class_weight is None or target is None:
             return None
-        return self.class_weight.of(target, target.new_empty(0, dtype=torch.float32))
+        return self.class_weight.of(target, target.new_empty(0, dtype=exact(target.device)))
 
     def sum_over_rows(self, logits: Tensor, target: Tensor, skipped: int) -> Tensor:
         """The sum over rows by torch's own kernel; rows whose target is `skipped` are 0."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_losses.losses.shared.constant import constant
-from lightning_losses.losses.shared.validation import check_length, may_look
+from lightning_losses.losses.shared.validation import check_length
+from lightning_losses.softmax import may_ask
 
 
 class ClassWeights:
@@ -47,7 +48,7 @@ class ClassWeights:
                 f"{self.name} needs class indices (N,), got {target.dtype} {tuple(target.shape)}."
             )
         # Asking is free on a CPU; elsewhere the index operation complains by itself.
-        if may_look(target) and len(target) and int(target.max()) >= len(self.values):
+        if may_ask(target) and len(target) and int(target.max()) >= len(self.values):
             raise ValueError(
                 f"{self.name} has {len(self.values)} numbers, but class {int(target.max())} occurs:"
                 " give one for every class."

@@ -19,6 +19,11 @@ def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
     return _made(values, like.dtype, like.device)
 
 
+def exact(device: torch.device) -> torch.dtype:
+    """The dtype in which a divisor loses nothing; Apple's devices have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @lru_cache(maxsize=64)
 def _made(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # a tensor made there could not be used in training

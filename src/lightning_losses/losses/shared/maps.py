@@ -16,8 +16,8 @@ from lightning_losses.losses.shared.validation import (
     check_binary,
     check_class_map,
     check_class_range,
-    may_look,
 )
+from lightning_losses.softmax import may_ask
 
 #: What a map of scores is: ``auto`` is the softmax of several channels and the sigmoid of one;
 #: ``none`` takes probabilities as they are.
@@ -133,7 +133,7 @@ def as_channels(label_map: Tensor, logit_map: Tensor, name: str) -> Tensor:
 
 def _logs(p: Tensor) -> tuple[Tensor, Tensor]:
     """``log p`` and ``log(1 - p)`` of probabilities; ValueError if they are none, on a CPU."""
-    if p.numel() and may_look(p):
+    if p.numel() and may_ask(p):
         low, high = (x.item() for x in p.detach().aminmax())
         if low < 0 or high > 1:
             raise ValueError(

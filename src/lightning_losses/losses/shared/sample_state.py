@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.distributed import gather_with_gradient
-from lightning_losses.losses.shared.validation import may_look
+from lightning_losses.softmax import may_ask
 from lightning_losses.wide_buffers import WideBuffers
 
 
@@ -82,7 +82,7 @@ class SampleState(WideBuffers):
         return torch.where(valid, torch.where(inside, index, n), n - 1)
 
     def _check(self, index: Tensor, valid: Tensor) -> None:
-        if not (may_look(index) and len(index)):
+        if not (may_ask(index) and len(index)):
             return
         low, high = (int(x) for x in torch.where(valid, index, 0).aminmax())
         n = len(self.values) - 1

@@ -7,14 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def may_look(x: Tensor) -> bool:
-    """Whether asking for values is free: eagerly on a CPU. Elsewhere it stalls, or cannot be."""
-    return (
-        x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-    )
+from lightning_losses.softmax import may_ask
 
 
 def check_binary(target: Tensor, name: str = "target", hard: bool = False) -> None:
@@ -25,7 +18,7 @@ def check_binary(target: Tensor, name: str = "target", hard: bool = False) -> No
         name: what the user called it.
         hard: refuse what is between 0 and 1 too.
     """
-    if not target.numel() or target.dtype == torch.bool or not may_look(target):
+    if not target.numel() or target.dtype == torch.bool or not may_ask(target):
         return
     low, high = (x.item() for x in target.detach().aminmax())
     if low < 0 or high > 1:
@@ -62,7 +55,7 @@ def check_class_map(labels: Tensor, classes: int, name: str) -> None:
 
 def check_class_range(labels: Tensor, classes: int, name: str) -> None:
     """Raise ValueError for a map of class indices out of range, on a CPU."""
-    if not labels.numel() or not may_look(labels):
+    if not labels.numel() or not may_ask(labels):
         return
     low, high = (int(x) for x in labels.aminmax())
     if low < 0 or high >= classes:
@@ -76,7 +69,7 @@ def check_class_range(labels: Tensor, classes: int, name: str) -> None:
 
 def check_classes(target: Tensor, classes: int) -> None:
     """Raise ValueError for class indices ``(N,)`` out of range, on a CPU."""
-    if not target.numel() or not may_look(target):
+    if not target.numel() or not may_ask(target):
         return
     low, high = (int(x) for x in target.aminmax())
     if low < 0 or high >= classes:
