@@ -16,8 +16,10 @@ def sigma_reparam(module: nn.Module) -> nn.Module:
     2303.06296: the logits of attention are bounded by the spectral norms of the query and key
     projections, and those become numbers that are learned like any other, so that transformers
     train without warm-up, weight decay or a norm in front of attention. sigma is the largest
-    singular value, followed by one step of power iteration in each training forward; gamma starts
-    at sigma, so that the module computes the same as before.
+    singular value, followed by one step of power iteration in each forward, which a forward in
+    training keeps and one in evaluation does not (as the authors; torch's `spectral_norm` takes
+    none there, and is behind by the last update). gamma starts at sigma, so that the module
+    computes the same as before.
 
     `nn.Linear` everywhere, and ``in_proj_weight`` (all three projections as one matrix, as the
     authors' code has fused projections) or ``q_proj_weight``, ``k_proj_weight``, ``v_proj_weight``
@@ -86,22 +88,22 @@ class SigmaReparam(nn.Module):
         """The weight in use, shape and dtype of ``weight``."""
         with torch.autocast(weight.device.type, enabled=False):
             matrix = _matrix(weight)
+            u, v = self._iterated(matrix.detach())
             if self.training:
-                self._iterate(matrix.detach())
-            # Copies: a second forward before backward moves the buffers in place.
-            u, v = self.u.to(matrix.dtype, copy=True), self.v.to(matrix.dtype, copy=True)
+                self.u.copy_(u)
+                self.v.copy_(v)
             sigma = v @ (matrix @ u)
             scale = self.gamma.to(matrix.dtype) / torch.where(sigma == 0, 1, sigma)
             return (matrix * scale).reshape(weight.shape).to(weight.dtype)
 
     @torch.no_grad()
-    def _iterate(self, matrix: Tensor) -> None:
-        """One step of power iteration; a weight of 0 leaves the vectors as they are."""
+    def _iterated(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """u and v after one step of power iteration; a weight of 0 leaves them as they are."""
         v = matrix @ self.u.to(matrix.dtype)
-        v = torch.where(v.norm() > 0, v / v.norm(), self.v)
+        v = torch.where(v.norm() > 0, v / v.norm(), self.v.to(matrix.dtype))
         u = matrix.t() @ v
-        self.v.copy_(v)
-        self.u.copy_(torch.where(u.norm() > 0, u / u.norm(), self.u))
+        u = torch.where(u.norm() > 0, u / u.norm(), self.u.to(matrix.dtype))
+        return u, v
 
 
 def _weights(part: nn.Module) -> tuple[str, ...]:

@@ -58,18 +58,27 @@ def test_norm_is_gamma_whatever_the_size_of_the_weight(
     torch.testing.assert_close(layer.weight.detach(), before)
 
 
-def test_power_iteration_follows_the_weight_in_training_only() -> None:
+def test_each_forward_takes_a_step_of_power_iteration_and_training_keeps_it() -> None:
     layer = sigma_reparam(linear(dtype=torch.float64))
     rule = layer.parametrizations.weight[0]
-    layer.parametrizations.weight.original.data = torch.randn(4, 5).double()
+    weight = torch.randn(4, 5).double()
+    layer.parametrizations.weight.original.data = weight
     layer.eval()
-    vectors = rule.u.clone()
-    off = abs(norm(layer.weight) - rule.gamma.item())
-    assert torch.equal(rule.u, vectors)
+    vectors = rule.u.clone(), rule.v.clone()
+    once = layer.weight.detach()
+    off = abs(norm(once) - rule.gamma.item())
+    v = weight @ rule.u
+    v = v / v.norm()
+    u = weight.t() @ v
+    torch.testing.assert_close(once, rule.gamma * weight / u.norm())  # v'W u/|u| = |W'v|
+    assert torch.equal(layer.weight, once)  # again, from the same vectors
+    assert torch.equal(rule.u, vectors[0])
+    assert torch.equal(rule.v, vectors[1])
     layer.train()
+    torch.testing.assert_close(layer.weight.detach(), once)  # in training the same, but kept
+    torch.testing.assert_close(rule.u, u / u.norm())
     for _ in range(300):
         layer(torch.zeros(1, 5).double())
-    assert not torch.equal(rule.u, vectors)
     assert norm(layer.weight) == pytest.approx(rule.gamma.item(), rel=1e-6)
     assert off > 1e-3
 
