@@ -109,8 +109,11 @@ def sorted_groups(rows: Rows, groups: int) -> dict[str, float]:
 def sorted_risks(rows: Rows) -> dict[str, float]:
     wrong = np.cumsum(~rows[1].astype(bool)[np.argsort(-rows[0], kind="stable")])
     n, before = len(wrong), np.concatenate([[0], wrong[:-1]])
+    ranks = np.arange(1, n + 1)
+    least = np.maximum(0, ranks - (n - wrong[-1])) / ranks  # with all errors last
     return {
-        "aurc": float(np.mean(wrong / np.arange(1, n + 1))),
+        "aurc": float(np.mean(wrong / ranks)),
+        "eaurc": float(np.mean(wrong / ranks - least)),
         "augrc": float(((wrong + before) / 2).sum() / n**2),
     }
 
@@ -140,7 +143,7 @@ def fine_bounds(rows: Rows, groups: int = 15, fine_bins: int = 1024) -> dict[str
     c, a = rows[0], rows[1].astype(bool)
     total, edges = len(c), fine.arcsine_edges(fine_bins).numpy()
     cuts = np.cumsum([0] + [len(g) for g in np.array_split(np.arange(total), groups)])
-    keys = ("ece_equal_mass", "ks", "smece_fixed", "auroc_correctness", "aurc", "augrc")
+    keys = ("ece_equal_mass", "ks", "smece_fixed", "auroc_correctness", "aurc", "eaurc", "augrc")
     out = dict.fromkeys(keys, 1e-12)
     passed, moved = 0, np.zeros(len(cuts))
     for held in fine_groups(rows, fine_bins):
@@ -153,6 +156,7 @@ def fine_bounds(rows: Rows, groups: int = 15, fine_bins: int = 1024) -> dict[str
         above = total - passed - n
         harmonic = sum(1 / (above + j) for j in range(1, n + 1))
         out["aurc"] += right * (n - right) / n * harmonic / total
+        out["eaurc"] = out["aurc"]
         out["augrc"] += right * (n - right) / (2 * total**2)
         over, under = (c * ~a)[held].sum(), ((1 - c) * a)[held].sum()
         out["ks"] = max(out["ks"], min(over, under) / total)

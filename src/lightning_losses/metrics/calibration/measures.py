@@ -18,8 +18,8 @@ def measures(bins: binned.Bins, fine_bins: fine.FineBins) -> dict[str, Tensor]:
     of equal mass: `ece_equal_mass`, `rmsce_equal_mass`, `mce_equal_mass`, and `ece_debiased` (the
     l2 error less what chance adds, so compare it with `rmsce_equal_mass`). Without bins: `ks`,
     `smece` (automatic width), `smece_fixed` (width 0.05, comparable over epochs). Ranking:
-    `auroc_correctness`, `aurc`, `augrc`. Also `accuracy` and `confidence` (means), and `gap`, their
-    difference, in [-1, 1].
+    `auroc_correctness`, `aurc`, `eaurc`, `augrc`. Also `accuracy` and `confidence` (means), and
+    `gap`, their difference, in [-1, 1].
 
     Of the event "the prediction is right" the Brier score is `brier_confidence`; but for what
     confidences vary within a bin (`binned.brier_decomposition` has those two terms as well) it is
@@ -50,6 +50,7 @@ def measures(bins: binned.Bins, fine_bins: fine.FineBins) -> dict[str, Tensor]:
         "smece_fixed": smooth.smece(fine_bins),
         "auroc_correctness": ranking.auroc(fine_bins),
         "aurc": ranking.aurc(fine_bins),
+        "eaurc": ranking.eaurc(fine_bins),
         "augrc": ranking.augrc(fine_bins),
         "brier_confidence": brier.brier,
         "brier_reliability": brier.reliability,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class PSI(NamedTuple):
-    """What `psi` measures; `woe` is `(K,)`, the others are 0-dim."""
+    """What `psi` measures; `woe` and its standard error are `(K,)`, the others are 0-dim."""
 
     psi: Tensor
     """`sum_j (p_j - q_j) ln(p_j / q_j)`, nats: 0 for equal shares; above 0.25 is called a shift."""
@@ -21,6 +21,8 @@ class PSI(NamedTuple):
     """Mean of `psi` when nothing has moved: `(K - 1) (1 / n + 1 / m)` for K cells in use."""
     woe: Tensor
     """Weight of evidence `ln(p_j / q_j)` of each cell."""
+    woe_standard_error: Tensor
+    """Of each `woe`, from the counts of its cell alone: `sqrt(1 / n_j + 1 / m_j)`."""
 
 
 def psi(reference: Tensor, counts: Tensor) -> PSI:
@@ -54,7 +56,8 @@ def psi(reference: Tensor, counts: Tensor) -> PSI:
     variance = _variance(p, slope_p) / n.sum() + _variance(q, slope_q) / m.sum()
     value = torch.where(known, (moved * woe).sum(), torch.nan)
     bias = (used.sum() - 1).clamp(min=0) * (1 / n.sum() + 1 / m.sum())
-    return PSI(value, variance.clamp(min=0).sqrt(), bias, woe)
+    woe_error = torch.where(used, (1 / n + 1 / m).sqrt(), torch.nan)
+    return PSI(value, variance.clamp(min=0).sqrt(), bias, woe, woe_error)
 
 
 def pool(reference: Tensor, cells: int = 10) -> Tensor:

@@ -44,6 +44,21 @@ def aurc(fine: FineBins) -> Tensor:
     return risks.sum() / n.sum()
 
 
+def eaurc(fine: FineBins) -> Tensor:
+    """Excess area under the risk-coverage curve: `aurc` minus the least one with as many errors.
+
+    How much is lost by the ranking alone: 0 where every wrong row has less confidence than every
+    correct one, whatever the accuracy (Geifman, Uziel and El-Yaniv, arXiv 1805.08206). The least
+    area is that of the `N` rows there are, `(E - (N - E) (H(N) - H(N - E))) / N` for `E` wrong ones
+    and harmonic numbers `H`; the paper and others write its limit for large N,
+    `r + (1 - r) ln(1 - r)` of the error rate `r`, with which small samples get below 0. Off by as
+    much as `aurc`.
+    """
+    total, right = fine.rows.sum().to(fine.correct), fine.correct.sum()
+    harmonic = torch.digamma(total + 1) - torch.digamma(right + 1)
+    return (aurc(fine) - (total - right - right * harmonic) / total).clamp(min=0)
+
+
 def augrc(fine: FineBins) -> Tensor:
     """Area under the generalised risk-coverage curve: risk of a silent error, over all coverages.
 
