@@ -15,7 +15,16 @@ import pytest
 import torch
 from adapters.table import Adapter, Deviates, NotBuilt
 from golden_harness.cases import Case, read
-from golden_harness.compare import GRADIENT_RTOL, VALUE_RTOL, Mismatch, Within, difference
+from golden_harness.compare import (
+    GRADIENT_RTOL,
+    VALUE_RTOL,
+    Mismatch,
+    Unbuilt,
+    Within,
+    difference,
+)
+from golden_harness.mutations import one_percent
+from golden_harness.reads import Recorded
 from golden_harness.runner import run
 
 # Two rows whose loss is known: p_y = 1/2 and 1/4, so 1 - p_y = 1/2 and 3/4.
@@ -68,7 +77,8 @@ def test_every_verdict_is_reported(tmp_path: Path) -> None:
     )
     out = done.stdout
     assert done.returncode == 1, out + done.stderr
-    assert "3 failed, 2 passed" in out
+    # Two tests a case: that it is met, and that it would notice a wrong product.
+    assert "3 failed, 8 passed" in out
     assert "1 xfailed" in out
     report = out.split("fidelity to golden vectors")[1].split("short test summary")[0]
     lines = [line.strip() for line in report.splitlines()]
@@ -164,7 +174,7 @@ def test_an_input_that_must_get_no_gradient(tmp_path: Path) -> None:
     inputs = {"logits": LOGITS, "target": TARGET, "teacher": {"shape": [2], "data": [1.0, 2.0]}}
     expected = MAE | {"grad": MAE["grad"] | {"teacher": None}}  # type: ignore[operator]
     case = one(tmp_path, raw("k", "c", expected, inputs=inputs))
-    run(case, Adapter(mae, ()))
+    run(case, Adapter(lambda i, p: [mae(i, p), i["teacher"]][0], ()))
     leaking = Adapter(lambda i, p: {"loss": mae(i, p)["loss"] + 0 * i["teacher"].sum() ** 2}, ())
     run(case, leaking)  # connected, but zero
     teacher = Adapter(lambda i, p: {"loss": mae(i, p)["loss"] + i["teacher"].sum() - 3}, ())
@@ -174,11 +184,86 @@ def test_an_input_that_must_get_no_gradient(tmp_path: Path) -> None:
 
 def test_a_deviation_counts_only_where_the_case_is_not_met(tmp_path: Path) -> None:
     def deviating(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-        raise Deviates("because", mae(inputs, params))
+        raise Deviates("because", mae(inputs, params), {"loss": 0.625})
 
     run(one(tmp_path, raw("k", "met", MAE)), Adapter(deviating, ()))
     with pytest.raises(Deviates, match="because"):
         run(one(tmp_path, raw("k", "missed", MAE | {"loss": 0.7})), Adapter(deviating, ()))
+
+
+def test_what_deviates_is_held_to_what_is_ours(tmp_path: Path) -> None:
+    def deviating(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+        found = mae(inputs, params) | {"other": 3.0}
+        ours = (1.0 - inputs["logits"].softmax(-1)[:, 0]).mean()
+        if "scale" in params:
+            found["loss"] = found["loss"] * params["scale"]
+        raise Deviates("because", found, {"loss": ours, "backward": ours})
+
+    missed = MAE | {"loss": 0.7, "other": 3.0}
+    with pytest.raises(Deviates):
+        run(one(tmp_path, raw("k", "c", missed)), Adapter(deviating, ()))
+    with pytest.raises(Mismatch, match=r"(?s)loss: .*grad\.logits: "):
+        run(one(tmp_path, raw("k", "c", missed, params={"scale": 1.01})), Adapter(deviating, ()))
+    with pytest.raises(Mismatch, match="other: 3 instead of 4"):  # which ours does not speak of
+        run(one(tmp_path, raw("k", "c", missed | {"other": 4.0})), Adapter(deviating, ()))
+
+
+def test_the_gradient_of_a_deviation_is_held_to_the_source_unless_ours_has_one(
+    tmp_path: Path,
+) -> None:
+    def deviating(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+        raise Deviates("because", mae(inputs, params), {"loss": 0.625})
+
+    wrong = {"loss": 0.7, "grad": {"logits": [[-0.125, 0.125], [-0.09375, 0.0938]]}}
+    with pytest.raises(Mismatch, match=r"grad\.logits"):
+        run(one(tmp_path, raw("k", "c", wrong)), Adapter(deviating, ()))
+
+
+def test_a_param_or_an_input_that_nobody_reads_fails_the_case(tmp_path: Path) -> None:
+    def reading(*names: str) -> Adapter:
+        def adapter(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+            _ = [params.get(name) for name in names], "p" in params
+            return mae(inputs, params)
+
+        return Adapter(adapter, ())
+
+    case = one(tmp_path, raw("k", "c", MAE, params={"p": 2, "eps": 0.1, "note": "of no matter"}))
+    run(case, reading("p", "eps"))
+    for names in ((), ("p",), ("eps",)):
+        with pytest.raises(Mismatch, match="did not read param"):
+            run(case, reading(*names))
+    more = raw("k", "c", MAE) | {"inputs": {"logits": LOGITS, "target": TARGET, "weight": [1.0]}}
+    with pytest.raises(Mismatch, match="did not read input 'weight'"):
+        run(one(tmp_path, more), reading())
+    run(one(tmp_path, more | {"inputs_ref": "a data set of many keys"}), reading())
+
+
+def test_reads_are_remembered_through_what_adapters_do_with_a_dict() -> None:
+    params = Recorded({"a": 1, "b": 2, "c": 3})
+    assert ({"a": 0, "d": 4} | params)["a"] == 1
+    assert (params | {"b": 5})["b"] == 5
+    assert params.unread() == ["c"]
+    assert "c" in params
+    assert params.unread() == ["c"]
+    assert list(params.values()) == [1, 2, 3]
+    assert params.unread() == []
+
+
+def test_what_is_not_built_in_part_is_compared_for_the_rest(tmp_path: Path) -> None:
+    def partly(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+        return mae(inputs, params) | {"metrics": Unbuilt("no metrics")}
+
+    expected = MAE | {"metrics": {"clipped": 0.5}}
+    with pytest.raises(NotBuilt, match="in part: no metrics"):
+        run(one(tmp_path, raw("k", "c", expected)), Adapter(partly, ()))
+    with pytest.raises(Mismatch, match="loss"):
+        run(one(tmp_path, raw("k", "c", expected | {"loss": 0.7})), Adapter(partly, ()))
+
+
+def test_a_change_of_one_percent_changes_every_number() -> None:
+    for value in ([1.0, -2.0], [0.0, 0.0], [math.inf, 1.0], [math.nan, math.nan]):
+        before = torch.tensor(value, dtype=torch.float64)
+        assert difference("x", one_percent(before), before, 1e-7, 0.0)
 
 
 def test_what_is_not_built_reaches_the_report(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from adapters.table import Term, adapter, evaluate
+from adapters.table import NotBuilt, Term, Unbuilt, adapter, evaluate, only
 from lightning_losses.metrics.entropy.attention import attention_entropy
 from lightning_losses.metrics.entropy.attention_bound import entropy_lower_bound
 from lightning_losses.penalties.entropy_guided_attention import EntropyGuidedAttention
@@ -38,7 +38,9 @@ def entropy_of_heads(inputs: Inputs, params: Inputs) -> Inputs:
         "mean": everything.entropy.mean(),
         "causal_normalized": torch.stack([row.fraction for row in rows], 1)[None],
         # The authors' monitor adds 1e-6 within the logarithm; ours does not need to.
-        "official_speech_eps1e6_mean": -(attn * (attn + 1e-6).log()).sum(-1).mean(),
+        "official_speech_eps1e6_mean": Unbuilt(
+            "1e-6 within the logarithm, of the authors' monitor"
+        ),
     }
 
 
@@ -56,7 +58,9 @@ def reparametrised(inputs: Inputs, params: Inputs) -> Inputs:
     sigma_reparam(layer)
     rule = layer.parametrizations.weight[0]
     rule.u.copy_(inputs["u_init"])
-    gamma = torch.tensor(params["gamma"], dtype=weight.dtype, requires_grad=True)
+    only(params, "training", True, False)
+    layer.train(bool(params.get("training", True)))
+    gamma = torch.tensor(params.get("gamma", 1.0), dtype=weight.dtype, requires_grad=True)
     replaced = {
         "parametrizations.weight.original": weight,
         "parametrizations.weight.0.gamma": gamma,
@@ -64,8 +68,8 @@ def reparametrised(inputs: Inputs, params: Inputs) -> Inputs:
     out = functional_call(layer, replaced, (x,))
     loss = out.square().sum()
     (grad_gamma,) = torch.autograd.grad(loss, gamma, retain_graph=True)
-    # sigma of the one forward above: v'Wu with the vectors that it left behind.
-    sigma = rule.v @ (weight.detach() @ rule.u)
+    # sigma of the one forward above: by how much it divided, gamma aside.
+    sigma = (gamma * (x @ weight.t()).norm() / out.norm()).detach()
     return {
         "out": out,
         "sigma": sigma[None],
@@ -78,11 +82,12 @@ def reparametrised(inputs: Inputs, params: Inputs) -> Inputs:
 @adapter("entropy_guided_attention")
 def entropy_guided_attention(inputs: Inputs, params: Inputs) -> Inputs:
     p = inputs["attn_logits"].softmax(-1)
-    assert inputs["layers"] == "[P, P.flip(head)]"
+    if inputs["layers"] != "[P, P.flip(head)]":
+        raise NotBuilt(f"layers {inputs['layers']!r}")
     thresholds = inputs["threshold_weights"].requires_grad_()
-    loss = Guided(thresholds.expand(2, -1), params["tolerance_margin_factor"])
-    assert params["context_size"] == p.shape[-1]
-    term = Term(loss, weight=params["loss_coeff"])
+    only(params, "context_size", p.shape[-1])
+    loss = Guided(thresholds.expand(2, -1), params.get("tolerance_margin_factor", 0.2))
+    term = Term(loss, weight=params.get("loss_coeff", 1e-5))
     total = evaluate(term, attention=[p, p.flip(1)])
     (grad,) = torch.autograd.grad(total, thresholds, retain_graph=True)
     return {"loss": total, "grad_thresholds": grad}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from adapters.classification import labels
-from adapters.table import Term, adapter, evaluate
+from adapters.table import Term, adapter, evaluate, only
 from lightning_losses import Objective
 from lightning_losses.losses import CrossEntropy, PlackettLuceDistillation
 from lightning_losses.losses.classification.margin_control import MarginControl
@@ -30,12 +30,16 @@ Inputs = dict[str, Any]
 
 @adapter("margin_control")
 def margin_control(inputs: Inputs, params: Inputs) -> Inputs:
-    terms = {"ce": CrossEntropy(), "margin_control": Term(MarginControl(), params["lambda_"])}
+    terms = {
+        "ce": CrossEntropy(),
+        "margin_control": Term(MarginControl(), params.get("lambda_", 0.03)),
+    }
     return {"loss": Objective(terms)(inputs["logits"], labels(inputs)).total}
 
 
 @adapter("pulaski_energy")
 def pulaski_energy(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "loss", "energy")
     x, y = inputs["x"], inputs["y"]
     # geomloss has 1e-4 instead of 0 for the distance of a point to itself.
     own = 1e-4 * (1 / x.shape[1] + 1 / y.shape[1]) / 2
@@ -44,16 +48,16 @@ def pulaski_energy(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("pulaski_sinkhorn")
 def pulaski_sinkhorn(inputs: Inputs, params: Inputs) -> Inputs:
-    assert params["p"] == 2
-    loss = SinkhornDivergence(params["blur"])
+    only(params, "loss", "sinkhorn")
+    only(params, "p", 2)
+    loss = SinkhornDivergence(params.get("blur", 0.05))
     return {"loss": evaluate(loss, estimate=inputs["x"], reference=inputs["y"])}
 
 
 @adapter("coco_milp_vcl")
 def coco_milp_vcl(inputs: Inputs, params: Inputs) -> Inputs:
-    loss = InterVariableContrastive(
-        params["tau"], params["margin"], params["alpha"], params["weight_norm"]
-    )
+    names = {"tau": 0.1, "margin": 0.9, "alpha": 0.01, "weight_norm": 100.0}
+    loss = InterVariableContrastive(*(params.get(name, value) for name, value in names.items()))
     # One instance; the source sums over instances.
     named = {"logits": inputs["logits"][None], "solutions": inputs["sols"][None]}
     return {"loss": evaluate(loss, "sum", **named, solution_value=inputs["vals"][None])}
@@ -61,6 +65,7 @@ def coco_milp_vcl(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("ips_bce")
 def ips_bce(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "reduction", "sum(w*bce)/N")
     p: Tensor = inputs["p"]
     named = {"logits": p.log() - (-p).log1p(), "target": inputs["y"]}
     return {"loss": evaluate(IPSBinaryCrossEntropy(), **named, inverse_propensity=inputs["w"])}
@@ -70,17 +75,17 @@ def ips_bce(inputs: Inputs, params: Inputs) -> Inputs:
 def pld(inputs: Inputs, params: Inputs) -> Inputs:
     """Two methods of this name: a sampler for recommenders here, and a distillation."""
     if "student" in inputs:
-        assert params.get("reduction", "mean") == "mean"
+        only(params, "reduction", "mean")
+        only(params, "label", None, "index 0")
         target = inputs.get("labels")
-        if target is None:
-            assert params["label"] == "index 0"
+        if params.get("label") is not None:
             target = torch.zeros(len(inputs["student"]), dtype=torch.int64)
-        loss = PlackettLuceDistillation(params["teacher_temperature"])
+        loss = PlackettLuceDistillation(params.get("teacher_temperature", 1.0))
         named = {"logits": inputs["student"], "teacher_logits": inputs["teacher"]}
         return {"loss": evaluate(loss, **named, target=target)}
     pos, neg = inputs["pos"], inputs["neg"]
-    assert pos.shape[1] == params["k"]
-    loss = PersonalLoss(params["temperature"])
+    only(params, "k", pos.shape[1])
+    loss = PersonalLoss(params.get("temperature", 0.1))
     with torch.no_grad():
         weights = loss.weights(pair_losses(pos, neg))
     return {"loss": evaluate(loss, logits_positive=pos, logits_negative=neg), "weights": weights}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from adapters.table import NotBuilt, Term, adapter, evaluate
+from adapters.table import Deviates, NotBuilt, Term, adapter, evaluate, only
 from lightning_losses.losses.density.compositional_nll import CompositionalNLL
 from lightning_losses.losses.density.marginalization import MarginalizationConsistency
 from lightning_losses.losses.density.noise_contrastive import NoiseContrastive
@@ -23,7 +23,7 @@ Inputs = dict[str, Any]
 @adapter("noise_contrastive")
 def noise_contrastive(inputs: Inputs, params: Inputs) -> Inputs:
     rows = len(inputs["s_data"])
-    if inputs["s_noise"].numel() != params["nu"] * rows:
+    if inputs["s_noise"].numel() != params.get("nu", 1.0) * rows:
         raise NotBuilt("another number of noise samples than nu a row")
     named = {
         "score": inputs["s_data"],
@@ -36,7 +36,7 @@ def noise_contrastive(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("meco")
 def meco(inputs: Inputs, params: Inputs) -> Inputs:
-    loss = CompositionalNLL(params["gamma"]).double()
+    loss = CompositionalNLL(params.get("gamma", 0.1)).double()
     loss.log_z.value.fill_(math.log(inputs["u_prev"]))
     rows = len(inputs["s_data"])
     named = {
@@ -66,13 +66,15 @@ def mam_self_consistency(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("w_cfm")
 def w_cfm(inputs: Inputs, params: Inputs) -> Inputs:
-    weighting = Gibbs(params["epsilon"])
+    only(params, "normalise", "batch mean weight")
+    epsilon = params.get("epsilon", 1.0)
+    weighting = Gibbs(epsilon)
     x0, x1 = inputs["x0"], inputs["x1"]
     named = {"estimate": inputs["v"], "reference": x1 - x0, "x0": x0, "x1": x1}
     rows = torch.zeros(len(x0), dtype=torch.float64)
     found = weighting(rows, torch.ones_like(rows, dtype=torch.bool), x0, x1)
     # Ours have mean 1, the source's are the kernel itself and divided by their mean later.
-    kernel = (-(x1 - x0).square().sum(1) / params["epsilon"]).exp()
+    kernel = (-(x1 - x0).square().sum(1) / epsilon).exp()
     loss = evaluate(Term(SquaredError(), row_weighting=weighting), **named)
     return {"loss": loss, "weights": found * kernel.mean()}
 
@@ -82,16 +84,19 @@ def f_divergence_alpha(inputs: Inputs, params: Inputs) -> Inputs:
     alpha = params["alpha"]
     z, teacher = inputs["student_logits"], inputs["teacher_logits"]
     gap = (teacher.log_softmax(1) - z.log_softmax(1)).detach()
-    if bool((alpha * gap > math.log(params["iw_clip"])).any()):
+    if bool((alpha * gap > math.log(params.get("iw_clip", 1e3))).any()):
         raise NotBuilt("clipped importance weights")
     value = evaluate(FDivergence("alpha", alpha), logits=z, teacher_logits=teacher)
-    # The source's value is a score function, of which only the gradient means something.
+    # sum q ((p/q)^a - 1) / (a (a - 1)) of the teacher p and the student q, and its two limits.
+    q = z.detach().softmax(1)
     if alpha == 0:
-        rho = gap - 1
+        ours = -(q * gap).sum(1)
     elif alpha == 1:
-        rho = gap.exp()
+        ours = (q * gap.exp() * gap).sum(1)
     else:
-        rho = (alpha * gap).exp() / alpha + 1 / (alpha * (alpha - 1))
-    log_q = z.detach().log_softmax(1)
-    surrogate = -(log_q.exp() * rho * log_q).sum(1).mean()
-    return {"loss": surrogate, "backward": value, "value": value}
+        ours = (q * ((alpha * gap).exp() - 1)).sum(1) / (alpha * (alpha - 1))
+    raise Deviates(
+        "the source's value is a score function, of which only the gradient means something",
+        {"loss": value, "value": value},
+        {"loss": ours.mean()},
+    )

@@ -7,6 +7,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from adapters.table import Deviates, adapter, evaluate
 from lightning_losses.losses import EntropyBonus
 from lightning_losses.softmax import softmax_stats
@@ -25,10 +28,25 @@ def entropy_from_logits(inputs: Inputs, params: Inputs) -> Inputs:
         "backward": entropy.sum(),
     }
     if bool(logits.isneginf().any()):
+        ours = masked_entropy(logits)
         raise Deviates(
-            "a class masked by -inf counts 0 and gets no gradient; sources give NaN", found
+            "a class masked by -inf counts 0 and gets no gradient; sources give NaN",
+            found,
+            {
+                "entropy": ours,
+                "normalized": ours / math.log(logits.shape[-1]),
+                "effective_classes": ours.exp(),
+                "backward": ours,
+            },
         )
     return found
+
+
+def masked_entropy(logits: Tensor) -> Tensor:
+    """The entropy of each row over the classes that are not masked."""
+    rows = [row[~row.isneginf()].log_softmax(0) for row in logits.reshape(-1, logits.shape[-1])]
+    ours = torch.stack([-(log_p.exp() * log_p).sum() for log_p in rows])
+    return ours.reshape(logits.shape[:-1])
 
 
 @adapter("tent")

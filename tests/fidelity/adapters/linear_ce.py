@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.table import adapter
+from adapters.table import adapter, only
 from lightning_losses import Objective, Term
 from lightning_losses.losses import CrossEntropy, LogsumexpPenalty
 from lightning_losses.softmax import softmax_stats
@@ -19,6 +19,8 @@ KERNELS = ("reference", "chunked")
 def linear_ce(inputs: dict[str, Any], options: dict[str, Any], kernel: str) -> dict[str, Any]:
     target, shift = inputs["target"], options["shift"]
     smoothing, class_weight = options["label_smoothing"], inputs["class_weight"]
+    items = options["num_items"]
+    only(options, "reduction", "mean", "sum", "none")
     source = {
         "hidden": inputs["e"],
         "head_weight": inputs["c"],
@@ -53,7 +55,7 @@ def linear_ce(inputs: dict[str, Any], options: dict[str, Any], kernel: str) -> d
         target=target,
         shift=shift,
         sample_weight=inputs["token_weight"],
-        normalizer=options["num_items"] if options["reduction"] == "mean" else None,
+        normalizer=items if options["reduction"] == "mean" else None,
     )
     loss = record.total
     if options["reduction"] == "none":

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.table import Deviates, NotBuilt, Term, Within, adapter, evaluate
+from adapters.table import Deviates, NotBuilt, Term, Unbuilt, Within, adapter, evaluate, only
 from lightning_losses.callbacks.controllers.entropy_target import Coefficient
 from lightning_losses.losses.policy.advantage import grpo_advantage as group_advantage
 from lightning_losses.losses.policy.clip_cov import ClipCov
 from lightning_losses.losses.policy.kl_cov import KLCov
 from lightning_losses.losses.policy.ppo_clip import PPOClip
-from lightning_losses.losses.shared.policy_ratio import clipped_pair
 from lightning_losses.losses.shared.token_covariance import token_covariance
 from lightning_losses.metrics.training_curve.entropy_law import entropy_law
 from lightning_losses.weighting.sequence import SequenceWeight
@@ -72,38 +71,32 @@ def of_actions(term: Term | nn.Module, inputs: Inputs, reduction: str = "mean") 
 
 @adapter("ppo_clip")
 def ppo_clip(inputs: Inputs, params: Inputs) -> Inputs:
-    both = params.get("clip_ratio", 0.2)
-    loss = PPOClip(
-        params.get("clip_ratio_low") or both,
-        params.get("clip_ratio_high") or both,
-        params.get("clip_ratio_c", 3.0),
-    )
+    loss = PPOClip(*clip_range(params), params.get("clip_ratio_c", 3.0))
     term = aggregated(loss, params, inputs["response_mask"], "loss_agg_mode")
-    mask = inputs["response_mask"].bool()
-    lp, old, advantage = (inputs[n].detach() for n in ("log_prob", "old_log_prob", "advantages"))
-    plain, clipped = clipped_pair(lp, old, advantage, loss.clip_low, loss.clip_high)
-    bound = -advantage * (loss.dual_clip or torch.inf)
-    lower = (torch.maximum(plain, clipped) > bound) & (advantage < 0)
-    metrics = {
-        "actor/pg_clipfrac": share(clipped > plain, mask),
-        "actor/ppo_kl": share(old - lp, mask),
-        "actor/pg_clipfrac_lower": share(lower, mask),
-    }
     found = of_actions(term, inputs)
     # Sources divide a response by its length + 1e-8: a loss of 2 a token changes by that much.
-    return {"loss": Within(found, above=2e-8, below=2e-8), "backward": found, "metrics": metrics}
+    loss_within = Within(found, above=2e-8, below=2e-8)
+    return {"loss": loss_within, "backward": found, "metrics": METRICS}
 
 
-def share(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens that count, in the counting of verl."""
-    return (values.double() * mask).sum() / (mask.double().sum() + 1e-8)
+#: What verl logs beside the loss.
+METRICS = Unbuilt("shares of clipped tokens and the estimated KL, which no loss here returns")
+
+
+def clip_range(params: Inputs) -> tuple[float, float]:
+    """How far below and above 1 the ratio may go."""
+    both = params.get("clip_ratio", 0.2)
+    low, high = (params.get(f"clip_ratio_{end}") for end in ("low", "high"))
+    return both if low is None else low, both if high is None else high
 
 
 @adapter("grpo_trl")
 def grpo_trl(inputs: Inputs, params: Inputs) -> Inputs:
     if params.get("delta") is not None:
         raise NotBuilt("delta, a cap of the ratio for either sign of the advantage")
-    loss = PPOClip(params["epsilon"], params.get("epsilon_high") or params["epsilon"], None)
+    low, high = params.get("epsilon", 0.2), params.get("epsilon_high")
+    loss = PPOClip(low, low if high is None else high, None)
+    _ = params.get("max_completion_length")  # of dr_grpo alone
     term = aggregated(loss, params, inputs["response_mask"], "loss_type")
     return {"loss": of_actions(term, inputs)}
 
@@ -129,19 +122,15 @@ def agg_loss(inputs: Inputs, params: Inputs) -> Inputs:
         sequence_id=sequences(mask).reshape(-1),
     )
     if not bool(mask.any()):
-        raise Deviates("nothing that counts is a connected 0; sources give NaN", {"loss": found})
+        reason = "nothing that counts is a connected 0; sources give NaN"
+        raise Deviates(reason, {"loss": found}, {"loss": 0.0})
     return {"loss": found}
 
 
 @adapter("clip_cov")
 def clip_cov(inputs: Inputs, params: Inputs) -> Inputs:
-    both = params.get("clip_ratio", 0.2)
-    settings = (
-        params.get("clip_cov_lb", 1.0),
-        params.get("clip_cov_ub", 5.0),
-        params.get("clip_ratio_low") or both,
-        params.get("clip_ratio_high") or both,
-    )
+    bounds = (params.get("clip_cov_lb", 1.0), params.get("clip_cov_ub", 5.0))
+    settings = (*bounds, *clip_range(params))
     mask = inputs["response_mask"].bool()
     loss, every = ClipCov(params.get("clip_cov_ratio", 2e-4), *settings), ClipCov(1.0, *settings)
     # Every advantage of the cases is nonzero, so a loss of 0 is that of an action left out.
@@ -149,12 +138,11 @@ def clip_cov(inputs: Inputs, params: Inputs) -> Inputs:
         (of_actions(x, inputs, "none").detach().reshape(mask.shape) == 0) & mask
         for x in (loss, every)
     )
-    lp, old = inputs["log_prob"].detach(), inputs["old_log_prob"]
     return {
         "loss": of_actions(aggregated(loss, params, mask, "loss_agg_mode"), inputs),
         "n_candidates": candidates.sum(),
         "clipped_mask": zero,
-        "metrics": {"actor/pg_clipfrac": share(zero, mask), "actor/ppo_kl": share(old - lp, mask)},
+        "metrics": METRICS,
     }
 
 
@@ -167,9 +155,7 @@ def kl_cov(inputs: Inputs, params: Inputs) -> Inputs:
         ratio = min(float(params["k_percent"]), float(mask.sum())) / 100
     loss = KLCov(ratio, params.get("ppo_kl_coef", 0.1))
     found = of_actions(aggregated(loss, params, mask, "loss_agg_mode"), inputs)
-    change = (inputs["log_prob"] - inputs["old_log_prob"]).detach().abs()
-    moved = share(change, mask.bool())
-    return {"loss": found, "abs_kl_mean": moved, "metrics": {"actor/ppo_kl": moved}}
+    return {"loss": found, "abs_kl_mean": METRICS, "metrics": METRICS}
 
 
 @adapter("token_covariance")
@@ -185,6 +171,7 @@ def covariance(inputs: Inputs, params: Inputs) -> Inputs:
 def grpo_advantage(inputs: Inputs, params: Inputs) -> Inputs:
     names = list(inputs["index"])
     group = torch.tensor([names.index(name) for name in names])
+    only(params, "epsilon", 1e-6)
     rewards, mask = inputs["token_level_rewards"], inputs["response_mask"]
     found = group_advantage(rewards.sum(1), group, bool(params.get("norm_adv_by_std", True)))
     return {"advantages": found[:, None] * mask}
@@ -192,9 +179,8 @@ def grpo_advantage(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("adaptive_entropy_coef")
 def adaptive_entropy_coef(inputs: Inputs, params: Inputs) -> Inputs:
-    controller = Coefficient(
-        params["target"], params["delta"], params["init"], params["min"], params["max"]
-    )
+    names = ("target", "delta", "init", "min", "max")
+    controller = Coefficient(*(params[name] for name in names))
     after = []
     for entropy in inputs["entropies"]:
         controller.update(float(entropy))
@@ -204,15 +190,15 @@ def adaptive_entropy_coef(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("entropy_performance_law")
 def entropy_performance_law(inputs: Inputs, params: Inputs) -> Inputs:
-    entropy, reward = (series(inputs, letter) for letter in "hr")
+    entropy = series(inputs, "entropy", "entropies", "H")
+    reward = series(inputs, "reward", "rewards", "R")
     law = entropy_law(entropy, reward)
     names = {"a": law.a, "b": law.b, "ceiling": law.ceiling, "r2": law.r2}
     also = {"slope": -law.a, "intercept": law.b, "R2": law.r2, "r_squared": law.r2, "n": law.points}
     return names | also
 
 
-def series(inputs: Inputs, letter: str) -> list[float]:
-    """Entropies or rewards of a case, whose name is or begins with H or R, or E."""
-    wanted = {"h": ("h", "e"), "r": ("r",)}[letter]
-    (values,) = (v for name, v in inputs.items() if name.lower().startswith(wanted))
-    return [float(v) for v in values]
+def series(inputs: Inputs, *names: str) -> list[float]:
+    """A column of the input, under one of its names."""
+    (name,) = (name for name in names if name in inputs)
+    return [float(v) for v in inputs[name]]

@@ -7,24 +7,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from golden_harness.compare import Within
+from golden_harness.compare import Unbuilt, Within
 from torch import Tensor, nn
 
 from lightning_losses import Objective, Term
 
-__all__ = ["ADAPTERS", "Adapter", "Deviates", "NotBuilt", "Term", "Within", "adapter", "evaluate"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "Deviates",
+    "NotBuilt",
+    "Term",
+    "Unbuilt",
+    "Within",
+    "adapter",
+    "evaluate",
+    "only",
+]
 
 
 class Deviates(Exception):
     """We differ from the source on purpose; the reason is one line.
 
-    Raised, the case is not compared. With ``found``, it is compared first and counts as passed if
-    it is met all the same.
+    Args:
+        reason: one line.
+        found: what the product computes, by the names of the expected values. Compared with the
+            case first, which counts as passed if it is met all the same.
+        ours: what is right under our convention, by an independent formula, for the values that
+            differ; the others must meet the case. With ``backward``, gradients are held to its.
     """
 
-    def __init__(self, reason: str, found: dict[str, Any] | None = None) -> None:
+    def __init__(self, reason: str, found: dict[str, Any], ours: dict[str, Any]) -> None:
         super().__init__(reason)
-        self.reason, self.found = reason, found
+        self.reason, self.found, self.ours = reason, found, ours
 
 
 class NotBuilt(Exception):
@@ -59,3 +74,13 @@ def evaluate(loss: nn.Module | Term, reduction: str = "mean", **named: Any) -> T
     objective = Objective({"loss": loss}, reduction=reduction)
     total: Tensor = objective(**named).total
     return total
+
+
+def only(params: dict[str, Any], name: str, *known: Any) -> None:
+    """Read a parameter of which we have these values and no other; raises `NotBuilt` elsewhere.
+
+    The first one is the source's default.
+    """
+    value = params.get(name, known[0])
+    if not any(value == k for k in known):
+        raise NotBuilt(f"{name}={value!r}")

@@ -18,6 +18,7 @@ from torch import Tensor
 BOOKKEEPING = {
     "set", "key", "case", "name", "note", "notes", "source", "provenance", "registry_key", "checks",
     "shapes", "dtype", "rtol", "atol", "tol", "quirk", "inputs_ref", "crosschecked", "input_dtype",
+    "reference",
 }  # fmt: skip
 # Where fields stand beside the key, these are gradients of the (mean) loss.
 FLAT_GRADIENTS = {"grad": "logits", "grad_mean": "logits"}
@@ -37,6 +38,7 @@ class Case:
     flat: bool = False  # inputs and expected values are one heap; adapters return what is theirs
     rtol: float | None = None
     atol: float | None = None
+    shared_inputs: bool = False  # a data set of many keys, none of which needs all of it
 
     @property
     def id(self) -> str:
@@ -74,6 +76,7 @@ def read(files: list[Path]) -> list[Case]:
 def _case(file: str, name: str, raw: dict[str, Any], data: dict[str, Any]) -> Case:
     flat = not isinstance(raw.get("inputs"), dict) or "expected" not in raw
     inputs = {k: v for k, v in raw.items() if k not in BOOKKEEPING} if flat else dict(raw["inputs"])
+    shared = "ref" in inputs or "inputs_ref" in raw
     if "ref" in inputs:
         inputs = data[inputs.pop("ref")] | inputs
     shapes = raw.get("shapes", {})
@@ -94,6 +97,7 @@ def _case(file: str, name: str, raw: dict[str, Any], data: dict[str, Any]) -> Ca
         flat,
         raw.get("rtol"),
         tolerance,
+        shared,
     )
 
 

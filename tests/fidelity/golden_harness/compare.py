@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ VALUE_RTOL, GRADIENT_RTOL = 1e-7, 1e-5
 # Rounding of float64 sums: an entry that cancels to nearly 0 cannot be met relative to itself.
 ROUNDING = 1e-12
 
+#: Makes a wrong value of a right one, to see that it is noticed.
+Change = Callable[[Tensor], Tensor]
+
 
 class Mismatch(AssertionError):
     """An adapter's result is not what the case expects."""
@@ -25,6 +29,13 @@ class Within:
 
     def __init__(self, value: Any, *, above: float, below: float) -> None:
         self.value, self.above, self.below = value, float(above), float(below)
+
+
+class Unbuilt:
+    """Stands for a value that the product does not compute; the others are compared still."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
 
 
 def difference(name: str, found: Any, wanted: Any, rtol: float, atol: float) -> str | None:
@@ -63,50 +74,90 @@ def _double(value: Any) -> Tensor:
     return torch.tensor(number(value), dtype=torch.float64)
 
 
-def check(case: Case, inputs: dict[str, Any], found: dict[str, Any]) -> None:
-    """Compare values and gradients; raises `Mismatch` with every difference, a line each.
+def compare(
+    case: Case,
+    inputs: dict[str, Any],
+    found: dict[str, Any],
+    ours: dict[str, Any],
+    change: Change | None = None,
+) -> dict[str, str | None]:
+    """What is wrong with each value and gradient that the case expects, by name; None if nothing.
 
-    `found` holds values by the names of the expected ones, with ``loss`` also for ``value``. The
-    gradient is that of ``backward`` if there, else of the sum of ``loss``.
+    ``found`` holds values by the names of the expected ones, with ``loss`` also for ``value``. The
+    gradient is that of ``backward`` if there, else of the sum of ``loss``. Values of ``ours``
+    replace expected ones of that name, and gradients of its ``backward`` replace all gradients.
+    ``change`` is done to what was found before it is compared.
     """
-    if "loss" in found:
-        found = {"value": found["loss"], **found}
-    names = [n for n in case.expected if n in found] if case.flat else list(case.expected)
-    lines = [] if names else [f"the adapter returned {sorted(found)}, nothing that is expected"]
+    found, ours = _both_names(found), _both_names(ours)
+    expected = case.expected | {name: v for name, v in ours.items() if name in case.expected}
+    names = [n for n in expected if n in found] if case.flat else list(expected)
+    if not names:
+        return {"": f"the adapter returned {sorted(found)}, nothing that is expected"}
+    wrong: dict[str, str | None] = {}
+    rtol, atol = _tolerance(case, VALUE_RTOL)
     for name in names:
         if name not in found:
-            lines.append(f"{name}: expected, but the adapter returned only {sorted(found)}")
-            continue
-        rtol, atol = _tolerance(case, VALUE_RTOL)
-        lines.append(difference(name, found[name], case.expected[name], rtol, atol) or "")
+            wrong[name] = f"{name}: expected, but the adapter returned only {sorted(found)}"
+        elif not isinstance(found[name], Unbuilt):
+            value = found[name] if change is None else _changed(found[name], change)
+            wrong[name] = difference(name, value, expected[name], rtol, atol)
     if case.gradients:
-        lines += _gradients(case, inputs, found)
-    lines = [line for line in lines if line]
-    if lines:
-        raise Mismatch("\n".join(lines))
+        wrong |= _gradients(case, inputs, found, ours.get("backward"), change)
+    return wrong
 
 
-def _gradients(case: Case, inputs: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def _both_names(values: dict[str, Any]) -> dict[str, Any]:
+    return {"value": values["loss"], **values} if "loss" in values else values
+
+
+def _changed(value: Any, change: Change) -> Any:
+    """Every number of a value changed, whatever holds them."""
+    if isinstance(value, Within):
+        return Within(change(_double(value.value)), above=value.above, below=value.below)
+    if isinstance(value, dict):
+        return {name: _changed(v, change) for name, v in value.items()}
+    return change(_double(value))
+
+
+def _gradients(
+    case: Case,
+    inputs: dict[str, Any],
+    found: dict[str, Any],
+    ours: Tensor | None,
+    change: Change | None,
+) -> dict[str, str | None]:
     backward = found.get("backward")
     if backward is None:
-        backward = torch.as_tensor(found["loss"] if "loss" in found else found["value"]).sum()
-    if not backward.requires_grad:
-        return ["loss: has no graph, but a gradient is expected"]
+        backward = torch.as_tensor(found["loss"] if "loss" in found else found["value"])
     leaves = {name: inputs[name] for name in case.gradients}
-    grads = torch.autograd.grad(backward, list(leaves.values()), allow_unused=True)
-    lines: list[str] = []
+    names = [f"grad.{name}" for name in leaves]
+    if not backward.requires_grad:
+        return dict.fromkeys(names, "loss: has no graph, but a gradient is expected")
+    wanted = dict(case.gradients)
+    if ours is not None:
+        wanted = dict(zip(leaves, _grad(ours, leaves), strict=True))
+    wrong: dict[str, str | None] = {}
     rtol, atol = _tolerance(case, GRADIENT_RTOL)
-    for (name, wanted), grad in zip(case.gradients.items(), grads, strict=True):
-        if wanted is None:
-            if grad is not None and bool(grad.any()):
-                lines.append(f"grad.{name}: expected none, largest is {grad.abs().max():.3g}")
+    for name, grad in zip(leaves, _grad(backward, leaves), strict=True):
+        expected = wanted[name]
+        if change is not None:
+            grad = change(torch.zeros_like(leaves[name]) if grad is None else grad)
+        if expected is None:
+            leaks = grad is not None and bool(grad.any())
+            wrong[f"grad.{name}"] = f"grad.{name}: expected none" if leaks else None
         elif grad is None:
-            lines.append(f"grad.{name}: none reached it")
+            wrong[f"grad.{name}"] = f"grad.{name}: none reached it"
         else:
-            wanted = wanted["data"] if isinstance(wanted, dict) else wanted
-            wanted = _double(wanted).reshape(grad.shape)
-            lines.append(difference(f"grad.{name}", grad, wanted, rtol, atol) or "")
-    return lines
+            expected = expected["data"] if isinstance(expected, dict) else expected
+            expected = _double(expected).reshape(grad.shape)
+            wrong[f"grad.{name}"] = difference(f"grad.{name}", grad, expected, rtol, atol)
+    return wrong
+
+
+def _grad(value: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(
+        value.sum(), list(leaves.values()), allow_unused=True, retain_graph=True
+    )
 
 
 def _tolerance(case: Case, default: float) -> tuple[float, float]:

@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Do adapters hand everything on, and is what they return the product's?
+
+One case a key, of the project's own copy of the golden files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapters import ADAPTERS
+from adapters.table import NotBuilt
+from golden_harness.cases import Case, read
+from golden_harness.compare import Unbuilt
+from golden_harness.mutations import wrong_product
+from golden_harness.runner import REMARKS, Outcome, outcome
+from golden_harness.varied import louder, numbers, variations
+
+FILES = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
+CASES: dict[str, list[Case]] = {}
+for one in read(FILES):
+    if one.key in ADAPTERS:
+        CASES.setdefault(one.key, []).append(one)
+
+#: What the product keeps as a state or sets at construction, and adapters read there.
+STATE = {
+    ("adaptive_entropy_coef", "coef_and_enabled_after"),
+    ("aldr_kl", "lambda_after"),
+    ("class_balanced", "weights"),
+    ("fourier_head", "reg"),
+    ("meco", "u_new"),
+    ("sigma_reparam", "u_after"),
+    ("truncated_gce", "weight_after_update"),
+}
+
+#: Parameters that change nothing in the project's cases, and why that is right.
+INACTIVE = {
+    ("adaptive_entropy_coef", "max"): "a bound that no case reaches",
+    ("adaptive_entropy_coef", "min"): "a bound that no case reaches",
+    ("f_divergence_alpha", "iw_clip"): "not built where it binds",
+    ("gce", "prob_clip"): "ours does not clamp",
+    ("grpo_trl", "max_completion_length"): "of dr_grpo alone",
+    ("kl_cov", "k_percent"): "at most one token of eleven either way",
+    ("symmetric_ce", "prob_clip"): "ours does not clamp",
+}
+
+
+def made(case: Case) -> Outcome:
+    adapter = ADAPTERS[case.key]
+    return outcome(case, adapter, (adapter.variants or (None,))[0])
+
+
+def first_built(key: str) -> Outcome:
+    for case in CASES[key]:
+        try:
+            return made(case)
+        except NotBuilt:
+            continue
+    pytest.skip("no case of it is built")
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_values_are_those_of_the_product(key: str) -> None:
+    """With a wrong product each value changes, or an error is raised on the way."""
+    right = first_built(key)
+    try:
+        with wrong_product():
+            wrong = made(right.case)
+    except Exception:
+        return
+    both = {"value": "loss"}
+    for name in right.case.expected:
+        name = name if name in right.found else both.get(name, name)
+        if (
+            name not in right.found
+            or isinstance(right.found[name], Unbuilt)
+            or (key, name) in STATE
+        ):
+            continue
+        before, after = (numbers(only_value(o, name)) for o in (right, wrong))
+        assert before.shape != after.shape or not torch.allclose(before, after, 1e-4, 1e-9), name
+
+
+def only_value(made: Outcome, name: str) -> Any:
+    case = Case("", "", "", {}, {}, {}, {})
+    return Outcome(case, {}, {name: made.found[name]})
+
+
+PARAMS = {(key, name): case for key in CASES for case in CASES[key] for name in case.params}
+
+
+@pytest.mark.parametrize(("key", "name"), PARAMS)
+def test_every_param_is_handed_on(key: str, name: str) -> None:
+    """Another value changes the result, or is refused as not built or by the product itself."""
+    if name in REMARKS or (key, name) in INACTIVE:
+        return
+    tried = 0
+    for case in [c for c in CASES[key] if name in c.params]:
+        for start in (case, louder(case)):
+            try:
+                before = numbers(made(start))
+            except (NotBuilt, ValueError):
+                continue
+            for other in variations(start, name):
+                tried += 1
+                try:
+                    after = numbers(made(other))
+                except (NotBuilt, ValueError, RuntimeError):  # RuntimeError: shapes of weights
+                    return
+                if before.shape != after.shape or not torch.equal(before, after):
+                    return
+    assert not tried, f"{name} is read, but no other value of it changes anything"
