@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training objectives for PyTorch Lightning, composed by Hydra, computed in one pass, watched."""
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from lightning_losses.config import searchpath
 
 if TYPE_CHECKING:
     from lightning_losses.config.build import build_objective
@@ -28,8 +28,8 @@ __all__ = [
     "softmax_stats",
 ]
 
-# Imported when they are asked for: torch and Lightning take seconds, and `lightning-losses report`
-# needs neither.
+# Imported when they are asked for: torch and Lightning take seconds, and neither the command line
+# nor Hydra's search for plug-ins, which import this package too, need them.
 _MODULES = {
     "ClassRange": "softmax",
     "LossMixin": "mixin",
@@ -52,6 +52,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-del searchpath

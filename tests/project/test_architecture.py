@@ -56,7 +56,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         | {"named_tensors", "objective", "record", "softmax"},
         TORCH | {"lightning", "lightning_utilities", "numpy", "torchmetrics"},  # all Lightning's
     ),
-    "describe": ({"config", "named_tensors", "softmax", "term"}, TORCH),
+    "describe": ({"config", "named_tensors"}, set()),
+    "doctor": ({"softmax"}, TORCH | {"hydra"}),
     "config": (
         {"config", "objective", "schedules", "softmax", "term"},
         TORCH | {"hydra", "omegaconf"},

@@ -74,12 +74,14 @@ def test_a_wheel_from_the_sdist_has_every_module_and_yaml(tree: Path, tmp_path: 
         for path in (wheel / "lightning_losses").rglob("*")
         if path.is_file()
     }
-    wanted = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")} | {"py.typed"}
+    wanted = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")}
+    wanted |= {"py.typed", "config/facts.json"}
     for name, ending in (("kernels", "py"), ("conf", "py"), ("conf", "yaml")):
         folder = ROOT / name
         wanted |= {p.relative_to(ROOT).as_posix() for p in folder.rglob(f"*.{ending}")}
     assert len(wanted) > 400
     assert wanted <= shipped, sorted(wanted - shipped)
+    assert (wheel / "hydra_plugins" / "lightning_losses.py").is_file()
     assert used(wheel, tmp_path) == wheel / "lightning_losses" / "__init__.py"
 
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-import lightning_losses.config.searchpath  # noqa: F401  (so that keys resolve)
 from lightning_losses.config.catalogue import did_you_mean, keys, yaml_text
+from lightning_losses.config.searchpath import LightningLossesSearchPath
 from lightning_losses.objective import Objective
 from lightning_losses.term import Term
 
@@ -26,6 +27,8 @@ TERM_KEYS = ("weight", "inputs", "target_transform", "row_weighting", "optimizer
 
 #: A loss by key, or itself; a term is a loss with its weight.
 Loss = str | nn.Module
+
+Plugins.instance().register(LightningLossesSearchPath)  # once is enough, twice does no harm
 
 
 def build_objective(
@@ -75,9 +78,9 @@ def compose_losses(names: list[str]) -> DictConfig:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"There is no loss {name!r}.{did_you_mean(name, known)} "
-                f"Write one of: {', '.join(known)}. "
-                "Your own: {'mine': {'_target_': 'my.Loss'}}, or {'mine': MyLoss()}."
+                f"There is no loss {name!r}.{did_you_mean(name, known)} `lightning-losses list` "
+                "shows every key. Your own: {'mine': {'_target_': 'my.Loss'}}, or "
+                "{'mine': MyLoss()}."
             )
     _refuse_twice(names)
     # Hydra holds one application; within the user's own, that one steps aside and comes back.

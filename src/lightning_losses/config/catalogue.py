@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.resources import files
 
-from hydra.utils import get_class
-from omegaconf import OmegaConf
-
 #: Groups that the command line lists, losses first.
 GROUPS = (
     "loss",
@@ -67,6 +64,9 @@ def summary(group: str, key: str) -> str:
 
 def target_class(group: str, key: str) -> type | None:
     """The class that a key instantiates; None for a YAML without ``_target_``."""
+    from hydra.utils import get_class  # here, so that the command line need not wait for it
+    from omegaconf import OmegaConf
+
     node = OmegaConf.to_container(OmegaConf.create(yaml_text(group, key)))
     target = node.get("_target_") if isinstance(node, dict) else None
     return None if target is None else get_class(target)
@@ -86,18 +86,15 @@ def find(key: str) -> tuple[str, str]:
         if name in keys(candidate):
             return candidate, name
     meant = did_you_mean(name, {known for candidate in groups for known in keys(candidate)})
-    raise ValueError(
-        f"there is no {key!r}.{meant} {'Keys are' if group else 'Losses are'} "
-        f"{', '.join(keys(groups[0]))}; `lightning-losses list` shows every group."
-    )
+    raise ValueError(f"there is no {key!r}.{meant or ' `lightning-losses list` shows every key.'}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence, with a space before it, of the names that look like this one; empty if none."""
+    """A sentence, with a space before it, of the name most like this one; empty if none is."""
     wanted = name.lower().replace("-", "_")
     names = sorted(known)
     same = [n for n in names if sorted(n) == sorted(wanted)]  # two letters changed places
-    close = same or get_close_matches(wanted, names, cutoff=0.7)
+    close = same or get_close_matches(wanted, names, n=1, cutoff=0.7)
     if wanted in OTHER_NAMES and OTHER_NAMES[wanted] in names:
         close = [OTHER_NAMES[wanted]]
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    return f" Did you mean {close[0]}?" if close else ""

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts this package's configs on Hydra's search path, after the user's own, so that theirs win.
 
-Registered at import, not through the `hydra_plugins` namespace package: an editable install does
-not find that, silently. So is the resolver that those configs use.
+Hydra finds it by ``hydra_plugins/lightning_losses.py``, from 1.4 on by an entry point as well; and
+`build_objective` registers it, for environments where Hydra looks in neither. Here is also the
+resolver that those configs use.
 """
 
 from __future__ import annotations
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
@@ -34,6 +34,5 @@ def run_dir() -> str:
     return "." if OmegaConf.is_missing(runtime, "output_dir") else str(runtime.output_dir)
 
 
-Plugins.instance().register(LightningLossesSearchPath)
 # Not cached: the jobs of a multirun share a process and differ in the folder.
 OmegaConf.register_new_resolver("lightning_losses.run_dir", run_dir, replace=True)
