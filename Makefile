@@ -1,5 +1,5 @@
 # Shorthands; the README's two commands work without make.
-.PHONY: install test check benchmarks gpu gpu-wheels
+.PHONY: install test check docs benchmarks gpu gpu-wheels
 
 install:
 	python3 -m venv .venv && .venv/bin/pip install -e ".[dev]"
@@ -9,6 +9,9 @@ test: install
 
 check: install
 	.ci/run
+
+docs: install
+	.venv/bin/mkdocs build --strict
 
 benchmarks: install
 	.venv/bin/python benchmarks/linear_ce.py --device cpu

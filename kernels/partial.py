@@ -36,7 +36,7 @@ class Partial(NamedTuple):
     t: Tensor | None  # sum exp(z - top) (z - top)
     q: Tensor | None  # sum exp(2 (z - top))
     total: Tensor | None  # sum (z - top)
-    count: Tensor | None  # number of classes, beside total
+    count: Tensor | None  # type: ignore[assignment]  # number of classes, beside total
     weighted: Tensor | None  # sum w (z - top), with class weights w
     mass: Tensor | None  # sum w, beside weighted
     best: Tensor | None  # int64, the lowest class with z = top

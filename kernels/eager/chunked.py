@@ -130,7 +130,8 @@ class _Statistics(torch.autograd.Function):
         out = dict(zip(OUTPUTS, saved, strict=False))
         grads = dict(zip(OUTPUTS, upstream, strict=True))
         if all(grad is None for grad in upstream):
-            return (None,) * ctx.inputs
+            nothing: tuple[Tensor | None, ...] = (None,) * ctx.inputs
+            return nothing
         # Under create_graph, torch.func and batched gradients every step must be out of place.
         if torch.is_grad_enabled() or transformed(upstream):
             if problem.class_range is not None:

@@ -74,8 +74,9 @@ def test_a_wheel_from_the_sdist_has_every_module_and_yaml(tree: Path, tmp_path: 
         for path in (wheel / "lightning_losses").rglob("*")
         if path.is_file()
     }
-    wanted = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")}
-    wanted |= {"py.typed", "config/facts.json"}
+    files = [Path(base, name) for base, _, names in os.walk(PACKAGE) for name in names]
+    wanted = {p.relative_to(PACKAGE).as_posix() for p in files if p.suffix != ".pyc"}
+    assert {"py.typed", "config/facts.json", "dashboard/report/assets/page.js"} <= wanted
     for name, ending in (("kernels", "py"), ("conf", "py"), ("conf", "yaml")):
         folder = ROOT / name
         wanted |= {p.relative_to(ROOT).as_posix() for p in folder.rglob(f"*.{ending}")}

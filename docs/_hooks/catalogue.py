@@ -1,0 +1,311 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pages of the site that are made when it is built: one for every key, and their list.
+
+What stands on them is read from the YAML, the docstring and ``config/facts.json``, so nothing can
+fall behind. `example` is run for every loss by ``tests/project/test_docs.py``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mkdocs.structure.files import File, Files
+
+from lightning_losses.config.catalogue import GROUPS, keys, summary, yaml_text
+from lightning_losses.config.facts import Facts, docstring, facts
+from lightning_losses.named_tensors import NAMED_TENSORS, NamedTensor
+
+ROWS, CLASSES = 8, 5
+STUDIES = Path(__file__).parents[2] / "examples" / "reproduce" / "results"
+VERDICTS = ("shown", "not told apart", "the opposite")
+
+#: Group -> title, how it is chosen on the command line, what it is.
+TITLES = {
+    "loss": ("Losses", "loss={}", "What the objective is made of."),
+    "target": (
+        "Target transforms",
+        "+target@loss.ce.target_transform={}",
+        "Turn a target into a distribution over the classes, in front of a loss that takes one.",
+    ),
+    "weighting": (
+        "Row weightings",
+        "+weighting@loss.ce.row_weighting={}",
+        "Weigh rows by their losses or by other named tensors; the weights carry no gradient.",
+    ),
+    "head": ("Heads", "+head={}", "Modules that own the class weights and give logits."),
+    "provider": (
+        "Providers",
+        "+provider@loss.trades.provider.logits_adv={}",
+        "Make a named tensor that a loss needs and the step does not pass.",
+    ),
+    "schedule": ("Schedules", "+schedule@loss.ce.weight={}", "Weights that move while training."),
+    "callbacks": ("Monitors and controllers", "callbacks=[{}]", "Lightning callbacks."),
+    "kernel": ("Kernels", "kernel={}", "How the softmax statistics are computed; see Kernels."),
+    "logger": ("Loggers", "logger={}", "Where metrics go."),
+}
+
+SCOPES = {
+    "rows": "a value a row; `mask`, `sample_weight` and `ignore_index` apply to it.",
+    "pairs": "rows are compared with each other, over several ranks all rows of all ranks.",
+    "batch": "one number for the batch of all ranks.",
+    "parameters": "a penalty on parameters, whatever rows the batch has.",
+}
+
+#: How an example makes a named tensor. What a network would give requires a gradient.
+TENSORS = {
+    "logits": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)",
+    "logits_adv": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)",
+    "teacher_logits": f"torch.randn({ROWS}, {CLASSES})",
+    "target": f"torch.randint({CLASSES}, ({ROWS},))",
+    "features": f"torch.randn({ROWS}, 4, requires_grad=True)",
+    "attention": f"[torch.randn({ROWS}, 2, 3, 3, requires_grad=True).softmax(-1)]",
+    "list_id": f"torch.arange({ROWS}) // 4",
+    "sequence_id": f"torch.arange({ROWS}) // 4",
+    "advantage": f"torch.randn({ROWS})",
+    "old_log_prob": f"-torch.rand({ROWS})",
+    "sample_index": f"torch.arange({ROWS})",
+    "class_similarity": f"torch.randn({ROWS}, {CLASSES})",
+    "module": f"torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, {CLASSES}))",
+    "quantiles": f"torch.randn({ROWS}, 5, requires_grad=True)",
+    "estimate": f"torch.randn({ROWS}, 3, requires_grad=True)",
+    "reference": f"torch.randn({ROWS}, 3)",
+    "next_logits": f"torch.randn({ROWS}, {CLASSES})",
+    "reward": f"torch.randn({ROWS})",
+    "discount": f"torch.full(({ROWS},), 0.99)",
+    "logit_map": f"torch.randn(2, {CLASSES}, 16, 16, requires_grad=True)",
+    "label_map": f"torch.randint({CLASSES}, (2, 16, 16))",
+    "skeleton_map": f"torch.randint({CLASSES}, (2, 16, 16))",
+    "region_map": f"torch.randn(2, {CLASSES}, 16, 16)",
+    "sensitive": f"torch.randn({ROWS}, 2)",
+    "bag_id": f"torch.arange({ROWS}) // 4",
+    "bag_target": f"torch.arange({ROWS}) // 4 * 1.0",
+    "bag_proportion": f"torch.full(({ROWS}, {CLASSES}), 1 / {CLASSES})",
+    "profit": f"torch.randn({ROWS})",
+    "logits_deep": f"torch.randn({ROWS}, requires_grad=True)",
+    "logits_shallow": f"torch.randn({ROWS}, requires_grad=True)",
+    "score": f"torch.randn({ROWS}, requires_grad=True)",
+    "log_q": f"torch.randn({ROWS})",
+    "noise_score": f"torch.randn({ROWS}, 3, requires_grad=True)",
+    "noise_log_q": f"torch.randn({ROWS}, 3)",
+    "log_marginal": f"torch.randn({ROWS}, requires_grad=True)",
+    "next_log_marginal": f"torch.randn({ROWS}, requires_grad=True)",
+    "x0": f"torch.randn({ROWS}, 3)",
+    "x1": f"torch.randn({ROWS}, 3)",
+    "concept_logits": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)",
+    "logits_positive": f"torch.randn({ROWS}, 3, requires_grad=True)",
+    "logits_negative": f"torch.randn({ROWS}, 3, requires_grad=True)",
+    "inverse_propensity": f"1 + torch.rand({ROWS})",
+    "old_class_map": "torch.rand(2, 16, 16)",
+    "solutions": f"torch.randint(2, ({ROWS}, 3, {CLASSES}))",
+    "solution_value": f"torch.randn({ROWS}, 3)",
+}
+
+#: Where the usual tensor will not do: what this key means by it.
+TWO_VIEWS = {"features": f"torch.randn({ROWS}, 2, 4, requires_grad=True)"}
+BINS = {"logits": f"torch.randn({ROWS}, 51, requires_grad=True)", "target": f"torch.rand({ROWS})"}
+YES_NO = {"target": f"torch.randint(2, ({ROWS},))"}
+SCORES = {"logits": f"torch.randn({ROWS}, requires_grad=True)", **YES_NO}
+SPECIAL: dict[str, dict[str, str]] = {
+    "barlow_twins": TWO_VIEWS,
+    "clip": TWO_VIEWS,
+    "nt_xent": TWO_VIEWS,
+    "siglip": TWO_VIEWS,
+    "hl_gauss": BINS,
+    "two_hot": BINS,
+    "bce": SCORES,
+    "binary_focal": SCORES,
+    "tri_bce": YES_NO,
+}
+
+#: Settings without a default: what the user knows of his data.
+COUNTS = {"class_counts": [900, 90, 50, 30, 10]}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "balanced_softmax": COUNTS,
+    "class_balanced": COUNTS,
+    "logit_adjustment": COUNTS,
+    "corn": {"num_classes": CLASSES + 1},
+}
+
+
+def passed(one: Facts) -> list[str]:
+    """Named tensors that a step passes for a loss; statistics stand for logits and target."""
+    names = set(one.tensors)
+    if one.statistics:
+        names |= {"logits"}
+    if "log_prob" in one.statistics or one.family in ("contrastive", "metric"):
+        names |= {"target"}
+    order = list(NAMED_TENSORS)
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+
+
+def example(key: str, one: Facts) -> str:
+    """A program that evaluates a loss on random tensors and takes its gradient."""
+    made = {name: made_up(name) for name in passed(one)} | TENSORS | SPECIAL.get(key, {})
+    if one.target_transform or "quantiles" in one.tensors:
+        made["target"] = SPECIAL.get(key, {}).get("target", f"torch.rand({ROWS})")
+    arguments = "\n".join(f"    {name}={made[name]}," for name in passed(one))
+    built = f'"{key}"'
+    if key in SETTINGS:
+        node = yaml.safe_load(yaml_text("loss", key)) | SETTINGS[key]
+        lines = "\n".join(f'        "{k}": {v!r},' for k, v in node.items())
+        built = f'{{\n    "{key}": {{\n{lines}\n    }}\n}}'.replace("'", '"')
+    return (
+        "import torch\n"
+        "from lightning_losses import build_objective\n\n"
+        f"objective = build_objective({built})\n"
+        f"record = objective(\n{arguments}\n)\n"
+        "record.total.backward()\n"
+    )
+
+
+def made_up(name: str) -> str:
+    """A tensor for a name that `TENSORS` does not have yet, from what the vocabulary says of it."""
+    word = NAMED_TENSORS.get(name, NamedTensor("rows", "(...) float", ""))
+    if "int" in word.shape:
+        return f"torch.arange({ROWS}) // 2"
+    size = f"{ROWS}" if word.layout == "rows" else f"{ROWS}, {CLASSES}"
+    return f"torch.randn({size}, requires_grad=True)"
+
+
+def page(group: str, key: str, one: Facts, picture: str = "") -> str:
+    """The page of a key, in Markdown, with a picture in SVG if there is one."""
+    title, choose, _ = TITLES[group]
+    parts = [f"# {key}", summary(group, key), f"`{choose.format(key)}`"]
+    if group == "loss":
+        parts += ["## Example", f"```python\n{example(key, one)}```"]
+        parts += ["In a `LightningModule` with `LossMixin`: `return self.compute_loss(...)`."]
+        if picture:
+            parts += ["## Between two classes", f"<figure>{picture}</figure>"]
+        parts += ["## What it reads", *needs(one)]
+        if claims := studied(key):
+            parts += ["## Does it do what its paper says?", *claims]
+    parts += ["## Defaults", f"```yaml\n{yaml_text(group, key).rstrip()}\n```"]
+    if one.made and one.made.startswith("lightning_losses."):
+        parts += [f"## {one.made.rpartition('.')[2]}", described(docstring(one.made))]
+    elif one.made:
+        parts += [f"It makes a `{one.made}`."]
+    for what, made in (
+        ("Target transform", one.target_transform),
+        ("Row weighting", one.row_weighting),
+    ):
+        if made:
+            name = made.rpartition(".")[2]
+            parts += [f"## {what}: {name}", described(docstring(made))]
+    parts += [f"[All {title.lower()}](../index.md#{slug(title)})"]
+    return "\n\n".join(parts) + "\n"
+
+
+def needs(one: Facts) -> Iterator[str]:
+    """Named tensors, scope and kernel of a loss."""
+    lines = ["| name | shape | meaning |", "|---|---|---|"]
+    for name in one.needs:
+        if name in NAMED_TENSORS:
+            word = NAMED_TENSORS[name]
+            lines.append(f"| `{name}` | {cell(word.shape)} | {cell(word.meaning)} |")
+    yield "\n".join(lines)
+    yield f"Scope `{one.scope}`: {SCOPES[one.scope or 'rows']}"
+    if "logits" in one.tensors:
+        yield "It needs whole rows of logits, which no kernel can spare it."
+    elif one.statistics:
+        yield (
+            "Softmax statistics are all it asks of the classes: pass `hidden=` and `head_weight=` "
+            "instead of `logits=`, and no tensor of N rows and C columns is made, by any "
+            "[kernel](../../kernels.md)."
+        )
+
+
+def studied(key: str) -> list[str]:
+    """What the studies in ``examples/reproduce`` found of a loss, as they printed it."""
+    lines = []
+    for study in sorted(STUDIES.glob("*.md")):
+        for row in study.read_text().splitlines():
+            cells = [part.strip() for part in row.strip("|").split("|")]
+            verdict = cells[-1].strip("*")
+            if verdict in VERDICTS and re.search(rf"(^|: ){key}\b(?!,)", cells[0]):
+                lines.append(f"| {study.stem} | {' | '.join(cells)} |")
+    if not lines:
+        return []
+    head = ["| study | claim | means | difference, 95 % | at this scale |", "|---|---|---|---|---|"]
+    about = "Small networks on scikit-learn's digits, over seeds; see `examples/reproduce`."
+    return ["\n".join(head + lines), about]
+
+
+def described(text: str) -> str:
+    """A docstring as Markdown: arguments as a list, arXiv numbers as links."""
+    out: list[str] = []
+    in_list = False
+    for line in text.splitlines():
+        section = re.fullmatch(r"(Args|Raises|Returns|Shapes|Example|Examples):", line)
+        item = re.match(r"    (\S[^:]*): (.*)", line)
+        if section:
+            in_list = section[1] in ("Args", "Raises")
+            out += ["", f"**{section[1]}**", ""]
+        elif in_list and item:
+            out.append(f"- `{item[1]}`: {item[2]}")
+        elif in_list and line.startswith("     "):
+            out[-1] += f" {line.strip()}"
+        else:
+            in_list = in_list and not line.strip()
+            out.append(line)
+    joined = "\n".join(out).replace("``", "`")
+    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", joined)
+
+
+def contents(known: dict[str, Facts]) -> str:
+    """The list of all keys, by group and family."""
+    parts = [
+        "# Catalogue",
+        "Every key, made from its YAML. `lightning-losses list` prints the same in a terminal.",
+    ]
+    for group in GROUPS:
+        title, choose, what = TITLES[group]
+        parts += [f"## {title}", f"{what} `{choose.format('KEY')}`"]
+        names = keys(group)
+        families = sorted({known[f"loss/{k}"].family for k in names}) if group == "loss" else [""]
+        for family in families:
+            if family:
+                parts.append(f"### {family.replace('_', ' ').capitalize()}")
+            parts.append(
+                "\n".join(
+                    ["| key | |", "|---|---|"]
+                    + [
+                        f"| [`{k}`]({group}/{k}.md) | {cell(summary(group, k))} |"
+                        for k in names
+                        if not family or known[f"loss/{k}"].family == family
+                    ]
+                )
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def cell(text: str) -> str:
+    """Text that may stand in a cell of a table."""
+    return text.replace("|", "\\|")
+
+
+def slug(title: str) -> str:
+    """The anchor that a heading gets."""
+    return title.lower().replace(" ", "-")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Called by mkdocs when it has collected the files that are written by hand."""
+    sys.path.append(str(Path(__file__).parent))
+    from curves import curves, drawable
+
+    known = facts()
+    pages = {"catalogue/index.md": contents(known)}
+    pictures = curves([k for k in keys("loss") if drawable(k, known[f"loss/{k}"])])
+    for name, one in known.items():
+        group, key = name.split("/")
+        picture = pictures.get(key, "") if group == "loss" else ""
+        pages[f"catalogue/{group}/{key}.md"] = page(group, key, one, picture)
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
