@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lightning_losses.softmax import SoftmaxStats
@@ -31,8 +32,23 @@ class LossRecord:
     """Number of rows, counted or not."""
     stats: SoftmaxStats
     """Softmax statistics ``(N,)`` that terms or monitors asked for."""
+    numerators: dict[str, Tensor] = field(default_factory=dict)
+    """Of each term, 0-dim: what is added up over batches and ranks, and once all are in divided by
+    what ``divisors`` add up to. Without gradient (validation), and where the caller has passed a
+    ``normalizer``; else nobody adds up batches, and both are empty."""
+    divisors: dict[str, Tensor] = field(default_factory=dict)
+    """Rows that count, class weights, sample weights, questions asked: 0-dim. 0 where there are
+    none, and under ``reduction="sum"``, where nothing is to be divided."""
     captured: dict[str, Any] = field(default_factory=dict)
     """Named tensors that monitors asked for, by reference; those with rows flattened."""
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        """Each term as a mean over what it counts, whatever ``normalizer`` was passed; 0-dim."""
+        terms = dict(self.terms)
+        for name, divisor in self.divisors.items():
+            terms[name] = self.numerators[name] / torch.where(divisor == 0, 1, divisor)
+        return terms
 
     def detach(self) -> LossRecord:
         """The same record without the graph of ``total``."""

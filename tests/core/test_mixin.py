@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossMixin, LossRecord, Objective, Term, build_objective
+from lightning_losses.callbacks import EntropyMonitor
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal
 from lightning_losses.schedules import Linear
 
@@ -168,7 +169,8 @@ def test_cross_entropy_trains_as_by_hand_to_the_last_bit(plain: tuple[Lines, lis
     lines, expected = plain
     model = Model("ce")
     found, _ = fit(model)
-    assert found.lines == lines.lines  # same keys, values and steps
+    assert found.values("train/loss") == lines.values("train/loss")
+    assert [step for step, _ in found.lines] == [step for step, _ in lines.lines]
     assert len(found.values("train/loss")) == 6
     for a, b in zip(parameters(model), expected, strict=True):
         assert torch.equal(a, b)
@@ -218,13 +220,124 @@ def test_logged_names_and_values() -> None:
         assert total == pytest.approx(ce + weight * focal + 0.01 * entropy, rel=1e-5)
 
 
-def test_one_term_logs_one_line_and_a_scaled_term_its_weight() -> None:
-    assert fit(Model("focal"), max_epochs=1)[0].keys == {"train/loss"}
+def test_one_term_logs_its_raw_value_and_a_scaled_term_its_weight() -> None:
+    assert fit(Model("focal"), max_epochs=1)[0].keys == {"train/loss", "train/loss/focal"}
     objective = build_objective("ce")
     objective.terms["ce"].scale = 0.5
-    lines, _ = fit(Model(objective), max_epochs=1)
-    assert lines.keys == {"train/loss", "train/weight/ce"}
+    lines, _ = fit(Model(objective), max_epochs=1, limit_val_batches=1.0)
+    own = {"train/loss", "train/loss/ce"}
+    assert lines.keys == {*own, "train/weight/ce", "val/loss", "val/loss/ce"}
     assert lines.values("train/weight/ce") == [0.5] * 3
+    for stage in ("train", "val"):  # so that runs with other weights can be compared
+        raw = [2 * value for value in lines.values(f"{stage}/loss")]
+        assert lines.values(f"{stage}/loss/ce") == pytest.approx(raw)
+
+
+class Adversaries(Model):
+    """Two calls in a step, of which each has a name, and objectives under names of their own."""
+
+    objective_name = "fooling"
+
+    def __init__(self, named: bool = True) -> None:
+        super().__init__()
+        del self.loss
+        self.fooling, self.telling = build_objective("ce"), build_objective(["ce", "focal"])
+        self.named = named
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        x, y = batch
+        names = ("generator", "discriminator") if self.named else (None, None)
+        first = self.compute_loss(self.net(x), y, name=names[0])
+        other = (y + 1) % 3 if (y >= 0).all() else y
+        return first + self.compute_loss(self.net(x), other, name=names[1], objective=self.telling)
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.training_step(batch, index)
+
+
+def test_two_calls_in_a_step_by_name() -> None:
+    model = Adversaries()
+    lines, _ = fit(model, limit_val_batches=1.0, max_epochs=1)
+    per_call = {"generator": ["ce"], "discriminator": ["ce", "focal"]}
+    assert lines.keys == {
+        f"{stage}/{call}/loss{term}"
+        for stage in ("train", "val")
+        for call, terms in per_call.items()
+        for term in ("", *(f"/{name}" for name in terms))
+    }
+    records = model.loss_records
+    assert list(records) == ["generator", "discriminator"]
+    assert list(records["generator"].terms) == ["ce"]
+    assert model.loss_record is records["discriminator"]
+    assert lines.values("train/generator/loss") != lines.values("train/discriminator/loss")
+    assert model.parameter_groups()[0]["params"]
+
+
+def test_without_names_the_last_call_is_the_loss_of_the_step_in_every_stage() -> None:
+    lines, _ = fit(Adversaries(named=False), limit_val_batches=1.0, max_epochs=1)
+    named, _ = fit(Adversaries(), limit_val_batches=1.0, max_epochs=1)
+    for stage in ("train", "val"):
+        last = named.values(f"{stage}/discriminator/loss")
+        assert lines.values(f"{stage}/loss") == pytest.approx(last)
+
+
+@pytest.mark.parametrize("name", ["a/b", "", 3])
+def test_a_call_has_a_word_for_a_name(name: Any) -> None:
+    with pytest.raises(ValueError, match="name='generator'"):
+        Model().compute_loss(torch.zeros(2, 3), torch.zeros(2).long(), name=name)
+
+
+class OwnsLoss(L.LightningModule):
+    """A base of somebody else, which needs its loss for itself."""
+
+    def loss(self, x: Tensor) -> Tensor:
+        return x.sum()
+
+
+def test_a_base_class_may_own_loss() -> None:
+    class Taken(LossMixin, OwnsLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loss = build_objective("ce")
+
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    with pytest.raises(TypeError, match=r"class OwnsLoss has a method .*objective_name = 'obj"):
+        Taken().compute_loss(x, y)
+
+    class Elsewhere(LossMixin, OwnsLoss):
+        objective_name = "objective"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.objective = build_objective("ce")
+
+    module = Elsewhere()
+    expected = F.cross_entropy(x, y)
+    assert float(module.compute_loss(x, y)) == pytest.approx(float(expected))
+    assert float(module.loss(torch.ones(2))) == 2
+    assert float(Taken().compute_loss(x, y, objective=build_objective("ce"))) == pytest.approx(
+        float(expected)
+    )
+    with pytest.raises(TypeError, match=r"self.loss = build_objective\('ce'\)"):
+        Model(loss=nn.CrossEntropyLoss()).compute_loss(x, y)
+
+
+def test_monitors_find_an_objective_elsewhere() -> None:
+    monitor = EntropyMonitor(every_n_steps=1)
+    with pytest.warns(UserWarning, match="generator, discriminator.*discriminator, is what is"):
+        _, run = fit(Adversaries(), max_epochs=1, callbacks=[monitor])
+    assert "entropy/mean" in run.callback_metrics
+
+
+def test_what_is_logged_under_a_normalizer_is_a_mean() -> None:
+    class Accumulates(Model):
+        def training_step(self, batch: Any, _: int) -> Tensor:
+            x, y = batch
+            return self.compute_loss(self.net(x), y, normalizer=12)  # of three batches
+
+    lines, _ = fit(Accumulates(), max_epochs=1, accumulate_grad_batches=3)
+    plain, _ = fit(Model(), max_epochs=1, accumulate_grad_batches=3)
+    assert lines.values("train/loss") == pytest.approx(plain.values("train/loss"))
 
 
 def test_no_trainer_no_logging() -> None:

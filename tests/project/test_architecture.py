@@ -50,7 +50,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "wide_buffers": (set(), TORCH),
     "calibrators": ({"calibrators", "wide_buffers"}, TORCH),
     "metrics": (LIBRARY | {"metrics"}, TORCH | {"torchmetrics"}),
-    "mixin": ({"objective", "record", "schedules"}, TORCH | {"lightning"}),
+    "mixin": ({"metrics", "objective", "record", "schedules"}, TORCH | {"lightning"}),
     "callbacks": (
         {"calibrators", "callbacks", "distributed", "evaluation", "metrics", "mixin"}
         | {"named_tensors", "objective", "record", "softmax"},

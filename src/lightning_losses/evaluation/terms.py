@@ -31,7 +31,7 @@ from lightning_losses.softmax import (
     statistics,
     zero_ignored_rows,
 )
-from lightning_losses.term import Term
+from lightning_losses.term import Term, pick
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -57,7 +57,7 @@ class Evaluation:
     """The sums of one call, made in the order of the plan."""
 
     def __init__(self, plan: Plan, normalizer: float | Tensor | None) -> None:
-        self.plan, self.rows = plan, plan.rows
+        self.plan, self.rows, self.normalizer = plan, plan.rows, normalizer
         self.world = world_size()
         # One that the caller knows beforehand: `sum` and `normalizer` go before a term's own.
         self.fixed = plan.reduction == "sum" or normalizer is not None
@@ -66,6 +66,7 @@ class Evaluation:
         self.raw: dict[str, Tensor] = {}  # raw terms, without
         self.stats: dict[str, Tensor] = {}  # without graph, for the record
         self.of_batch: list[str] = []  # terms that are one number of the batch, no sum over rows
+        self.own_divisors: dict[str, Tensor] = {}  # of terms that are one number for the batch
         if plan.one_pass:
             self._add_one_pass(plan.one_pass)
         for name, term in plan.torch_sum.items():
@@ -95,6 +96,7 @@ class Evaluation:
         }
         if "target" in captured and not plan.class_target:
             captured["target"] = captured["target"].float()  # a number, which names no class
+        numerators, divisors = self._to_add_up(raw)
         stats = SoftmaxStats(
             **{name: value.detach() for name, value in self.stats.items()}, valid=self.rows.valid
         )
@@ -105,6 +107,8 @@ class Evaluation:
             num_valid=self.rows.num_valid,
             num_rows=self.rows.num_rows,
             stats=stats,
+            numerators=numerators,
+            divisors=divisors,
             captured=captured,
         )
 
@@ -188,6 +192,7 @@ class Evaluation:
                 )
             if getattr(term.loss, "scope", None) != "parameters":
                 self.of_batch.append(name)
+            self.own_divisors[name] = self._batch_divisor(term, tensors)
             self._add_part(name, term, values, scale=1)
             return
         if values.shape != (rows.num_rows,):
@@ -246,6 +251,58 @@ class Evaluation:
         if per_row is None:
             return self.divisor
         return _positive(_sum_of_all(weighted_rows(per_row, self.rows.valid, self.rows.weight)))
+
+    # -- what batches add up to ------------------------------------------------------------------
+
+    def _to_add_up(self, raw: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Numerators and divisors of the terms, global as ``raw`` is; see `LossRecord`."""
+        if torch.is_grad_enabled() and self.normalizer is None:
+            return {}, {}
+        counted = self._counted()
+        numerators, divisors = {}, {}
+        for name, value in raw.items():
+            used: float | Tensor
+            if name in self.own_divisors:  # a mean already, whatever the reduction
+                divisor = used = self.own_divisors[name]
+            elif self.plan.reduction == "sum":
+                divisor, used = torch.zeros_like(value), 1
+            else:
+                own = self._own_divisor(self.plan.terms[name])
+                divisor = counted if own is None else own
+                used = self.divisor if self.fixed or self.plan.reduction == "none" else divisor
+            numerators[name], divisors[name] = value * used, divisor
+        return numerators, divisors
+
+    def _counted(self) -> Tensor:
+        """The rows that count, of all ranks, or the sum of their weights; 0 if there are none."""
+        rows = self.rows
+        return all_sum(rows.num_valid if rows.weight is None else rows.weight.sum())
+
+    def _own_divisor(self, term: Term) -> Tensor | None:
+        """What a term divides by instead of the rows that count; None for most."""
+        own = getattr(term.loss, "row_divisors", None)
+        per_row = None if own is None else own(self.rows.tensors.get("target"))
+        if per_row is None or self.plan.reduction == "none":
+            return None
+        return all_sum(weighted_rows(per_row, self.rows.valid, self.rows.weight).sum())
+
+    def _batch_divisor(self, term: Term, tensors: Mapping[str, Any]) -> Tensor:
+        """What a term that is one number for the batch is the mean of; for epochs.
+
+        ``loss.batch_divisor(**tensors)`` if it has one (pixels, images, bags, ...); 1 for a penalty
+        on parameters, which is the same in every batch, and where no tensor has rows; else the rows
+        that count.
+        """
+        rowless = not self.rows.num_rows and not any(
+            isinstance(tensor, Tensor) and tensor.ndim for tensor in self.rows.tensors.values()
+        )
+        if rowless or getattr(term.loss, "scope", None) == "parameters":
+            return torch.ones((), device=self.rows.device)
+        own = getattr(term.loss, "batch_divisor", None)
+        if own is None:
+            return self._counted()
+        with torch.no_grad():
+            return all_sum(own(**pick(term.arguments, tensors)))
 
 
 def known_divisor(normalizer: float | Tensor, device: torch.device) -> float | Tensor:

@@ -20,6 +20,15 @@ from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 
 
+def objectives_of(module: LightningModule) -> list[Objective]:
+    """The objectives that a module holds, its main one first."""
+    main = getattr(module, getattr(module, "objective_name", "loss"), None)
+    held = [part for part in module._modules.values() if isinstance(part, Objective)]
+    if isinstance(main, Objective):
+        return [main, *(one for one in held if one is not main)]
+    return held
+
+
 class RecordReader(Callback):
     """Finds the objective, asks it to keep what is read, and speaks once of what it cannot read."""
 
@@ -54,9 +63,10 @@ class RecordReader(Callback):
 
     def objective(self, module: LightningModule) -> Objective | None:
         """The objective that the module trains on, or None, having said why."""
+        objectives = objectives_of(module)
+        if objectives:
+            return objectives[0]
         loss = getattr(module, "loss", None)
-        if isinstance(loss, Objective):
-            return loss
         self.warn_once(
             f"{type(module).__name__}.loss is {type(loss).__name__}, not an Objective, so there "
             "are no records to read. Use LossMixin and self.loss = build_objective('ce')."
@@ -65,15 +75,14 @@ class RecordReader(Callback):
 
     def start_measuring(self, module: LightningModule) -> None:
         """Ask the objective to keep what this callback reads."""
-        objective = self.objective(module)
-        if objective is not None:
+        self.objective(module)  # complains if there is none
+        for objective in objectives_of(module):
             objective.watch(self.state_key, *self.watches)
         self.mark_seen(module)
 
     def stop_measuring(self, module: LightningModule) -> None:
         """Ask the objective to keep it no longer."""
-        objective = self.objective(module)
-        if objective is not None:
+        for objective in objectives_of(module):
             objective.watch(self.state_key)
         self.mark_seen(module)
 
@@ -83,11 +92,18 @@ class RecordReader(Callback):
         self._seen = record.total if isinstance(record, LossRecord) else None
 
     def new_record(self, module: LightningModule) -> LossRecord | None:
-        """The record of a `compute_loss` since the last look; None if there was no call."""
+        """The record of the last `compute_loss` since the last look; None if there was no call."""
         record = getattr(module, "loss_record", None)
         if not isinstance(record, LossRecord) or record.total is self._seen:
             return None
         self._seen = record.total
+        calls: dict[str, LossRecord] = getattr(module, "loss_records", {})
+        if len(calls) > 1:
+            last = next((name for name, one in calls.items() if one is record), "without a name")
+            self.warn_once(
+                f"this step calls compute_loss by several names ({', '.join(calls)}); the last "
+                f"call, {last}, is what is measured."
+            )
         return record
 
     # -- telling -------------------------------------------------------------------------------
@@ -175,8 +191,7 @@ class RecordReader(Callback):
         """Leave no request with the objective when a run is cut off; write how it ended."""
         with contextlib.suppress(Exception):  # the device may be what has failed
             self._writer.write_all(trainer)
-        objective = getattr(pl_module, "loss", None)
-        if isinstance(objective, Objective):
+        for objective in objectives_of(pl_module):
             objective.watch(self.state_key)
         self._write_end(trainer, exception)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_losses.callbacks.base.monitor import RecordReader
+from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
 from lightning_losses.record import LossRecord
 
 
@@ -191,8 +191,7 @@ class EntropyTarget(RecordReader):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the term back with the weight of the config."""
         super().teardown(trainer, pl_module, stage)
-        objective = getattr(pl_module, "loss", None)
-        terms = dict(getattr(objective, "named_terms", dict)())
+        terms = dict(one for o in objectives_of(pl_module)[:1] for one in o.named_terms())
         if stage == "fit" and self.term in terms:
             terms[self.term].scale = 1.0
 

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.base.monitor import Monitor
+from lightning_losses.callbacks.base.monitor import Monitor, objectives_of
 from lightning_losses.callbacks.reading.term_gradients import TermGradients, term_gradients
 from lightning_losses.callbacks.replay.training_state import TrainingState
 from lightning_losses.evaluation.rows import Rows
@@ -152,7 +152,6 @@ class TermBalanceMonitor(Monitor):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The same."""
         super().teardown(trainer, pl_module, stage)
-        objective = getattr(pl_module, "loss", None)
-        if isinstance(objective, Objective):
+        for objective in objectives_of(pl_module):
             objective.show(self.state_key, None)
         self._gradients = None
