@@ -293,6 +293,16 @@ class Ends(L.Callback):
         trainer.should_stop = trainer.global_step == 6
 
 
+class Hurries(L.Callback):
+    """Makes it late after four steps."""
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer = timer
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.timer._offset = 3600.0 * (trainer.global_step >= 4)
+
+
 def test_how_the_training_ended_is_written(tmp_path: Path) -> None:
     def fit(name: str, module: Model, *more: L.Callback, **options: Any) -> dict[str, str]:
         logger = CSVLogger(tmp_path, name=name, version="")
@@ -314,7 +324,7 @@ def test_how_the_training_ended_is_written(tmp_path: Path) -> None:
     assert (whole["reason"], whole["step"], whole["planned_steps"]) == ("finished", "12", "12")
     early = fit("early", Model(), Ends(), max_epochs=3)
     assert (early["reason"], early["step"], early["planned_steps"]) == ("stopped early", "6", "15")
-    late = fit("late", Model(), Timer({"seconds": 0}), max_epochs=50)
+    late = fit("late", Model(), timer := Timer({"hours": 1}), Hurries(timer), max_epochs=50)
     assert late["reason"] == "out of time"
     endless = fit("endless", Model(), Ends(), max_epochs=-1)
     assert (endless["reason"], endless["planned_steps"]) == ("stopped early", "")
@@ -372,6 +382,7 @@ def test_numbers_are_written_when_they_arrive_each_with_its_step() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_every_measurement_is_there_at_the_end() -> None:
     logger = Lines()
     module = Model()
