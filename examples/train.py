@@ -17,6 +17,7 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_losses import build_objective
@@ -39,8 +40,13 @@ def main(cfg: DictConfig) -> None:
         logger=list(instantiate(cfg.get("logger") or {}).values()),
         callbacks=list(instantiate(cfg.get("callbacks") or {}).values()),
     )
-    trainer.fit(task, datamodule=data)
-    results = trainer.test(task, datamodule=data, verbose=False)[0]
+    try:
+        trainer.fit(task, datamodule=data)
+        results = trainer.test(task, datamodule=data, verbose=False)[0]
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):  # or the jobs of a sweep would share one run
+                logger.experiment.finish()
     for name, value in results.items():
         print(f"{name:32} {value:.4f}")
     if hasattr(data, "unigram_entropy"):
