@@ -40,14 +40,15 @@ def test_the_readers_own_app_sweeps_and_keeps_the_metrics_of_every_job(tmp_path:
     (tmp_path / "conf" / "train.yaml").write_text(fenced("yaml", "defaults:"))
     (tmp_path / "train.py").write_text(fenced("python", "import hydra"))
     jobs = tmp_path / "jobs"
-    overrides = ["loss=[ce],[ce,opl]", "logger=csv", f"hydra.sweep.dir={jobs}"]
+    overrides = ["loss=[ce],[ce,opl]", "logger=[csv,wandb]", f"hydra.sweep.dir={jobs}"]
     overrides += ["trainer.max_epochs=1", "+trainer.log_every_n_steps=20"]
+    overrides += ["callbacks=[entropy]", "callbacks.entropy.every_n_steps=13"]
     done = subprocess.run(
         [sys.executable, "train.py", "-m", *overrides],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -55,8 +56,15 @@ def test_the_readers_own_app_sweeps_and_keeps_the_metrics_of_every_job(tmp_path:
     for job in ("0", "1"):
         with (jobs / job / "csv" / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
-        assert [float(row["train/loss"]) > 0 for row in rows] == [True, True]  # 40 steps
+        assert [float(row["train/loss"]) > 0 for row in rows if row["train/loss"]] == [True, True]
+        measured = [int(row["step"]) for row in rows if row["entropy/mean"]]
+        assert measured == [0, 13, 26, 39]  # of 40 steps, whatever Lightning's cadence
         columns.append(set(rows[0]))
+        with (jobs / job / "ended.csv").open() as file:
+            (end,) = csv.DictReader(file)
+        assert (end["reason"], end["step"], end["planned_steps"]) == ("finished", "40", "40")
+        # Weights & Biases keeps one run a process, unless each job ends its own.
+        assert len(list((jobs / job).glob("wandb/offline-run-*"))) == 1
     assert "train/loss/opl" not in columns[0]
     assert "train/loss/opl" in columns[1]
     assert not (tmp_path / "csv").exists()

@@ -156,7 +156,7 @@ def record(size: Any, confidence: Any = 0.5, **options: Any) -> LossRecord:
 def feed(monitor: LogitHealthMonitor, records: list[LossRecord], planned: float = 100) -> Any:
     """Show a monitor one record a step; what it logged, and said."""
     heard: list[dict[str, float]] = []
-    monitor.publish = lambda values, rows: heard.append(  # type: ignore[method-assign]
+    monitor.publish = lambda trainer, values: heard.append(  # type: ignore[method-assign]
         {key.split("/")[1]: float(value) for key, value in values.items()}
     )
     module = SimpleNamespace(loss=build_objective("ce"), loss_record=None)

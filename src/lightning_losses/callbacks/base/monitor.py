@@ -23,7 +23,8 @@ from lightning_losses.record import LossRecord
 def objectives_of(module: LightningModule) -> list[Objective]:
     """The objectives that a module holds, its main one first."""
     main = getattr(module, getattr(module, "objective_name", "loss"), None)
-    held = [part for part in module._modules.values() if isinstance(part, Objective)]
+    parts = getattr(module, "_modules", {}).values()
+    held = [part for part in parts if isinstance(part, Objective)]
     if isinstance(main, Objective):
         return [main, *(one for one in held if one is not main)]
     return held
