@@ -36,7 +36,7 @@ LOGGED = {
     "calibration/test": MEASURES,
     "post_hoc": "val/ece_before val/ece_after val/nll_before val/nll_after temperature",
     "step_radius": "r r_p99 update_norm rho_a rho_dom rho_var descent noise_floor rows",
-    "step_radius_controller": "r scale interventions undone",
+    "step_radius_controller": "r applied_r scale interventions undone",
     "logit_health": """logsumexp_mean logsumexp_max max_logit softmax_collapse zero_terms
         onset_step""",
     "gradient_rms": "smallest share_near_epsilon",

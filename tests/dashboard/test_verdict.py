@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_losses.dashboard.report.verdict import Said, measured, verdict
+from lightning_losses.dashboard.report.sentences import Said, measured
+from lightning_losses.dashboard.report.verdict import verdict
 from lightning_losses.dashboard.runs.run import (
     Ended,
     Run,
@@ -62,8 +63,9 @@ def tones(run: Run) -> set[str]:
     ("reason", "step", "planned", "tone", "text"),
     [
         ("finished", 60, 60, "good", "Training finished at step 60 of 60 planned."),
-        ("exception: ValueError", 29, 60, "bad", "ended at step 29 of 60 planned: exception: Val"),
+        ("ValueError: stopped", 29, 60, "bad", "ended at step 29 of 60 planned: ValueError: sto"),
         ("stopped early", 40, 60, "note", "Training was stopped early at step 40 of 60"),
+        ("interrupted", 40, 60, "bad", "Training ended at step 40 of 60 planned: interrupted."),
         ("out of time", 40, 60, "bad", "ended at step 40 of 60 planned: out of time."),
         ("finished", NAN, NAN, "good", "Training finished at step 60."),
     ],
@@ -101,11 +103,11 @@ def test_a_log_that_ends_before_the_plan() -> None:
     cut = about(run_of(falling(50), config=config), "The log ends at step 50 of about 120")
     assert cut.tone == "bad"
     assert "train/loss, 50 values, steps 0 to 49" in cut.evidence
-    whole = about(run_of(falling(120), config=config), "Training reached its end")
+    whole = about(run_of(falling(120), config=config), "The log reaches the planned end")
     assert whole.tone == "good"
     assert "step 120 of about 120" in whole.text
     by_steps = run_of(falling(50), config={"max_steps": 50.0, "max_epochs": -1.0})
-    assert about(by_steps, "Training reached its end").tone == "good"
+    assert about(by_steps, "The log reaches the planned end").tone == "good"
 
 
 def test_an_end_of_which_nothing_is_known_is_not_ticked() -> None:
@@ -242,6 +244,10 @@ def test_a_step_that_a_controller_capped_did_not_exceed() -> None:
     one = about(run_of(rows), "measured steps")
     assert one.tone == "good"
     assert "largest 0.6" in one.text
+    # What the controller says that it applied needs no such thought.
+    rows[1]["step_radius_controller/applied_r"] = 0.9
+    assert "largest 0.9 at step 1" in about(run_of(rows), "measured steps").text
+    del rows[1]["step_radius_controller/applied_r"]
     # A scale of 1 left the step alone.
     rows[1]["step_radius_controller/scale"] = 1.0
     assert about(run_of(rows), "r exceeded 1 in 1 of 3").tone == "bad"

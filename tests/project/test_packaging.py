@@ -80,6 +80,9 @@ def test_a_wheel_from_the_sdist_has_every_module_and_yaml(tree: Path, tmp_path: 
     for name, ending in (("kernels", "py"), ("conf", "py"), ("conf", "yaml")):
         folder = ROOT / name
         wanted |= {p.relative_to(ROOT).as_posix() for p in folder.rglob(f"*.{ending}")}
+    assets = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("assets/*")}
+    assert {p.rsplit(".", 1)[-1] for p in assets} == {"css", "html", "js"}  # of the report's page
+    wanted |= assets
     assert len(wanted) > 400
     assert wanted <= shipped, sorted(wanted - shipped)
     assert (wheel / "hydra_plugins" / "lightning_losses.py").is_file()

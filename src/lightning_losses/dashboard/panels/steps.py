@@ -16,9 +16,11 @@ STEPS = (
             "step_radius/r_p99",
             "step_radius/noise_floor",
             "step_radius_controller/r",
+            "step_radius_controller/applied_r",
         ),
         "How far a step moved the logits, in units of the radius where the log-softmax is "
-        "analytic along the step. r is the worst row, r_p99 all but one in a hundred.",
+        "analytic along the step. r is the worst row, r_p99 all but one in a hundred; applied_r is "
+        "what the controller left of it.",
         "below 1; that bounds each row's loss change, it does not promise that the loss falls",
         "StepRadiusMonitor",
         scale="log",

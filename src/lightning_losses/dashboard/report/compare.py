@@ -16,8 +16,10 @@ from lightning_losses.dashboard.panels.catalogue import (
     own_panels,
     unclaimed,
 )
+from lightning_losses.dashboard.report.ending import loss_of
 from lightning_losses.dashboard.report.page import Card, Page, Section, Table, TableCell, Verdict
-from lightning_losses.dashboard.report.verdict import Said, loss_of, verdict
+from lightning_losses.dashboard.report.sentences import Said
+from lightning_losses.dashboard.report.verdict import verdict
 from lightning_losses.dashboard.runs.run import Cell, Run
 
 MOST_SETTINGS = 8  # columns of the config; what differs beyond them is named in words
@@ -35,7 +37,11 @@ COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("val/loss", ("val/loss",), ""),
     ("train/loss", ("train/loss",), ""),
     ("entropy", ("entropy/mean",), ""),
-    ("largest r", ("step_radius/r", "step_radius_controller/r"), "peak"),
+    (
+        "largest r",
+        ("step_radius/r", "step_radius_controller/applied_r", "step_radius_controller/r"),
+        "peak",
+    ),
 )
 Picture = tuple[str, Chart, list[str]]  # name of the PNG, chart, title and words
 

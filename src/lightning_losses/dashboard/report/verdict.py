@@ -8,21 +8,28 @@ end as planned?), the sentence says that instead.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from math import isfinite, nan
-from typing import Literal, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_losses.dashboard.panels.catalogue import PANELS, Panel, matches
-from lightning_losses.dashboard.runs.run import Array, Ended, Run, Series
+from lightning_losses.dashboard.report.ending import died, ending, loss_of, resumed
+from lightning_losses.dashboard.report.sentences import (
+    Curves,
+    Said,
+    Tone,
+    at,
+    curve,
+    measured,
+    moved,
+    seen,
+    worst,
+)
+from lightning_losses.dashboard.runs.run import Array, Run, Series
 
-Tone = Literal["good", "note", "bad", "unknown"]
 ROUNDING = (
     1e-6  # a loss that never leaves this is rounding: policy surrogates are 0 by construction
 )
+RADII = ("step_radius/r", "step_radius_controller/applied_r", "step_radius_controller/r")
 BLOCK = 50  # values that a spike is compared with, on either side
 MONITORS = {
     "entropy": "EntropyMonitor",
@@ -32,14 +39,6 @@ MONITORS = {
     "gradient_rms": "GradientRmsMonitor",
     "attention_entropy": "AttentionEntropyMonitor",
 }  # that measure at a cadence, by the first part of their names
-
-
-class Said(NamedTuple):
-    """A sentence, whether it is good news, bad news or neither, and what it was read from."""
-
-    tone: Tone
-    text: str
-    evidence: str = ""
 
 
 def verdict(run: Run) -> list[Said]:
@@ -84,160 +83,7 @@ def is_logged(panel: Panel, run: Run) -> bool:
     return bool(names or (panel.table and run.tables.get(panel.table)))
 
 
-# -- words -----------------------------------------------------------------------------------------
-
-Curves = Mapping[str, Series]
-
-
-def curve(series: Curves, name: str) -> Series | None:
-    """A curve that has at least one finite value."""
-    one = series.get(name)
-    return one if one is not None and len(one.values) else None
-
-
-def at(step: float) -> str:
-    """When."""
-    return f"step {step:,.0f}"
-
-
-def seen(name: str, one: Series) -> str:
-    """What a sentence was read from."""
-    count = len(one.values) + len(one.not_finite)
-    if count == 1:
-        return f"{name}, 1 value"
-    first = min([steps[0] for steps in (one.steps, one.not_finite) if len(steps)])
-    return f"{name}, {count:,} values, steps {first:,.0f} to {one.last_step:,.0f}"
-
-
-def moved(first: float, last: float) -> str:
-    """The direction of a change in words."""
-    word = "fell" if last < first else "rose" if last > first else "stayed"
-    return f"{word} at {last:.3g}" if word == "stayed" else f"{word} from {first:.3g} to {last:.3g}"
-
-
-def worst(one: Series) -> int:
-    """Where a curve is largest."""
-    return int(one.values.argmax())
-
-
-def measured(one: Series) -> Series:
-    """A curve without repetitions of a value that was measured once and logged again and again.
-
-    Lightning repeats what was logged until the next measurement; a value that stands in most rows
-    next to itself is such a one, and counting its rows would count it many times.
-    """
-    again = np.append(False, np.diff(one.values) == 0)
-    if len(one.values) < 6 or again.mean() < 0.6 or not (~again[1:]).any():
-        return one
-    return Series(one.steps[~again], one.values[~again], one.not_finite)
-
-
-# -- how it ended ----------------------------------------------------------------------------------
-
-
-def ending(run: Run) -> list[Said]:
-    """Why the training ended and how far it got of what was planned."""
-    loss = loss_of(run.series)
-    if run.ended is not None and run.ended.source == "ended.csv":
-        return [recorded_end(run.ended, loss), *died(loss)]
-    dead = died(loss)
-    if dead:
-        return dead
-    planned = planned_steps(run)
-    last = loss[1].last_step + 1 if loss else 0.0
-    evidence = seen(*loss) if loss else "no loss was logged"
-    if run.ended is not None and "exception" in run.ended.reason:
-        return [Said("bad", f"The process ended by an {run.ended.reason}.", run.ended.source)]
-    if planned is not None and last > 0:
-        stride = stride_of(loss[1]) if loss else 1.0
-        plan = f"about {planned:,.0f} planned steps"
-        if last + 2 * stride < planned:
-            text = f"The log ends at {at(last)} of {plan}, and nothing says why: stopped early, "
-            return [Said("bad", f"{text}out of time, killed, or still running.", evidence)]
-        return [Said("good", f"Training reached its end: {at(last)} of {plan}.", evidence)]
-    if run.ended is not None:
-        text = f"The process ended without an error at {at(last)}; what was planned is not known."
-        return [Said("note", text, f"{run.ended.source}; {evidence}")]
-    text = f"How the training ended is not known: the last step of the log is {last - 1:,.0f}, and "
-    text += "neither ended.csv nor a planned number of steps was found."
-    return [Said("unknown", text, evidence)]
-
-
-def recorded_end(ended: Ended, loss: tuple[str, Series] | None) -> Said:
-    """What the end-of-run record says."""
-    reason = ended.reason.strip()
-    step = ended.step if isfinite(ended.step) else loss[1].last_step + 1 if loss else nan
-    known = isfinite(ended.planned_steps) and ended.planned_steps > 0
-    of = f" of {ended.planned_steps:,.0f} planned" if known else ""
-    where = f"at {at(step)}{of}" if isfinite(step) else "at a step that is not known"
-    plain = reason.lower()
-    if "stop" in plain and "exception" not in plain:
-        return Said("note", f"Training was stopped early {where}: {reason}.", ended.source)
-    whole = re.match(r"(finished|done|completed|max_|ok\b|normal|planned)", plain)
-    if whole and (not known or step >= ended.planned_steps):
-        return Said("good", f"Training finished {where}.", ended.source)
-    tone: Tone = "note" if whole else "bad"
-    return Said(tone, f"Training ended {where}: {reason}.", ended.source)
-
-
-def loss_of(series: Curves) -> tuple[str, Series] | None:
-    """The curve that tells where a training is: of its loss, else the longest."""
-    if not series:
-        return None
-    named = [name for name in series if re.search(r"train.*loss$|^loss$", name)]
-    name = "train/loss" if "train/loss" in series else min(named, key=len, default="")
-    if not name:
-        name = max(series, key=lambda one: len(series[one].values) + len(series[one].not_finite))
-    return name, series[name]
-
-
-def died(loss: tuple[str, Series] | None) -> list[Said]:
-    """A loss that was not finite to the end is a training that died."""
-    if loss is None or not len(loss[1].not_finite):
-        return []
-    name, one = loss
-    last_good = float(one.steps[-1]) if len(one.steps) else -1.0
-    if one.not_finite[-1] < last_good:
-        return []
-    first = float(one.not_finite[one.not_finite > last_good][0])
-    text = f"The training died: {name} is NaN or infinite from {at(first)} to its end"
-    return [Said("bad", f"{text} ({at(one.last_step)}).", seen(name, one))]
-
-
-def planned_steps(run: Run) -> float | None:
-    """The optimizer steps that the config asks for; None where it does not say."""
-
-    def setting(name: str) -> float | None:
-        for key, value in run.config.items():
-            inside = key == name or key.endswith(f".{name}")
-            if inside and isinstance(value, float) and value > 0:
-                return value
-        return None
-
-    plans = []
-    steps, epochs = setting("max_steps"), setting("max_epochs")
-    if steps is not None:
-        plans.append(steps)
-    clock = run.clock
-    if epochs is not None and run.epochs and len(clock.steps) > 1 and run.epochs > 1:
-        length = (clock.steps[-1] - clock.steps[0]) / (clock.epochs[-1] - clock.epochs[0])
-        plans.append(float(length) * epochs)
-    return min(plans) if plans else None
-
-
-def stride_of(one: Series) -> float:
-    """Steps from one row to the next, mostly."""
-    return float(np.median(np.diff(one.steps))) if len(one.steps) > 1 else 1.0
-
-
-def resumed(run: Run) -> list[Said]:
-    """Where the training went on from a checkpoint."""
-    if not run.resumed:
-        return []
-    places = ", ".join(at(step) for step in run.resumed[:5])
-    text = f"Resumed {len(run.resumed)} times" if len(run.resumed) > 1 else "Resumed once"
-    evidence = "the step went back; what was logged twice is shown as it was the second time"
-    return [Said("note", f"{text}, from {places}.", evidence)]
+# -- numbers ---------------------------------------------------------------------------------------
 
 
 def not_finite(series: Curves) -> list[Said]:
@@ -557,25 +403,19 @@ def drift(series: Curves) -> list[Said]:
 def radius(series: Curves) -> list[Said]:
     """How often a step that was applied left the radius.
 
-    A controller logs the r of the update as the optimizer made it; what it then scaled was not
-    taken, and does not count.
+    A controller logs the r of the update as the optimizer made it as well; what it then scaled was
+    not taken, and does not count.
     """
-    name, one = "step_radius/r", curve(series, "step_radius/r")
+    name = next((name for name in RADII if curve(series, name) is not None), "")
+    one = curve(series, name)
     if one is None:
-        name = "step_radius_controller/r"
-        own, scale = curve(series, name), curve(series, "step_radius_controller/scale")
-        if own is None:
+        return []
+    scale = curve(series, "step_radius_controller/scale")
+    if name == "step_radius_controller/r" and scale is not None:  # before applied_r was logged
+        taken = ~np.isin(one.steps, scale.steps[scale.values < 1])
+        name, one = f"{name} where scale is 1", Series(one.steps[taken], one.values[taken])
+        if not len(one.values):
             return []
-        bad = len(own.not_finite)
-        if scale is not None:
-            capped = np.isin(own.steps, scale.steps[scale.values < 1])
-            one = Series(own.steps[~capped], own.values[~capped])
-            name += " where scale is 1"
-            if not len(one.values):
-                return []
-        elif bad:
-            one = own
-        one = one if one is not None else own
     one = measured(one)
     above = int((one.values > 1).sum())
     top = worst(one)

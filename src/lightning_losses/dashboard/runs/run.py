@@ -22,6 +22,7 @@ Rows = list[dict[str, Cell]]
 STEP_NAMES = ("trainer/global_step", "step", "_step")
 TIME_NAMES = ("_timestamp", "_runtime", "time", "timestamp")
 NOTHING: Array = np.empty(0)
+EXITED = "exited"  # as reason of an end: the process ended without an error, no more is known
 KNOTS = 400  # of the map from steps to epochs and seconds: a picture shows no more
 
 
@@ -54,7 +55,7 @@ class Ended(NamedTuple):
     step: float
     planned_steps: float
     epoch: float
-    source: str  # the file that says so
+    source: str  # what says so
 
 
 class Clock(NamedTuple):

@@ -14,12 +14,14 @@ from typing import Any
 from lightning_losses.dashboard.runs.config import flat
 from lightning_losses.dashboard.runs.files import problem, read_bytes
 from lightning_losses.dashboard.runs.run import (
+    EXITED,
     Cell,
     Ended,
     Rows,
     Run,
     clock_of,
     log_of,
+    number,
     series_of,
     table_of,
     trainings,
@@ -63,10 +65,23 @@ def read_offline_runs(paths: Sequence[Path]) -> list[Run]:
         about |= content.about | versions(files)
         config |= flat(content.config)
         name = content.name or name
-        code = f"exit code {content.exit_code}"
-        reason = f"exception ({code})" if content.exit_code else "exited"
-        ended = Ended(reason, nan, nan, nan, path.name) if content.exited else None
+        ended = ended_of(content.summary)
+        if ended is None and content.exited:
+            reason = f"exit code {content.exit_code}" if content.exit_code else EXITED
+            ended = Ended(reason, nan, nan, nan, path.name)
     return split(history, Run(name, {}, tables, notes, config=config, about=about, ended=ended))
+
+
+def ended_of(summary: Mapping[str, Any]) -> Ended | None:
+    """What the callbacks wrote at the end of the training."""
+    reason = summary.get("ended/reason")
+    if not reason:
+        return None
+    step, planned, epoch = (
+        value if (value := number(summary.get(f"ended/{name}"))) is not None else nan
+        for name in ("step", "planned_steps", "epoch")
+    )
+    return Ended(str(reason), step, planned, epoch, "ended/reason in the run's summary")
 
 
 def split(history: Iterable[Mapping[str, Any]], whole: Run) -> list[Run]:
@@ -146,9 +161,9 @@ def read_live_runs(path: str) -> list[Run]:
             return place.read_text(encoding="utf-8")
 
         tables, notes = logged_tables(history, load)
-    ended = None
+    ended = ended_of(dict(getattr(run, "summary", {})))
     if state == "finished":
-        ended = Ended("exited", nan, nan, nan, "the server")
+        ended = ended or Ended(EXITED, nan, nan, nan, "the server")
     else:
         notes.append(f"the run's state is {state}")
     config = flat(dict(getattr(run, "config", {})))
