@@ -134,10 +134,10 @@ def template() -> Any:
 
 
 def breakable(text: object) -> Any:
-    """Text in which a line may end after `/`, `_`, `.`, `=` and `,`, and not within a name."""
+    """Text in which a line may end after `/`, `_`, `.`, `=` and `,` before a letter."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([/_.=,])(?=[^\s/_.=,<&])", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"([/_.=,])(?=[A-Za-z\[])", r"\1<wbr>", str(escape(text))))
 
 
 def embedded(value: object) -> Any:

@@ -330,7 +330,7 @@ def alerts(series: Curves) -> list[Said]:
     if not len(steps):
         return [Said("good", "No entropy alert.", evidence)]
     level = "critical" if one.values.max() >= 2 else "a warning"
-    text = f"Entropy alert in {len(steps)} of {len(one.values)} measurements, first at "
+    text = f"Entropy alert in {len(steps):,} of {len(one.values):,} measurements, first at "
     return [Said("bad", f"{text}{at(steps[0])}; the worst was {level}.", evidence)]
 
 
@@ -421,9 +421,9 @@ def radius(series: Curves) -> list[Said]:
     top = worst(one)
     largest = f"largest {one.values[top]:.2g} at {at(one.steps[top])}"
     if not above:
-        text = f"r stayed at or below 1 in all {len(one.values)} measured steps ({largest})."
+        text = f"r stayed at or below 1 in all {len(one.values):,} measured steps ({largest})."
         return [Said("good", text, seen(name, one))]
-    text = f"r exceeded 1 in {above} of {len(one.values)} measured steps ({largest})"
+    text = f"r exceeded 1 in {above:,} of {len(one.values):,} measured steps ({largest})"
     advice = "a smaller learning rate or a longer warm-up brings it down"
     return [Said("bad", f"{text}: {advice}.", seen(name, one))]
 

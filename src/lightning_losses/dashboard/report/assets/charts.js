@@ -103,8 +103,10 @@ export function placed(step, run, axis, clocks) {
   return between(clock.steps, axis === "epoch" ? clock.epochs : clock.seconds, step);
 }
 
-// An average over what came before, weighed down by `weight` a point; unbiased from the start.
-export function smoothed(values, weight) {
+// An average over what came before, weighed down by `strength` every 300th of the curve, so that
+// curves of few points and of many lag behind alike; unbiased from the start.
+export function smoothed(values, strength) {
+  const weight = strength ** Math.max(1, 300 / values.length);
   let sum = 0;
   let total = 0;
   return values.map((value) => {
