@@ -48,6 +48,10 @@ class ConceptBottleneckGumbel(nn.Module):
     def forward(self, concept_logits: Tensor, valid: Tensor | None = None) -> Tensor:
         """The loss of the batch, 0-dim."""
         z = concept_logits
+        if z.ndim != 2:
+            raise ValueError(
+                f"concept_logits must be (N, K), a column a concept, got {tuple(z.shape)}."
+            )
         if valid is None:
             valid = torch.ones(len(z), dtype=torch.bool, device=z.device)
         z = gather_with_gradient(torch.where(valid[:, None], z, 0.0))
