@@ -130,6 +130,8 @@ class DigitsModule(LossMixin, L.LightningModule):
 
     def make(self, name: str, x: Tensor) -> Tensor:
         z: Tensor = self.heads[f"{name}_head"](self.body(x)).reshape(-1, *self.shapes[name])
+        if name == "variance":
+            return z.exp()
         return z.softmax(-1) if name == "attention" else z
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
