@@ -32,8 +32,10 @@ FREE_BY_KEY = {
     ("pulaski_energy", "estimate"), ("pulaski_energy", "reference"),
     ("pulaski_sinkhorn", "estimate"), ("pulaski_sinkhorn", "reference"),
     ("cs_qmi", "reference"), ("gaussian_nll", "variance"), ("distance_covariance", "logits"),
-    ("aggregate_responses", "logits"),
+    ("aggregate_responses", "logits"), ("profit_aware_bce", "logits"),
 }  # fmt: skip
+#: Settings that say how many columns there are.
+SETTINGS = ("class_counts", "num_classes", "num_bins")
 #: How many there are is their own matter: a list of layers, a set of other rows.
 FREE_ROWS = {"attention", "ref_features", "ref_target"}
 
@@ -67,7 +69,7 @@ def mutations(
     yield Mutation("numpy", x.numpy(), by_name=True)
     yield Mutation("meta", x.to("meta"), by_name=True)
     yield Mutation("number", 0.5, by_name=True)
-    yield Mutation("0-dim", x.flatten()[0], by_name=True)
+    yield Mutation("0-dim", x.flatten()[0])
     if x.is_floating_point():
         yield Mutation("float32", x.float(), same=True)
         yield Mutation("bfloat16", x.bfloat16(), same=True)
@@ -110,8 +112,10 @@ def judge(objective: Objective, named: dict[str, Any], name: str, mutation: Muta
         total = objective(**{**named, name: mutation.value}).total
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
-        names = {name} if mutation.by_name else {*named}
-        # Maps and rows of one thing go by both names.
+        # Or another that it does not go with, a setting, or the name that the loss has for it.
+        ((_, term),) = objective.named_terms()
+        own = {a.parameter for a in term.arguments}
+        names = {name} if mutation.by_name else {*named, *own, *SETTINGS}
         said = any(word in text for word in names)
         ours = isinstance(error, (ValueError, TypeError)) and _raised_by_us(error)
         return ("guided" if ours and said else "raw"), text

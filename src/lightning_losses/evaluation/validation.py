@@ -113,6 +113,24 @@ def require_tensors(given: Mapping[str, Any]) -> None:
         if name in ONE_OR_MANY and number:
             continue
         require_tensor(name, value, least=1 if name in ("logits", "hidden") else 0)
+        if value.is_complex():
+            raise ValueError(f"{name} must be real, got {value.dtype}: write {name}.real.")
+    refuse_other_devices(given)
+
+
+def refuse_other_devices(given: Mapping[str, Any]) -> None:
+    """Raise a ValueError for tensors on several devices; numbers may be anywhere."""
+    places: dict[torch.device, str] = {}
+    for name, value in given.items():
+        for tensor in _tensors_of(value):
+            if tensor.ndim and name not in NO_TENSORS - {"attention"}:
+                places.setdefault(tensor.device, name)
+    if len(places) > 1:
+        (first, one), (other, name), *_ = places.items()
+        raise ValueError(
+            f"{one} is on {first} and {name} on {other}: write {name}.to({str(first)!r}), or move "
+            "the batch as a whole."
+        )
 
 
 def refuse_given_statistics(given: Mapping[str, Any]) -> None:
@@ -202,6 +220,7 @@ def check(
         names.update(dict.fromkeys(read))
         _check_dtypes(name, term, read, tensors)
         _check_columns(name, term, tensors)
+        _check_classes(name, term, tensors)
         _check_target(name, term, tensors, ignore_index)
     for name in sorted(names):
         for tensor in _tensors_of(tensors[name]):
@@ -260,6 +279,25 @@ def _check_columns(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
                 f"Term {name!r} ({type(term.loss).__name__}) needs {' and '.join(given)} with as "
                 f"many columns, got {shapes}: pass both over the same classes, in the same order."
             )
+
+
+def _check_classes(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
+    """Two classes at least, where their softmax or an index of them is what a loss looks at."""
+    contract, reads = term.contract, "logits" in term.read or term.statistics
+    if contract is None or not reads or "binary" in contract.target:
+        return
+    logits = tensors.get("logits")
+    if isinstance(logits, Tensor) and logits.ndim == 1 and term.statistics:
+        raise ValueError(
+            f"Term {name!r} ({type(term.loss).__name__}) needs logits (N, C), a column a class, "
+            f"got {tuple(logits.shape)}: for yes-or-no scores write loss=bce."
+        )
+    if _columns(tensors) == 1 and (contract.head == "softmax" or "class" in contract.target):
+        raise ValueError(
+            f"Term {name!r} ({type(term.loss).__name__}) got one column of logits, whose softmax "
+            "is 1 whatever it holds, so that nothing would be learned: for yes or no write "
+            "loss=bce (or binary_focal, dice, anyloss), or pass a column a class."
+        )
 
 
 #: Kinds of target as errors describe them.

@@ -69,7 +69,13 @@ class EntropyGuidedAttention(nn.Module):
 
     def forward(self, attention: Tensor | Sequence[Tensor], valid: Tensor | None = None) -> Tensor:
         """The penalty, 0-dim. Raises ValueError if the shapes are not those of the thresholds."""
-        layers = [attention] if isinstance(attention, Tensor) else list(attention)
+        given = [attention] if isinstance(attention, Tensor) else attention
+        if not isinstance(given, Sequence) or not all(isinstance(x, Tensor) for x in given):
+            raise TypeError(
+                f"attention must be a tensor a layer, in a list, got {type(attention).__name__}: "
+                "pass [layer.attention for layer in model.layers]."
+            )
+        layers = list(given)
         count, heads = self.thresholds.shape
         shapes = [tuple(layer.shape) for layer in layers]
         if len(layers) != count or any(len(s) != 4 or s[1] != heads for s in shapes):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
+from lightning_losses.targets.two_hot import check_numbers
 
 
 class HLGauss(nn.Module):
@@ -25,8 +26,6 @@ class HLGauss(nn.Module):
     """
 
     contract = Contract(target=("real",))
-
-    class_target = False  # a number, whatever its dtype
 
     def __init__(
         self,
@@ -46,6 +45,7 @@ class HLGauss(nn.Module):
 
     def forward(self, target: Tensor) -> Tensor:
         """Soft targets ``(N, C)``, float32 at least."""
+        check_numbers(target)
         x = target.to(torch.promote_types(target.dtype, torch.float32))
         x = x.clamp(self.min_value, self.max_value)
         edges = torch.linspace(

@@ -26,8 +26,6 @@ class TwoHot(nn.Module):
 
     contract = Contract(target=("real",))
 
-    class_target = False  # a number, whatever its dtype
-
     def __init__(self, min_value: float, max_value: float, num_bins: int) -> None:
         super().__init__()
         check_atoms("two_hot", min_value, max_value, num_bins)
@@ -35,6 +33,7 @@ class TwoHot(nn.Module):
 
     def forward(self, target: Tensor) -> Tensor:
         """Soft targets ``(N, C)``, float32 at least."""
+        check_numbers(target)
         x = target.to(torch.promote_types(target.dtype, torch.float32))[:, None]
         mass = torch.ones_like(x)
         return spread(x, mass, self.min_value, self.max_value, self.num_bins)
@@ -43,6 +42,15 @@ class TwoHot(nn.Module):
         """The real-valued prediction ``(N,)`` of logits ``(N, C)``: the mean of the atoms."""
         atoms = torch.linspace(self.min_value, self.max_value, self.num_bins, device=logits.device)
         return logits.float().softmax(-1) @ atoms
+
+
+def check_numbers(target: Tensor) -> None:
+    """Raise ValueError unless the target is a number a row."""
+    if target.ndim != 1:
+        raise ValueError(
+            f"target must be real numbers (N,), got {tuple(target.shape)}: write target.squeeze(1) "
+            "for (N, 1)."
+        )
 
 
 def check_atoms(key: str, min_value: float, max_value: float, num_bins: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.class_weights import ClassWeights
-from lightning_losses.losses.shared.constant import constant
+from lightning_losses.losses.shared.constant import constant, exact
 from lightning_losses.losses.shared.rows_math import LOWEST
 from lightning_losses.losses.shared.validation import check_binary, check_classes, check_length
 
@@ -38,7 +38,6 @@ class BinaryCrossEntropy(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("binary", "class"), head="sigmoid")
-    class_target = False
 
     def __init__(
         self,
@@ -100,7 +99,7 @@ def known_share(target: Tensor | None, ignore_index: int | None) -> Tensor | Non
     """``(N,)`` share of a row's labels that are known; None where all are."""
     if target is None or ignore_index is None:
         return None
-    known = (target != ignore_index).float()
+    known = (target != ignore_index).to(exact(target.device))
     return known if known.ndim == 1 else known.mean(1)
 
 

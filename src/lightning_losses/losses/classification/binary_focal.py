@@ -32,7 +32,6 @@ class BinaryFocal(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("binary", "class"), head="sigmoid")
-    class_target = False
 
     def __init__(
         self,

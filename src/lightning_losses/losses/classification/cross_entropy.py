@@ -31,7 +31,6 @@ class CrossEntropy(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("class", "soft"))
-    soft_target = True
 
     def __init__(
         self, label_smoothing: float = 0.0, class_weight: Sequence[float] | Tensor | None = None

@@ -62,6 +62,11 @@ class InterVariableContrastive(nn.Module):
     ) -> Tensor:
         """Per-row values ``(B,)``."""
         b, n = logits.shape
+        if solutions.is_floating_point() or solutions.ndim != 3:
+            raise ValueError(
+                f"solutions must be integers (B, Q, n) of 1, 0 and -1, got {solutions.dtype} "
+                f"{tuple(solutions.shape)}: write solutions.long()."
+            )
         if solutions.shape[::2] != (b, n) or solution_value.shape != solutions.shape[:2]:
             raise ValueError(
                 f"inter_variable_contrastive got logits {(b, n)}, solutions "

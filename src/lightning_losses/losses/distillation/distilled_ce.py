@@ -27,7 +27,6 @@ class DistilledCrossEntropy(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("class", "soft"), same_columns=(("logits", "teacher_logits"),))
-    soft_target = True  # the teacher's part does not depend on the target
 
     def __init__(self, alpha: float = 0.5, temperature: float = 1.0) -> None:
         super().__init__()

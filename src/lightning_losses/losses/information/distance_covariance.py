@@ -32,7 +32,7 @@ class DistanceCovariance(nn.Module):
     """
 
     scope = "batch"
-    contract = Contract(target=("none",))
+    contract = Contract(target=("none",), head="none")  # sigmoid of one column, softmax of several
 
     def __init__(self, joint: bool = False, c: float = 1.0, probabilities: bool = True) -> None:
         super().__init__()

@@ -31,7 +31,6 @@ class Coral(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("level",), head="sigmoid")
-    class_target = False
 
     def __init__(self, level_weight: Sequence[float] | None = None) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
+from lightning_losses.losses.shared.constant import exact
 from lightning_losses.losses.shared.ordinal_levels import levels
 
 
@@ -32,7 +33,6 @@ class Corn(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("level",), head="sigmoid")
-    class_target = False
 
     def __init__(
         self, num_classes: int | None = None, divide_by: Literal["pairs", "classes"] = "pairs"
@@ -60,7 +60,7 @@ class Corn(nn.Module):
         """How many questions each row was asked."""
         if self.divide_by == "classes" or target is None or self.num_classes is None:
             return None
-        return (target + 1).clamp(max=self.num_classes - 1).float()
+        return (target + 1).clamp(max=self.num_classes - 1).to(exact(target.device))
 
 
 def corn_probabilities(logits: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ class OrdinalNLL(nn.Module):
 
     scope = "rows"
     contract = Contract(target=("level",), head="sigmoid")
-    class_target = False
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""

@@ -46,6 +46,11 @@ class Pinball(nn.Module):
                 f"quantiles {tuple(quantiles.shape)} must have a column for each of the "
                 f"{len(self.levels)} levels."
             )
+        if target.ndim != 1:
+            raise ValueError(
+                f"target must be real numbers (N,), got {tuple(target.shape)}: write "
+                "target.squeeze(1) for (N, 1)."
+            )
         if valid is not None:  # inf - inf is NaN
             target = torch.where(valid, target, 0)
         error = target.to(quantiles.dtype)[:, None] - quantiles

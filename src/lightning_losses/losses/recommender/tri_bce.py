@@ -41,6 +41,12 @@ class TriBCE(nn.Module):
         valid: Tensor | None = None,
     ) -> Tensor:
         """The loss of the batch, 0-dim. Raises ValueError for targets outside [0, 1], on a CPU."""
+        if not logits_deep.shape == logits_shallow.shape == target.shape or target.ndim != 1:
+            raise ValueError(
+                "tri_bce needs logits_deep, logits_shallow and target of one shape (N,), got "
+                f"{tuple(logits_deep.shape)}, {tuple(logits_shallow.shape)} and "
+                f"{tuple(target.shape)}: write squeeze(1) for (N, 1)."
+            )
         if valid is None:
             valid = torch.ones_like(target, dtype=torch.bool)
         target = torch.where(valid, target, 0)

@@ -39,7 +39,6 @@ class MannWhitney(nn.Module):
     """
 
     scope = "batch"
-    class_target = False
     contract = Contract(target=("binary",), head="sigmoid")
 
     def __init__(

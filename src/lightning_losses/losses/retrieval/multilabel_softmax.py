@@ -32,8 +32,6 @@ class MultilabelSoftmax(nn.Module):
     """
 
     scope = "rows"
-    class_target = False
-    soft_target = True
     contract = Contract(target=("binary",), head="softmax")
 
     def __init__(

@@ -37,7 +37,6 @@ class SoftTopK(nn.Module):
     """
 
     scope = "rows"
-    class_target = False
     contract = Contract(target=("binary",), head="none")
 
     def __init__(self, k: int | None = 5, sharpness: float = 2.0) -> None:

@@ -64,7 +64,7 @@ class SoftClDice(nn.Module):
         """The loss of the batch, 0-dim."""
         if logit_map.ndim not in (4, 5):
             raise ValueError(
-                f"soft_cldice needs maps (B, C, H, W) or volumes (B, C, D, H, W), got "
+                f"logit_map must be maps (B, C, H, W) or volumes (B, C, D, H, W), got "
                 f"{tuple(logit_map.shape)}."
             )
         maps = read_maps(logit_map, label_map, valid, self.ignore_index, hard=True).foreground()

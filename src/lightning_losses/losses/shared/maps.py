@@ -82,6 +82,8 @@ def read_maps(
         ValueError: shapes that do not go together, labels of a wrong dtype; on a CPU labels and
             probabilities out of range.
     """
+    if not logit_map.ndim:
+        raise ValueError("logit_map must be (B, C, ...), classes second, got one number ().")
     z = logit_map[:, None] if logit_map.ndim == 1 else logit_map
     classes = z.shape[1]
     if activation == "auto":

@@ -78,6 +78,7 @@ class SampleState(WideBuffers):
     def _places(self, index: Tensor, valid: Tensor) -> Tensor:
         """Where samples are ``(N,)``: the last place if they do not count, none if out of range."""
         n = len(self.values)
+        index = index.long()  # int16 picks nothing from a tensor
         inside = (index >= 0) & (index < n - 1)
         return torch.where(valid, torch.where(inside, index, n), n - 1)
 
