@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -95,6 +95,17 @@ class Term(nn.Module):
             and self.row_weighting is None
             and not any(p.requires_grad for p in self.loss.parameters())
         )
+
+    def transform_for(self, target: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+        """What makes this term's target out of the step's; None if it takes it as it is.
+
+        A loss with class weights multiplies soft targets by them: log p of a target is linear in
+        it, so that the pass over the classes needs to know nothing more.
+        """
+        if self.target_transform is not None or target is None or target.ndim == 1:
+            return self.target_transform
+        weigh: Callable[[Tensor], Tensor] | None = getattr(self.loss, "weigh_target", None)
+        return weigh
 
     def set_step(self, step: int) -> None:
         """Write the weight of this optimizer step. Raises ValueError if it is negative or NaN."""

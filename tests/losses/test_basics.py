@@ -167,6 +167,36 @@ def test_soft_targets_of_cross_entropy() -> None:
         assert found == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["reference", "chunked"])
+@pytest.mark.parametrize("eps", [0.0, 0.2])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_class_weights_with_soft_targets_as_torch(
+    kernel: str, eps: float, softcap: float | None
+) -> None:
+    """From logits and from hidden states, beside a term that takes the target as it is."""
+    g = torch.Generator().manual_seed(0)
+    h, w = (torch.randn(n, 3, generator=g, dtype=torch.float64) for n in (6, 5))
+    t = torch.rand(6, 5, generator=g, dtype=torch.float64)
+    t = t / t.sum(1, keepdim=True)
+    mask = torch.tensor([True, True, False, True, True, True])
+    weight = torch.tensor([0.5, 3.0, 1.0, 0.0, 2.0], dtype=torch.float64)
+    h.requires_grad_()
+    z = h @ w.t()
+    z = z if softcap is None else softcap * torch.tanh(z / softcap)
+    expected = F.cross_entropy(z[mask], t[mask], weight, label_smoothing=eps)
+    plain = F.cross_entropy(z[mask], t[mask])
+    terms = {"a": CrossEntropy(eps, weight), "b": CrossEntropy()}
+    objective = Objective(terms, kernel=kernel)
+    for named in ({"logits": z}, {"hidden": h, "head_weight": w, "softcap": softcap}):
+        total = objective(target=t, mask=mask, **named).total
+        torch.testing.assert_close(total, expected + plain)
+        (found,) = torch.autograd.grad(total, h, retain_graph=True)
+        (wanted,) = torch.autograd.grad(expected + plain, h, retain_graph=True)
+        torch.testing.assert_close(found, wanted)
+    with pytest.raises(ValueError, match="class_weight must be one number for each of 5 classes"):
+        Objective({"a": CrossEntropy(class_weight=[1.0, 2.0])})(z, t)
+
+
 @pytest.mark.parametrize("tau", [0.0, 0.5, 0.9])
 def test_comp_sum_below_one_does_not_overflow(tau: float) -> None:
     z = torch.tensor([[-2000.0, 0.0]], requires_grad=True)

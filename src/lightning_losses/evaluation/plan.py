@@ -14,11 +14,11 @@ Which kernel makes a pass follows from shapes and device, in `softmax.resolve_ke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.named_tensors import NAMED_TENSORS
@@ -31,7 +31,7 @@ Terms = Mapping[str, Term]
 class Shared(NamedTuple):
     """Terms that read statistics of the same logits, target and class weights."""
 
-    target_transform: nn.Module | None
+    target_transform: Callable[[Tensor], Tensor] | None
     class_weight: Any
     """What weighted_log_prob is weighted by, see `class_weight_of`; None if no term reads it."""
     terms: Terms
@@ -98,13 +98,14 @@ def plan_passes(
     elif by_torch and _torch_sum(rows, terms, reduction):
         torch_sum = terms
     done = one_pass.keys() | torch_sum.keys()
-    groups: dict[tuple[nn.Module | None, Any], dict[str, Term]] = {}
+    groups: dict[tuple[Callable[[Tensor], Tensor] | None, Any], dict[str, Term]] = {}
     for name, term in terms.items():
         if name not in done:
-            alike = [t for t in terms.values() if t.target_transform is term.target_transform]
+            transform = term.transform_for(target)
+            alike = [t for t in terms.values() if t.transform_for(target) == transform]
             # Terms that read no weighted statistic go along with the first that does.
             weight = class_weight_of(term) or next(iter(_class_weights(alike)), None)
-            groups.setdefault((term.target_transform, weight), {})[name] = term
+            groups.setdefault((transform, weight), {})[name] = term
     shared = []
     for (transform, weight), members in groups.items():
         want = _wanted(members.values()) if logits else ()
@@ -192,7 +193,9 @@ def _one_pass(rows: Rows, terms: Terms, kernel: str, reduction: str) -> bool:
         and (rows.weight is None or not rows.weight.requires_grad)
         and len(_class_weights(users)) < 2
         and all(
-            term.row_function and term.target_transform is None and _reads_rows_only(term, tensors)
+            term.row_function
+            and term.transform_for(tensors.get("target")) is None
+            and _reads_rows_only(term, tensors)
             for term in users
         )
     )

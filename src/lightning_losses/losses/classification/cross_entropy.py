@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.class_weights import ClassWeights
 from lightning_losses.losses.shared.constant import exact
+from lightning_losses.losses.shared.validation import check_length
 
 
 class CrossEntropy(nn.Module):
@@ -20,7 +21,8 @@ class CrossEntropy(nn.Module):
 
     Smoothing mixes the target with the uniform distribution over all classes, the true one
     included (Szegedy et al., arXiv 1512.00567). Class weights follow torch: they multiply rows,
-    and the mean divides by their sum.
+    and the mean divides by their sum; of soft targets they multiply ``t_c log p_c``, and the mean
+    divides by the rows.
 
     Args:
         label_smoothing: mass moved to the uniform distribution, a fraction in [0, 1].
@@ -65,15 +67,27 @@ class CrossEntropy(nn.Module):
             assert mean_log_prob is not None
             return (1 - eps) * nll - eps * mean_log_prob
         assert target is not None
-        nll = self.class_weight.of(target, nll) * nll
+        if target.ndim == 1:  # soft targets hold the weights already, see `weigh_target`
+            nll = self.class_weight.of(target, nll) * nll
         if not eps:
             return nll
         assert weighted_log_prob is not None
         return (1 - eps) * nll - eps * weighted_log_prob
 
+    @property
+    def weigh_target(self) -> Callable[[Tensor], Tensor] | None:
+        """What soft targets ``(N, C)`` become before their log p is taken; None without weights."""
+        return None if self.class_weight is None else self._weighed
+
+    def _weighed(self, target: Tensor) -> Tensor:
+        assert self.class_weight is not None
+        check_length("class_weight", len(self.class_weight.values), target.shape[1])
+        soft = target.to(torch.promote_types(target.dtype, torch.float32))
+        return soft * self.class_weight.like(soft)
+
     def row_divisors(self, target: Tensor | None) -> Tensor | None:
         """Torch's rule: the mean over rows divides by the sum of their class weights."""
-        if self.class_weight is None or target is None:
+        if self.class_weight is None or target is None or target.ndim > 1:
             return None
         return self.class_weight.of(target, target.new_empty(0, dtype=exact(target.device)))
 
