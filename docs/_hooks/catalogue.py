@@ -95,6 +95,9 @@ TENSORS = {
     "noise_log_q": f"torch.randn({ROWS}, 3)",
     "log_marginal": f"torch.randn({ROWS}, requires_grad=True)",
     "next_log_marginal": f"torch.randn({ROWS}, requires_grad=True)",
+    "aspect_logits": f"torch.randn({ROWS}, 3, requires_grad=True)",
+    "aspect_target": f"torch.rand({ROWS}, 3)",
+    "variance": f"torch.ones({ROWS}, 3, requires_grad=True)",
     "x0": f"torch.randn({ROWS}, 3)",
     "x1": f"torch.randn({ROWS}, 3)",
     "concept_logits": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)",
@@ -106,9 +109,32 @@ TENSORS = {
     "solution_value": f"torch.randn({ROWS}, 3)",
 }
 
+#: The same of a target, by the first kind that a loss takes.
+TARGETS = {
+    "class": f"torch.randint({CLASSES}, ({ROWS},))",
+    "soft": f"torch.randn({ROWS}, {CLASSES}).softmax(-1)",
+    "binary": f"torch.randint(2, ({ROWS}, {CLASSES}))",
+    "level": f"torch.randint({CLASSES}, ({ROWS},))",
+    "label": f"torch.randint({CLASSES}, ({ROWS},))",
+    "real": f"torch.rand({ROWS})",
+    "map": f"torch.randint({CLASSES}, (2, 16, 16))",
+    "none": "None",
+}
+
+#: What the kinds mean, in words.
+KINDS = {
+    "class": "a class a row, `(N,)`",
+    "soft": "a distribution over the classes, `(N, C)`",
+    "binary": "yes or no, shaped as the logits",
+    "level": "an ordered integer",
+    "label": "any integer, where only equal or not matters",
+    "real": "a number",
+    "map": "an image of classes",
+}
+
 #: Where the usual tensor will not do: what this key means by it.
 TWO_VIEWS = {"features": f"torch.randn({ROWS}, 2, 4, requires_grad=True)"}
-BINS = {"logits": f"torch.randn({ROWS}, 51, requires_grad=True)", "target": f"torch.rand({ROWS})"}
+BINS = {"logits": f"torch.randn({ROWS}, 51, requires_grad=True)"}
 YES_NO = {"target": f"torch.randint(2, ({ROWS},))"}
 SCORES = {"logits": f"torch.randn({ROWS}, requires_grad=True)", **YES_NO}
 SPECIAL: dict[str, dict[str, str]] = {
@@ -121,6 +147,12 @@ SPECIAL: dict[str, dict[str, str]] = {
     "bce": SCORES,
     "binary_focal": SCORES,
     "tri_bce": YES_NO,
+    "mann_whitney": SCORES,
+    "soft_topk": {  # more labels than k
+        "logits": f"torch.randn({ROWS}, 10, requires_grad=True)",
+        "target": f"torch.randint(2, ({ROWS}, 10))",
+    },
+    "spherical_z": {"logits": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)"},
 }
 
 #: Settings without a default: what the user knows of his data.
@@ -133,12 +165,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def passed(one: Facts) -> list[str]:
+def passed(key: str, one: Facts) -> list[str]:
     """Named tensors that a step passes for a loss; statistics stand for logits and target."""
-    names = set(one.tensors)
+    names = set(one.tensors) | SPECIAL.get(key, {}).keys()
     if one.statistics:
         names |= {"logits"}
-    if "log_prob" in one.statistics or one.family in ("contrastive", "metric"):
+    if "log_prob" in one.statistics or "label" in one.target:
         names |= {"target"}
     order = list(NAMED_TENSORS)
     return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
@@ -146,10 +178,12 @@ def passed(one: Facts) -> list[str]:
 
 def example(key: str, one: Facts) -> str:
     """A program that evaluates a loss on random tensors and takes its gradient."""
-    made = {name: made_up(name) for name in passed(one)} | TENSORS | SPECIAL.get(key, {})
-    if one.target_transform or "quantiles" in one.tensors:
-        made["target"] = SPECIAL.get(key, {}).get("target", f"torch.rand({ROWS})")
-    arguments = "\n".join(f"    {name}={made[name]}," for name in passed(one))
+    names = passed(key, one)
+    made = {name: made_up(name) for name in names} | TENSORS
+    if one.target:
+        made["target"] = TARGETS[one.target[0]]
+    made |= SPECIAL.get(key, {})
+    arguments = "\n".join(f"    {name}={made[name]}," for name in names)
     built = f'"{key}"'
     if key in SETTINGS:
         node = yaml.safe_load(yaml_text("loss", key)) | SETTINGS[key]
@@ -209,6 +243,9 @@ def needs(one: Facts) -> Iterator[str]:
             word = NAMED_TENSORS[name]
             lines.append(f"| `{name}` | {cell(word.shape)} | {cell(word.meaning)} |")
     yield "\n".join(lines)
+    kinds = [KINDS[kind] for kind in one.target if kind in KINDS]
+    if kinds:
+        yield f"The target may be {', or '.join(kinds)}."
     yield f"Scope `{one.scope}`: {SCOPES[one.scope or 'rows']}"
     if "logits" in one.tensors:
         yield "It needs whole rows of logits, which no kernel can spare it."

@@ -14,9 +14,12 @@ import inspect
 import json
 from collections.abc import Collection
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_losses.config.catalogue import GROUPS, keys, target_class
+
+if TYPE_CHECKING:
+    from lightning_losses.term import Term
 
 HERE = files("lightning_losses.config")
 
@@ -31,6 +34,8 @@ class Facts(NamedTuple):
     """Softmax statistics that it cannot do without; they come from one pass."""
     tensors: tuple[str, ...] = ()
     """Other named tensors that it cannot do without."""
+    target: tuple[str, ...] = ()
+    """What its target may be, as its contract says: ``class``, ``soft``, ``binary``, ..."""
     target_transform: str | None = None
     row_weighting: str | None = None
 
@@ -48,13 +53,11 @@ class Facts(NamedTuple):
 
 def facts() -> dict[str, Facts]:
     """The facts of every key, by ``group/key``: as written down, or built where a key is new."""
-    written: dict[str, dict[str, Any]] = json.loads(
-        (HERE / "facts.json").read_text(encoding="utf-8")
-    )
-    known: dict[str, Facts] = {}
-    for name, one in written.items():
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
-        known[name] = Facts(**fields)
+    written = json.loads((HERE / "facts.json").read_text(encoding="utf-8"))
+    known = {
+        name: Facts(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
+        for name, one in written.items()
+    }
     new = {f"{group}/{key}" for group in GROUPS for key in keys(group)} - known.keys()
     return known | gather(new) if new else known
 
@@ -86,6 +89,7 @@ def gather(names: Collection[str] | None = None) -> dict[str, Facts]:
             getattr(term.loss, "scope", "rows"),
             term.statistics,
             tuple(sorted(term.required - set(term.statistics))),
+            _target(term),
             None if term.target_transform is None else _name(type(term.target_transform)),
             None if term.row_weighting is None else _name(type(term.row_weighting)),
         )
@@ -111,6 +115,12 @@ def docstring(made: str) -> str:
         if isinstance(node, ast.ClassDef) and node.name == cls:
             return inspect.cleandoc(ast.get_docstring(node) or "")
     return ""
+
+
+def _target(term: Term) -> tuple[str, ...]:
+    first = term.loss if term.target_transform is None else term.target_transform
+    contract = getattr(first, "contract", None)
+    return () if contract is None else tuple(contract.target)
 
 
 def _name(cls: type) -> str:
