@@ -7,9 +7,11 @@
 
 Launches are recorded instead of made, in two ways. "host": small tensors on the CPU, of which the
 code is told that they lie on the device; with autograd, every option, and by torch.compile. "cuda":
-fake CUDA tensors of a model's size, which hold nothing. That needs a torch built for CUDA, if no
-GPU: one without refuses to index such a tensor, and ends the process at the first node of a graph
-("not linked with support for cuda devices").
+fake CUDA tensors of a model's size, which hold nothing, in the forward pass. That needs a torch
+built for CUDA: one without refuses to index such a tensor, and ends the process at the first node
+of a graph ("not linked with support for cuda devices"). No build gets such tensors through a
+backward pass without a driver: autograd's engine asks for a device's context. That is what "host"
+is for.
 
 Ends with status 1 if a build has a fault that `aot.py` knows, or a launch that was due is missing.
 """
@@ -143,9 +145,10 @@ def host(recorder: Recorder) -> Iterator[str]:
         for dtype in (torch.bfloat16, torch.float32):
             for extra in (False, True):
                 yield from host_step(recorder, kernel, dtype, extra, depth=64)
-        yield from host_step(recorder, kernel, torch.float16, True, depth=33)  # is padded
+    yield from host_step(recorder, "triton_lean", torch.float16, True, depth=33)  # is padded
     yield from host_logits(recorder)
-    yield from host_compiled(recorder)
+    if tiles.architecture(torch.device("cuda")) == "sm_90":  # the same graph everywhere
+        yield from host_compiled(recorder)
 
 
 def leaves(n: int, d: int, v: int, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
@@ -225,13 +228,11 @@ def cuda(recorder: Recorder) -> Iterator[str]:
         for kernel in MODES:
             fresh = Recorder()
             hidden, head = leaves(8192, 4096, 128256, torch.bfloat16, "cuda")
-            named = given(hidden, head, extra=True)
             with redirected(recorder, fresh):
+                named = given(hidden, head, extra=True)
                 softmax_stats(**named, kernel=kernel, want=list(STATISTICS))
-                objective(kernel)(**named, max_valid=5000).total.backward()
-            assert hidden.grad is not None
-            assert hidden.grad.device.type == "cuda"
-            yield report(f"cuda {kernel}", fresh, DUE[kernel])
+            due = DUE[kernel] - {"row_gradient", "slab_gradient"}
+            yield report(f"cuda {kernel}, forward", fresh, due)
 
 
 @contextlib.contextmanager
