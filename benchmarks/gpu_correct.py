@@ -173,6 +173,7 @@ def pytest_run(machine: Machine, chosen: list[str], paths: list[Path]) -> Row:
     The tests compile, which is most of their time, so four or more at once are faster.
     """
     arguments = [*map(str, paths), *chosen, "-q", "--rootdir", str(ROOT), "-p", "no:cacheprovider"]
+    arguments.append("--capture=no")  # results are read from this output
     if importlib.util.find_spec("xdist") and not machine.dry:
         arguments += ["-n", str(min(8, workers()))]
     reporter = Reporter(machine.known)

@@ -184,7 +184,9 @@ class Run:
                 if i + 1 < len(parts) and not together:
                     ahead = Child(names[i + 1 : i + 2], self.options)
                 left = self.end - time.time()
-                seconds = left * part.share / sum(p.share for p in parts[i:])
+                # Shares are of a GPU's work; the interpreter spends its time elsewhere.
+                share = 1.0 if together else part.share / sum(p.share for p in parts[i:])
+                seconds = left * share
                 now = self.one(part, now, time.time() + seconds)
                 if together and now.process.poll() is None:
                     ahead = now
