@@ -264,9 +264,10 @@ class Run:
                 self.fail(part, key or START_KEY, why[-800:], tried)
                 return key is None  # before any row: another process would end the same way
             if not line.startswith("@@"):
-                self.log.write(line)
-                self.log.flush()
-                tail = [*tail[-8:], line.strip()]
+                if line.strip():
+                    self.log.write(line)
+                    self.log.flush()
+                    tail = [*tail[-8:], line.strip()]
                 continue
             spoken = time.time()
             word, _, text = line[2:].partition(" ")
@@ -275,7 +276,8 @@ class Run:
                 key = said["key"]
             elif word == "row":
                 tried.append(said["key"])
-                key = None
+                if said["key"] == key:  # not one of many that a single piece of work reports
+                    key = None
                 self.take(part, said["key"], said["row"])
             elif word == "left":
                 self.left_out.setdefault(part.name, []).extend(said["keys"])

@@ -62,7 +62,7 @@ class Machine(NamedTuple):
 
 
 def say(word: str, **content: Any) -> None:
-    print(f"@@{word} {json.dumps(content)}", flush=True)
+    print(f"\n@@{word} {json.dumps(content)}", flush=True)  # pytest leaves dots on a line
 
 
 def row(key: str, content: Row) -> None:
