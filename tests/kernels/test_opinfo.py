@@ -8,6 +8,7 @@ What is counted is printed by ``pytest -s``.
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections import Counter
 from typing import Any
@@ -28,7 +29,9 @@ from torch.testing._internal.common_methods_invocations import (
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 KERNELS = ("auto", "reference", "chunked", "triton", "triton_keep", "triton_lean")
-DOORS = ("objective", "hidden", "key", "mixin", "statistics")
+#: The last two differ in who builds and calls the objective, so one kernel will do.
+DOORS = [(door, kernel) for door in ("objective", "hidden", "statistics") for kernel in KERNELS]
+DOORS += [("key", "auto"), ("mixin", "auto")]
 #: Logits as given are exact; what is rounded is the gradient, to the dtype of the logits.
 TOLERANCE = {
     torch.float64: 1e-12,
@@ -47,6 +50,8 @@ class Module(LossMixin, nn.Module):
 def samples(dtype: torch.dtype) -> list[tuple[Tensor, Tensor, dict[str, Any]]]:
     """Logits, target and options, classes last; class weights at least 0, as ours must be."""
     found = []
+    torch.manual_seed(0)
+    random.seed(0)
     for sample in sample_inputs_cross_entropy(None, "cpu", dtype, False):
         z, target, options = sample.input, sample.args[0], dict(sample.kwargs)
         z = z.movedim(1, -1)
@@ -114,10 +119,10 @@ def by_us(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(("door", "kernel"), DOORS)
 def test_agrees_or_refuses(door: str, kernel: str, dtype: torch.dtype) -> None:
     count: Counter[str] = Counter()
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     for z, target, options in samples(dtype):
         try:
             with warnings.catch_warnings():
@@ -134,7 +139,7 @@ def test_agrees_or_refuses(door: str, kernel: str, dtype: torch.dtype) -> None:
                 found.double(),
                 right.reshape(found.shape),
                 rtol=TOLERANCE[dtype],
-                atol=TOLERANCE[dtype] * float(right.abs().max()),
+                atol=TOLERANCE[dtype] * float(right.abs().max()) + tiny,
                 msg=lambda m, o=options: f"{o}: {m}",
             )
         count["equal"] += 1

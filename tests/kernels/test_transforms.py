@@ -38,33 +38,56 @@ def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 # -- torch.compile ---------------------------------------------------------------------------------
 
 
-# What a training loop does with one compiled objective: train, validate under no_grad, and evaluate
-# tensors that need no gradient (which is not the same: then autograd functions are not entered).
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("route", ["logits", "hidden"])
-@pytest.mark.parametrize("fullgraph", [True, False])
-def test_a_compiled_objective_trains_and_validates(
-    kernel: str, route: str, fullgraph: bool
-) -> None:
-    skip_unless_available(kernel, route)
+# What a training loop does with one compiled function: train, validate under no_grad, and evaluate
+# tensors that need no gradient (not the same: then autograd functions are not entered at all).
+CONDITIONS = ("grad", "no_grad", "plain")
+
+
+def compiled_equals_eager(f: Any, made: dict[str, Tensor], **options: Any) -> None:
     torch._dynamo.reset()
-    objective = Objective({"ce": CrossEntropy(0.1), "h": EntropyBonus()}, kernel=kernel)
-    backend = "aot_eager" if fullgraph else "eager"
-    compiled = torch.compile(objective, fullgraph=fullgraph, backend=backend)
-    target = torch.tensor([0, 6, -100, 2])
-    made = {"logits": draw(N, V, dtype=torch.float32)}
-    if route == "hidden":
-        shapes = {"hidden": (N, D), "head_weight": (V, D), "head_bias": (V,)}
-        made = {name: draw(*shape, dtype=torch.float32) for name, shape in shapes.items()}
-    for how in ("grad", "no_grad", "plain"):
+    compiled = torch.compile(f, **options)
+    for how in CONDITIONS:
         leaves = {n: x.detach().requires_grad_(how != "plain") for n, x in made.items()}
         with torch.no_grad() if how == "no_grad" else nullcontext():
-            totals = [f(**leaves, target=target).total for f in (compiled, objective)]
+            totals = [g(**leaves) for g in (compiled, f)]
         torch.testing.assert_close(*totals)
         assert totals[0].requires_grad == (how == "grad")
         if how == "grad":
             slopes = [torch.autograd.grad(total, list(leaves.values())) for total in totals]
             torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-5)
+
+
+def tensors(route: str) -> dict[str, Tensor]:
+    if route == "logits":
+        return {"logits": draw(N, V, dtype=torch.float32)}
+    shapes = {"hidden": (N, D), "head_weight": (V, D), "head_bias": (V,)}
+    return {name: draw(*shape, dtype=torch.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("route", ["logits", "hidden"])
+@pytest.mark.parametrize("fullgraph", [True, False])
+def test_compiled_statistics_train_and_validate(kernel: str, route: str, fullgraph: bool) -> None:
+    skip_unless_available(kernel, route)
+    target = torch.tensor([0, 6, -100, 2])
+
+    def f(**named: Tensor) -> Tensor:
+        s = softmax_stats(**named, target=target, kernel=kernel, want=["log_prob", "entropy"])
+        return (s.log_prob * s.entropy).sum()
+
+    # Tracing is where it failed; "eager" then runs what was traced as it is.
+    compiled_equals_eager(f, tensors(route), fullgraph=fullgraph, backend="eager")
+
+
+@pytest.mark.parametrize("route", ["logits", "hidden"])
+def test_a_compiled_objective_trains_and_validates(route: str) -> None:
+    objective = Objective({"ce": CrossEntropy(0.1), "h": EntropyBonus()}, kernel="chunked")
+    target = torch.tensor([0, 6, -100, 2])
+
+    def f(**named: Tensor) -> Tensor:
+        return objective(**named, target=target).total
+
+    compiled_equals_eager(f, tensors(route), fullgraph=True, backend="aot_eager")
 
 
 # -- gradients of single samples -------------------------------------------------------------------

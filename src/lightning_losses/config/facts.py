@@ -14,7 +14,7 @@ import inspect
 import json
 from collections.abc import Collection
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning_losses.config.catalogue import GROUPS, keys, target_class
 
@@ -54,10 +54,10 @@ class Facts(NamedTuple):
 def facts() -> dict[str, Facts]:
     """The facts of every key, by ``group/key``: as written down, or built where a key is new."""
     written = json.loads((HERE / "facts.json").read_text(encoding="utf-8"))
-    known = {
-        name: Facts(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
-        for name, one in written.items()
-    }
+    known: dict[str, Facts] = {}
+    for name, one in written.items():
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
+        known[name] = Facts(**fields)
     new = {f"{group}/{key}" for group in GROUPS for key in keys(group)} - known.keys()
     return known | gather(new) if new else known
 
