@@ -133,6 +133,15 @@ def test_several_trainings_in_one_log() -> None:
     assert whole[1].resumed == [15.0]
 
 
+def test_values_of_validations_that_come_late_begin_nothing() -> None:
+    """Without a train/loss: the loss of training tells where a run is, not the longest column."""
+    rows: list[dict[str, Any]] = [{"step": at, "epoch": 0, "train_loss": 1.0} for at in range(20)]
+    rows += [{"step": at, "epoch": 0, "val_loss": 1.0} for at in (9, 19)]
+    assert [len(one) for one in trainings(log_of(rows))] == [1]
+    only = [{"step": at, "epoch": 0, "acc": 1.0} for at in (0, 1, 2, 0, 1, 2)]
+    assert [len(one) for one in trainings(log_of(only))] == [1, 1]
+
+
 def find_like(rows: list[dict[str, Any]]) -> list[Any]:
     """The runs of a W&B history."""
     from lightning_losses.dashboard.runs.run import Run

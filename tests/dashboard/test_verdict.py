@@ -162,6 +162,20 @@ def test_a_healthy_fall_has_no_spikes(seed: int, count: int) -> None:
     assert about(run_of(curve_of("train/loss", values)), "spikes").tone == "good"
 
 
+def test_what_people_call_their_loss() -> None:
+    rows = [{"step": at, "epoch": 0, "train_loss": 2 - at / 50} for at in range(50)]
+    rows += [{"step": at, "epoch": 0, "val_loss": 2 - at / 50} for at in (24, 49)]
+    run = run_of(rows)
+    assert about(run, "train_loss fell from").tone == "good"
+    assert about(run, "val_loss was lowest").tone == "good"
+    assert about(run, "No spikes in train_loss").tone == "good"
+
+
+def test_a_loss_that_was_not_logged_is_not_judged() -> None:
+    one = about(run_of(curve_of("entropy/mean", [2, 1])), "No training loss is in the log")
+    assert one.tone == "unknown"
+
+
 def test_too_few_values_are_not_ticked() -> None:
     run = run_of(curve_of("train/loss", [3, 2, 1]))
     assert about(run, "Too few values to tell spikes").tone == "unknown"
@@ -266,3 +280,10 @@ def test_every_judgement_names_its_evidence() -> None:
         row |= {"calibration/val/ece": 0.1, "val/loss": 1.0, "forecast/loss": 1.0}
     for one in verdict(run_of(rows)):
         assert one.evidence, one.text
+
+
+def test_a_fall_before_an_error_is_no_good_news() -> None:
+    ended = Ended("ValueError: logits hold NaN.", 60, 120, 1, "ended.csv")
+    run = run_of(falling(60), ended=ended)
+    assert verdict(run)[0].text.endswith("of 120 planned: ValueError: logits hold NaN.")
+    assert about(run, "train/loss fell").tone == "note"

@@ -43,7 +43,7 @@ def ending(run: Run) -> list[Said]:
 
 def recorded_end(ended: Ended, loss: tuple[str, Series] | None) -> Said:
     """What the end-of-run record says."""
-    reason = ended.reason.strip()
+    reason = ended.reason.strip().rstrip(".")[:300]
     step = ended.step if isfinite(ended.step) else loss[1].last_step + 1 if loss else nan
     known = isfinite(ended.planned_steps) and ended.planned_steps > 0
     of = f" of {ended.planned_steps:,.0f} planned" if known else ""

@@ -9,10 +9,10 @@ end as planned?), the sentence says that instead.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightning_losses.dashboard.panels.catalogue import PANELS, Panel, matches
-from lightning_losses.dashboard.report.ending import died, ending, loss_of, resumed
+from lightning_losses.dashboard.report.ending import ending, loss_of, resumed
+from lightning_losses.dashboard.report.losses import losses, spikes
 from lightning_losses.dashboard.report.sentences import (
     Curves,
     Said,
@@ -24,13 +24,9 @@ from lightning_losses.dashboard.report.sentences import (
     seen,
     worst,
 )
-from lightning_losses.dashboard.runs.run import Array, Run, Series
+from lightning_losses.dashboard.runs.run import Run, Series
 
-ROUNDING = (
-    1e-6  # a loss that never leaves this is rounding: policy surrogates are 0 by construction
-)
 RADII = ("step_radius/r", "step_radius_controller/applied_r", "step_radius_controller/r")
-BLOCK = 50  # values that a spike is compared with, on either side
 MONITORS = {
     "entropy": "EntropyMonitor",
     "step_radius": "StepRadiusMonitor",
@@ -47,8 +43,9 @@ def verdict(run: Run) -> list[Said]:
     if not run.series:
         return [*ending(run), *said, Said("bad", "No number was logged.")]
     curves = run.series
-    dead = bool(died(loss_of(curves)))
-    said = [*ending(run), *not_finite(curves), *said, *resumed(run), *losses(curves, dead)]
+    end = ending(run)
+    dead = any(one.tone == "bad" for one in end)
+    said = [*end, *not_finite(curves), *said, *resumed(run), *losses(curves, dead)]
     said += [*spikes(curves), *measurements(run), *accuracy(curves), *entropy(run)]
     for say in (alerts, calibration, post_hoc, drift, radius, controller, logits, attention):
         said += say(curves)
@@ -96,122 +93,6 @@ def not_finite(series: Curves) -> list[Said]:
     names = ", ".join(f"{name} ({len(bad[name])} times)" for name in most[:4])
     more = f" and {len(most) - 4} more names" if len(most) > 4 else ""
     return [Said("bad", f"NaN or infinite from {at(first)} on: {names}{more}.")]
-
-
-# -- losses ----------------------------------------------------------------------------------------
-
-
-def losses(series: Curves, dead: bool) -> list[Said]:
-    """Train and validation loss, from the first tenth to the last, and whether it turned round.
-
-    That a loss fell before it was NaN is no good news.
-    """
-    said = []
-    train, val = curve(series, "train/loss"), curve(series, "val/loss")
-    if train is not None:
-        one = trend("train/loss", train)
-        said.append(one._replace(tone="note") if dead and one.tone == "good" else one)
-    if val is not None:
-        said.append(validation(val))
-    return said
-
-
-def trend(name: str, one: Series) -> Said:
-    """Whether a loss fell, where that can be told from its noise."""
-    values, evidence = one.values, seen(name, one)
-    if len(values) == 1:
-        return Said(
-            "note", f"{name} was logged once: {one.last:.3g} at {at(one.steps[0])}.", evidence
-        )
-    if np.abs(values).max() < ROUNDING:
-        text = (
-            f"{name} stayed within {np.abs(values).max():.1g} of 0, which is rounding: it is not "
-        )
-        return Said("unknown", f"{text}this number that says whether training goes well.", evidence)
-    tenth = max(1, len(values) // 10)
-    first, last = float(np.mean(values[:tenth])), float(np.mean(values[-tenth:]))
-    # Standard error of the difference of two such means, from how much neighbours differ: the
-    # median of |a - b| of two normal values is 0.954 of their standard deviation.
-    spread = float(np.median(np.abs(np.diff(values)))) / 0.954
-    noise = spread * (2 / tenth) ** 0.5 if tenth > 1 else 0.0
-    over = f" (means of the first and last {tenth:,} values)"
-    if tenth == 1:
-        first, last, over = one.first, one.last, f" ({at(one.steps[-1])})"
-    if abs(last - first) <= max(3 * noise, 1e-6 * max(abs(first), abs(last))):
-        text = f"{name} neither fell nor rose: {first:.3g} to {last:.3g}, within its noise"
-        return Said("unknown", f"{text}{over}.", evidence)
-    text = f"{name} {moved(first, last)}{over}."
-    if last < first:
-        return Said("good", text, evidence)
-    if values.min() < 0 < values.max():
-        text += " It is on both sides of 0, as a policy's surrogate is, and says little by itself."
-        return Said("note", text, evidence)
-    return Said("bad", text, evidence)
-
-
-def validation(val: Series) -> Said:
-    """Where validation was best, and whether it got worse from there."""
-    evidence = seen("val/loss", val)
-    best = int(val.values.argmin())
-    low = float(val.values[best])
-    if len(val.values) == 1:
-        return Said(
-            "note", f"val/loss was measured once: {low:.3g} at {at(val.steps[0])}.", evidence
-        )
-    # Up by a tenth of all that was gained: less is noise in most runs.
-    gained = float(val.values.max()) - low
-    turned = val.last - low > max(0.1 * gained, 0.02 * abs(low), ROUNDING)
-    text = f"val/loss was lowest, {low:.3g}, at {at(val.steps[best])}"
-    if best < len(val.values) - 1:
-        text += f" and ended at {val.last:.3g}"
-    advice = ": it rose again, so stop earlier or regularise" if turned else ""
-    return Said("bad" if turned else "good", f"{text}{advice}.", evidence)
-
-
-def spikes(series: Curves) -> list[Said]:
-    """Steps at which the training loss stood out from its neighbours."""
-    train = curve(series, "train/loss")
-    if train is None or np.abs(train.values).max() < ROUNDING:
-        return []
-    evidence = seen("train/loss", train)
-    if len(train.values) < 2 * BLOCK // 5:
-        return [
-            Said("unknown", "Too few values to tell spikes in the loss from its fall.", evidence)
-        ]
-    usual, places = stand_out(train.values)
-    if not len(places):
-        return [Said("good", "No spikes in train/loss.", evidence)]
-    apart = np.flatnonzero(np.diff(places, prepend=places[0] - BLOCK) > 5)
-    top = int(places[train.values[places].argmax()])
-    count = f"{len(apart)} times" if len(apart) > 1 else "once"
-    text = f"train/loss spiked {count}, to {train.values[top]:.3g} at {at(train.steps[top])}"
-    return [Said("bad", f"{text} where {usual[top]:.3g} is usual.", evidence)]
-
-
-def stand_out(values: Array) -> tuple[Array, NDArray[np.intp]]:
-    """What is usual at each place, and the places whose values are far above it.
-
-    Far is 8 times the usual distance of values from the median of their neighbours, and half of
-    that median besides. The first values, with which every training begins high, do not count.
-    """
-    size = min(BLOCK, max(8, len(values) // 8))
-    blocks = values[: len(values) // size * size].reshape(-1, size)
-    medians = np.median(blocks, axis=1)
-    spreads = np.median(np.abs(blocks - medians[:, None]), axis=1)
-    lengths = [size] * len(blocks)
-    lengths[-1] += len(values) - blocks.size
-    # Of a block and its neighbours the widest: within one block a fall may look like no spread.
-    wide, level = (
-        np.maximum.reduce([one, np.append(one[0], one[:-1]), np.append(one[1:], one[-1])])
-        for one in (spreads, medians)
-    )
-    usual, spread = np.repeat(medians, lengths), np.repeat(wide, lengths)
-    limit = np.repeat(level, lengths) + np.maximum(
-        8 * 1.4826 * spread, np.maximum(0.5 * np.abs(usual), ROUNDING)
-    )
-    over = values > limit
-    over[: max(5, len(values) // 50)] = False
-    return usual, np.flatnonzero(over)
 
 
 # -- measurements ----------------------------------------------------------------------------------

@@ -96,8 +96,15 @@ class Log(NamedTuple):
     @property
     def main(self) -> NDArray[np.intp]:
         """The rows whose steps tell where a training is: of the loss, else of what is frequent."""
-        best = max(self.columns, key=lambda name: len(self.columns[name][0]), default="")
-        rows = self.columns.get("train/loss", self.columns.get(best, (np.empty(0, np.intp),)))[0]
+        names = [name for name in self.columns if is_logged_name(name)]
+        if not names:
+            return np.empty(0, np.intp)
+
+        def rank(name: str) -> tuple[bool, bool, int]:
+            of_training = "train" in name and "loss" in name
+            return name == "train/loss", of_training, len(self.columns[name][0])
+
+        rows = self.columns[max(names, key=rank)][0]
         return rows[np.isfinite(self.steps[rows])]
 
 
@@ -107,6 +114,11 @@ class Part(NamedTuple):
     start: int
     stop: int
     first_step: float
+
+
+def is_logged_name(name: str) -> bool:
+    """Whether a column is something that was measured, and not where or when."""
+    return name not in STEP_NAMES and name != "epoch" and not name.startswith("_")
 
 
 def log_of(rows: Iterable[Mapping[str, Any]]) -> Log:
@@ -166,7 +178,7 @@ def series_of(log: Log, parts: Sequence[Part]) -> dict[str, Series]:
             keep[part.start : part.stop] = log.steps[part.start : part.stop] < ends
     series = {}
     for name, (rows, values) in log.columns.items():
-        if name in STEP_NAMES or name == "epoch" or name.startswith("_"):
+        if not is_logged_name(name):
             continue
         here = keep[rows]
         steps, own = log.steps[rows[here]], values[here]
