@@ -207,6 +207,22 @@ def test_the_job_of_a_sweep_that_logged_nothing_is_not_forgotten(tmp_path: Path)
     assert "<th>trainer.max_epochs</th>" not in html
 
 
+def test_jobs_that_have_versions_are_jobs(tmp_path: Path) -> None:
+    for job in (0, 1):
+        (tmp_path / str(job) / ".hydra").mkdir(parents=True)
+        write(tmp_path / str(job) / "version_0" / "metrics.csv", steps(0, 10, job))
+    runs = find_runs([str(tmp_path)])
+    assert [run.name for run in runs] == ["0", "1"]
+    assert [run.series["train/loss"].last for run in runs] == [0, 1]
+
+
+def test_a_place_that_was_typed_and_is_no_run_is_an_error_among_others_too(tmp_path: Path) -> None:
+    write(tmp_path / "good" / "metrics.csv", steps(0, 10, 1.0))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no run"):
+        find_runs([str(tmp_path / "good"), str(tmp_path / "empty")])
+
+
 # ---------------------------------------------------------------- long runs
 
 

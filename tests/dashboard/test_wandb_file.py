@@ -128,3 +128,45 @@ def test_another_file_is_an_error(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"run-x\.wandb is not a Weights & Biases run file"):
         read_wandb_file(path)
+
+
+def logged(folder: Path, run_id: str, steps: range, ended: str = "") -> None:
+    """An offline run of one loss; the file is whole when this returns."""
+    settings = wandb.Settings(silent=True, console="off", x_disable_meta=True, x_disable_stats=True)
+    run = wandb.init(mode="offline", dir=folder, project="p", id=run_id, settings=settings)
+    run.config.update({"lr": 0.1 if run_id == "one" else 0.2})
+    for step in steps:
+        run.log({"trainer/global_step": step, "epoch": step // 10, "train/loss": 5 - step / 100})
+    if ended:
+        run.summary.update({"ended/reason": ended, "ended/step": 40, "ended/planned_steps": 60})
+    path = run.settings.sync_file
+    run.finish()
+    deadline = time.monotonic() + 20
+    while not read_wandb_file(path).exited:
+        assert time.monotonic() < deadline, "no exit record after 20 seconds"
+        time.sleep(0.05)
+
+
+def test_a_run_resumed_by_its_id_is_one_and_others_are_others(tmp_path):
+    logged(tmp_path, "one", range(30))
+    time.sleep(1.1)  # folders are named by the second
+    logged(tmp_path, "one", range(20, 40), ended="out of time")
+    logged(tmp_path, "two", range(10))
+    one, two = find_runs([str(tmp_path)])
+    assert one.series["train/loss"].steps.tolist() == list(range(40))
+    assert one.resumed == [20]
+    assert one.config["lr"] == 0.1
+    assert one.ended[:3] == ("out of time", 40, 60)
+    assert len(two.series["train/loss"].steps) == 10
+    assert two.ended.reason == "exited"
+    assert two.about["duration"].endswith(" s")
+    assert len(two.clock.seconds)
+
+
+def test_json_without_end_is_a_value_not_logged(tmp_path):
+    from lightning_losses.dashboard.runs.wandb_log import pairs
+
+    class Item:
+        key, nested_key, value_json = "x", (), "[" * 100_000
+
+    assert pairs([Item]) == {}

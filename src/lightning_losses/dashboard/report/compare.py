@@ -107,12 +107,15 @@ def table(runs: Sequence[Run]) -> Table:
         if name not in claimed and any(value(run, (name,), "") is not None for run in runs)
     ]
     used += [(name, (name,), "") for name in own[:MOST_OWN]]
+    ends = any(run.ended is not None for run in runs)
     settings = differing(runs)
     shown = settings[:MOST_SETTINGS]
     rows = []
     for run in runs:
         row = [TableCell(run.name)]
         row += [TableCell(setting(run.config.get(key))) for key in shown]
+        if ends:
+            row.append(TableCell(run.ended.reason[:40] if run.ended is not None else "not known"))
         row.append(TableCell(last_step(run)))
         for _, names, wins in used:
             own_value = value(run, names, wins)
@@ -133,7 +136,8 @@ def table(runs: Sequence[Run]) -> Table:
     )
     if len(settings) > len(shown):
         note += f" The config also differs in {', '.join(settings[len(shown) :][:20])}."
-    return Table(["run", *shown, "last step", *(title for title, _, _ in used)], rows, note)
+    head = ["run", *shown, *(["ended"] if ends else []), "last step"]
+    return Table([*head, *(title for title, _, _ in used)], rows, note)
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ VERSIONS = ("version_*", "lightning_logs/version_*", "*/version_*")
 WANDB_PLACES = ("run-*.wandb", "*run-*/run-*.wandb", "wandb/*run-*/run-*.wandb")
 
 Watch = Callable[[Sequence[Path]], Iterable[Path]]
+T = TypeVar("T")
 
 
 def find_runs(places: Sequence[str], watch: Watch = iter) -> list[Run]:
@@ -47,10 +49,13 @@ def find_runs(places: Sequence[str], watch: Watch = iter) -> list[Run]:
     """
     runs: list[Run] = []
     local: list[Path] = []
+    swept: set[Path] = set()
     for place in places:
         path = Path(place)
         if exists(path):
-            local += jobs(path) or [path]
+            found = readable(path, jobs)
+            local += found or [path]
+            swept |= set(found)
         elif re.fullmatch(r"[^/\s]+/[^/\s]+/[^/\s]+", place) and not place.startswith((".", "/")):
             runs += read_live_runs(place)
         else:
@@ -59,8 +64,21 @@ def find_runs(places: Sequence[str], watch: Watch = iter) -> list[Run]:
                 "run-*.wandb file, or entity/project/run_id of a Weights & Biases run."
             )
     for path in watch(local):
-        runs += read_runs(path, alone=len(local) == 1)
+        runs += readable(path, lambda one: read_runs(one, job=one in swept))
     return named(runs) if len(runs) > 1 else runs
+
+
+def readable(path: Path, read: Callable[[Path], list[T]]) -> list[T]:
+    """What is read of a place.
+
+    Raises:
+        ValueError: it may not be read.
+    """
+    try:
+        return read(path)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ValueError(f"{path} cannot be read ({reason}).") from error
 
 
 def exists(path: Path) -> bool:
@@ -73,14 +91,15 @@ def exists(path: Path) -> bool:
 
 def jobs(path: Path) -> list[Path]:
     """The job folders of a Hydra multirun in the order of their numbers; none if it is not one."""
-    if not path.is_dir() or logs(path):
+    if not path.is_dir():
         return []
     folders = [child for child in path.iterdir() if child.is_dir()]
-    full = [child for child in folders if logs(child)]
     hydra = [child for child in folders if (child / ".hydra").is_dir()]
-    if not hydra and not (path / "multirun.yaml").exists() and len(full) < 2:
+    multirun = bool(hydra) or (path / "multirun.yaml").exists()
+    if not multirun and logs(path):
         return []
-    if not full:
+    full = [child for child in folders if logs(child)]
+    if not full or (not multirun and len(full) < 2):
         return []
     # A job that crashed before it logged anything is one of the sweep's too.
     return sorted(
@@ -120,11 +139,11 @@ def version(path: Path) -> tuple[int, str]:
     return (int(digits[-1]) if digits else -1, path.parent.name)
 
 
-def read_runs(path: Path, alone: bool = True) -> list[Run]:
+def read_runs(path: Path, job: bool = False) -> list[Run]:
     """The runs of one folder or file.
 
     Args:
-        alone: else a folder without curves is a run of which only that is known.
+        job: of a sweep; then a folder without curves is a run of which only that is known.
 
     Raises:
         ValueError: neither metrics.csv nor a run-*.wandb file is there, or a file is no run.
@@ -133,7 +152,7 @@ def read_runs(path: Path, alone: bool = True) -> list[Run]:
         return file_runs(path)
     found = logs(path)
     if not found:
-        if not alone:
+        if job:
             note = "nothing was logged: it ended before its first step was written"
             return [
                 Run(path.resolve().name, {}, {}, [note], overrides(path), config=config_of(path)[0])

@@ -95,6 +95,8 @@ def split(history: Iterable[Mapping[str, Any]], whole: Run) -> list[Run]:
         about = dict(whole.about)
         if len(clock.seconds):
             about["duration"] = duration(float(clock.seconds[-1]))
+            if epochs and epochs > 1:
+                about["an epoch"] = duration(float(clock.seconds[-1]) / epochs)
         run = whole._replace(series=series, clock=clock, epochs=epochs, about=about)
         run = run._replace(resumed=[part.first_step for part in parts[1:]])
         if len(several) > 1:
