@@ -215,7 +215,7 @@ def test_what_was_capped_counts_as_it_was_applied() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"logger": False}, {"barebones": True}, {"fast_dev_run": 3}, {"logger": [Lines(), Lines()]}],
-    ids=str,
+    ids=["none", "barebones", "fast_dev_run", "two"],
 )
 def test_any_loggers_will_do(options: dict[str, Any]) -> None:
     callbacks = [EntropyMonitor(every_n_steps=2), LogitHealthMonitor(every_n_steps=2), PerpGrad()]
