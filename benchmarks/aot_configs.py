@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lightning_losses.kernels.eager.spread import Part
+from lightning_losses.kernels.problem import MAX_AND_SUM, STATISTICS
 from lightning_losses.kernels.study.softmax_passes_triton import online_rows, two_pass_rows
 from lightning_losses.kernels.triton.lean_backward_kernels import slab_gradient
 from lightning_losses.kernels.triton.lean_forward_kernels import (
@@ -27,10 +28,10 @@ from lightning_losses.kernels.triton.tiles import (
     spread_tile,
 )
 
-STATISTICS = ("log_prob", "entropy", "mean", "collision", "confidence", "prediction")
 WANTS = {"lse": (), "ce": ("log_prob",), "+entropy": ("log_prob", "entropy"), "all": STATISTICS}
-#: Which coefficients a row has: cross-entropy; with entropy; everything.
-COEFFICIENTS = {"ce": "ad", "+entropy": "abd", "all": "abcdef"}
+#: Which coefficients a row has: cross-entropy; with entropy; everything (class weights, the last,
+#: are unknown to mode lean).
+COEFFICIENTS = {"ce": "ad", "+entropy": "abd", "all": "abcdefg"}
 
 
 class Config(NamedTuple):
@@ -58,7 +59,7 @@ def row_configs() -> Iterator[Config]:
                         "target_ptr": "*i64",
                         "soft_ptr": None,
                         "soft_stride": "i32",
-                        "logsumexp_ptr": "*fp32",
+                        "weight_ptr": "*fp32" if want == "all" else None,
                         **_outputs(WANTS[want]),
                         "LIFT": with_options,
                         "BLOCK": 4096,
@@ -78,7 +79,8 @@ def row_configs() -> Iterator[Config]:
                         "target_ptr": "*i64",
                         "soft_ptr": None,
                         "soft_stride": "i32",
-                        "logsumexp_ptr": "*fp32",
+                        "weight_ptr": "*fp32" if want == "all" else None,
+                        "max_logit_ptr": "*fp32",
                         "prediction_ptr": "*i64" if want == "all" else None,
                         **_coefficients(want),
                         "LIFT": with_options,
@@ -101,8 +103,8 @@ def lean_configs(arch: str) -> Iterator[Config]:
             tail = f"{kind}{' options' if with_options else ''}"
             yield Config(f"lean target {tail}", target_logits, target | sizes, 4, 3, False)
     merge = {**_partials(STATISTICS), **_outputs(STATISTICS), "z_target_ptr": "*fp32",
-             "valid_ptr": "*u8", "logsumexp_ptr": "*fp32", "N": "i32", "V": "i32",
-             "spans": "i32", "ROWS": MERGE_ROWS}  # fmt: skip
+             "valid_ptr": "*u8", "N": "i32", "V": "i32", "span": "i32", "spans": "i32",
+             "ROWS": MERGE_ROWS}  # fmt: skip
     yield Config("lean merge all", merge_spans, merge, 4, 3, False)
 
 
@@ -144,7 +146,7 @@ def _products(
                 "out_ptr": f"*{kind}",
                 "out_stride": "i32",
                 "target_ptr": "*i64",
-                "logsumexp_ptr": "*fp32",
+                "max_logit_ptr": "*fp32",
                 "prediction_ptr": "*i64" if want == "all" else None,
                 "first": "i32",
                 "width": "i32",
@@ -206,7 +208,7 @@ def _lean(
 
 def _partials(names: tuple[str, ...]) -> dict[str, Any]:
     wanted = {"m": True, "s": True, "t": "entropy" in names, "q": "collision" in names,
-              "total": "mean" in names, "best": "prediction" in names}  # fmt: skip
+              "total": "mean_logit" in names, "best": "prediction" in names}  # fmt: skip
     kinds = {"best": "*i32"}
     return {f"{k}_ptr": kinds.get(k, "*fp32") if on else None for k, on in wanted.items()}
 
@@ -227,11 +229,12 @@ def _common(kind: str, with_options: bool) -> dict[str, Any]:
 
 def _outputs(want: tuple[str, ...]) -> dict[str, Any]:
     kinds = {name: "*i64" if name == "prediction" else "*fp32" for name in STATISTICS}
-    return {f"{name}_ptr": kinds[name] if name in want else None for name in STATISTICS}
+    found = {f"{name}_ptr": kinds[name] if name in want else None for name in STATISTICS}
+    return found | {f"{name}_ptr": "*fp32" for name in MAX_AND_SUM}
 
 
 def _coefficients(want: str) -> dict[str, Any]:
-    return {f"{k}_ptr": "*fp32" if k in COEFFICIENTS[want] else None for k in "abcdef"}
+    return {f"{k}_ptr": "*fp32" if k in COEFFICIENTS[want] else None for k in "abcdefg"}
 
 
 def configs(arch: str) -> Iterator[Config]:
