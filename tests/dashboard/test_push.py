@@ -311,6 +311,7 @@ def test_globs_become_one_expression() -> None:
     names = ["calibration/val/ece", "calibration/val/dataloader_idx_1/ece", "calibration/val/mce"]
     fits = re.compile(pattern(["calibration/*/ece"]))
     assert [bool(fits.match(name)) for name in names] == [True, True, False]
-    (loss,) = [panel for panel in PANELS if panel.name == "loss"]
-    assert line_plot(loss).y == ["train/loss", "val/loss"]
-    assert line_plot(loss).metric_regex is None
+    # Whole names need none.
+    (scale,) = [panel for panel in PANELS if panel.name == "temperature"]
+    assert line_plot(scale).y == ["post_hoc/temperature"]
+    assert line_plot(scale).metric_regex is None

@@ -28,7 +28,9 @@ MEASURES = """ece ece_equal_mass ece_debiased ece_classwise mce rmsce over under
 # Every name that objective, monitors and controllers log, by its first part.
 LOGGED = {
     "train": "loss loss/ce loss/opl weight/opl",
-    "val": "loss",
+    "train/generator": "loss loss/ce weight/opl",
+    "val": "loss loss/ce",
+    "val/generator": "loss",
     "entropy": """mean p10 p50 p90 effective_classes marginal marginal_classes nll_gap val_nll_gap
         ratio alert rows token_covariance ceiling law_a law_b law_r2""",
     "entropy_target": "coefficient entropy",

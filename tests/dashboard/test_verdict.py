@@ -171,6 +171,17 @@ def test_what_people_call_their_loss() -> None:
     assert about(run, "No spikes in train_loss").tone == "good"
 
 
+def test_calls_by_name_are_judged_one_by_one() -> None:
+    rows = [
+        {"step": at, "epoch": 0, "train/critic/loss": at / 50, "train/generator/loss": 2 - at / 50}
+        for at in range(50)
+    ]
+    run = run_of(rows)
+    assert about(run, "train/critic/loss rose").tone == "bad"
+    assert about(run, "train/generator/loss fell").tone == "good"
+    assert not any("No training loss" in one.text for one in verdict(run))
+
+
 def test_a_loss_that_was_not_logged_is_not_judged() -> None:
     one = about(run_of(curve_of("entropy/mean", [2, 1])), "No training loss is in the log")
     assert one.tone == "unknown"

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,25 +24,27 @@ def losses(series: Curves, dead: bool) -> list[Said]:
     That a loss fell before the training died is no good news.
     """
     said = []
-    train, val = named_loss(series, TRAIN_LOSSES), named_loss(series, VAL_LOSSES)
-    if train is not None:
-        one = trend(*train)
-        said.append(one._replace(tone="note") if dead and one.tone == "good" else one)
-    elif not any("loss" in name and len(one.not_finite) for name, one in series.items()):
+    train = named_losses(series, "train", TRAIN_LOSSES)
+    for name, one in train:
+        moved_so = trend(name, one)
+        good = moved_so.tone == "good"
+        said.append(moved_so._replace(tone="note") if dead and good else moved_so)
+    if not train and not any(
+        "loss" in name and len(one.not_finite) for name, one in series.items()
+    ):
         text = "No training loss is in the log, so its course is not judged: Lightning writes it "
         said.append(Said("unknown", f"{text}every log_every_n_steps batches, by default 50."))
-    if val is not None:
-        said.append(validation(*val))
-    return said
+    return said + [validation(*val) for val in named_losses(series, "val", VAL_LOSSES)]
 
 
-def named_loss(series: Curves, names: tuple[str, ...]) -> tuple[str, Series] | None:
-    """The first of some names that has values: ours, else what people call it."""
-    for name in names:
-        one = curve(series, name)
-        if one is not None:
-            return name, one
-    return None
+def named_losses(series: Curves, stage: str, names: tuple[str, ...]) -> list[tuple[str, Series]]:
+    """The loss of a stage, or those of its calls by name, or what people call it."""
+    calls = sorted(name for name in series if re.fullmatch(rf"{stage}/\w+/loss", name))
+    for group in ([names[0]], calls, *([name] for name in names[1:])):
+        known = [(name, one) for name in group if (one := curve(series, name)) is not None]
+        if known:
+            return known
+    return []
 
 
 def trend(name: str, one: Series) -> Said:
@@ -94,26 +98,28 @@ def validation(name: str, val: Series) -> Said:
 
 
 def spikes(series: Curves) -> list[Said]:
-    """Steps at which the training loss stood out from its neighbours."""
-    known = named_loss(series, TRAIN_LOSSES)
-    if known is None:
-        return []
-    name, train = known
-    if np.abs(train.values).max() < ROUNDING:
-        return []
-    evidence = seen(name, train)
-    if len(train.values) < 2 * BLOCK // 5:
-        return [
-            Said("unknown", "Too few values to tell spikes in the loss from its fall.", evidence)
-        ]
-    usual, places = stand_out(train.values)
+    """Steps at which a training loss stood out from its neighbours."""
+    return [
+        spikes_of(name, one)
+        for name, one in named_losses(series, "train", TRAIN_LOSSES)
+        if np.abs(one.values).max() >= ROUNDING
+    ]
+
+
+def spikes_of(name: str, one: Series) -> Said:
+    """How often, and the highest."""
+    evidence = seen(name, one)
+    if len(one.values) < 2 * BLOCK // 5:
+        text = "Too few values to tell spikes in the loss from its fall."
+        return Said("unknown", text, evidence)
+    usual, places = stand_out(one.values)
     if not len(places):
-        return [Said("good", f"No spikes in {name}.", evidence)]
+        return Said("good", f"No spikes in {name}.", evidence)
     apart = np.flatnonzero(np.diff(places, prepend=places[0] - BLOCK) > 5)
-    top = int(places[train.values[places].argmax()])
+    top = int(places[one.values[places].argmax()])
     count = f"{len(apart)} times" if len(apart) > 1 else "once"
-    text = f"{name} spiked {count}, to {train.values[top]:.3g} at {at(train.steps[top])}"
-    return [Said("bad", f"{text} where {usual[top]:.3g} is usual.", evidence)]
+    text = f"{name} spiked {count}, to {one.values[top]:.3g} at {at(one.steps[top])}"
+    return Said("bad", f"{text} where {usual[top]:.3g} is usual.", evidence)
 
 
 def stand_out(values: Array) -> tuple[Array, NDArray[np.intp]]:
