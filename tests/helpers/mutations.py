@@ -67,7 +67,8 @@ def mutations(
     alone = len(rows) == 1 or name in FREE_ROWS
     yield Mutation("list", x.tolist(), by_name=True)
     yield Mutation("numpy", x.numpy(), by_name=True)
-    yield Mutation("meta", x.to("meta"), by_name=True)
+    if len(rows) > 1:
+        yield Mutation("meta", x.to("meta"), by_name=True)
     yield Mutation("number", 0.5, by_name=True)
     yield Mutation("0-dim", x.flatten()[0])
     if x.is_floating_point():
@@ -88,7 +89,7 @@ def mutations(
     views = name == "features"
     yield Mutation("a dimension after", x[..., None], same=not views, legal=views)
     if x.ndim > 1:
-        yield Mutation("flat", x.flatten())
+        yield Mutation("flat", x.flatten(), same=True)
     if x.ndim == 2 and x.shape[1] > 1:
         free = name in FREE_COLUMNS or (key, name) in FREE_BY_KEY
         more = free or (name == "logits" and not _partners(named))
@@ -99,8 +100,7 @@ def mutations(
 def _partners(named: dict[str, Any]) -> bool:
     """Whether another tensor has a column for each of the logits."""
     columns = {
-        *("logits_adv", "teacher_logits", "next_logits", "bag_proportion", "class_similarity"),
-        "solutions",
+        *("logits_adv", "teacher_logits", "next_logits", "bag_proportion", "solutions"),
     }
     return bool(columns & named.keys())
 

@@ -67,7 +67,7 @@ def test_many_calls(capsys: pytest.CaptureFixture[str]) -> None:
                 mutation = draw.choice(list(wrong))
                 label = f"{name}, {mutation.label}"
                 expected = objective(**named).total.detach()
-                outcome, text = judge(build(key, classes), named, name, mutation, expected)
+                outcome, text = judge(objective, named, name, mutation, expected)
         except Exception as error:  # of the right call
             outcome, text = "raw", f"{type(error).__name__}: {error}"
         counts[outcome] += 1
