@@ -69,6 +69,9 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "discount": NamedTensor("rows", "(...) float", "discount factor, 0 where an episode ended"),
     "advantage": NamedTensor("rows", "(...) float", "advantage of the action in target"),
     "old_log_prob": NamedTensor("rows", "(...) float", "its log p when it was sampled, nats"),
+    "ref_log_prob": NamedTensor("rows", "(...) float", "its log p under a reference policy, nats"),
+    "pair_id": NamedTensor("rows", "(...) int64", "rows of both responses of one pair share it"),
+    "chosen": NamedTensor("rows", "(...) bool", "rows of the response that was preferred"),
     "sequence_id": NamedTensor("rows", "(...) int64", "rows of one response share it"),
     # maps of pixels, classes second as convolutions have them; beside the rows, not instead
     "logit_map": NamedTensor("whole", "(B, C, H, W) float", "class scores, or (B, 1, H, W) binary"),

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every loss class, by family; each is one small file, its YAML in ``conf/loss``."""
 
+from lightning_losses.losses.adaptation.entropy_min import EntropyMinimization
+from lightning_losses.losses.adaptation.marginal_entropy import MarginalEntropy
+from lightning_losses.losses.adaptation.teacher_sce import TeacherSymmetricCE
 from lightning_losses.losses.classification.binary_cross_entropy import BinaryCrossEntropy
 from lightning_losses.losses.classification.binary_focal import BinaryFocal
 from lightning_losses.losses.classification.brier import Brier
@@ -58,8 +61,11 @@ from lightning_losses.losses.ordinal.ordinal_nll import OrdinalNLL
 from lightning_losses.losses.ordinal.pinball import Pinball
 from lightning_losses.losses.ordinal.pseudo_huber import PseudoHuber
 from lightning_losses.losses.ordinal.squared_error import SquaredError
+from lightning_losses.losses.policy.cispo import CISPO
 from lightning_losses.losses.policy.clip_cov import ClipCov
+from lightning_losses.losses.policy.dpo import DPO
 from lightning_losses.losses.policy.kl_cov import KLCov
+from lightning_losses.losses.policy.kl_estimator import KLEstimator
 from lightning_losses.losses.policy.ppo_clip import PPOClip
 from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
@@ -95,7 +101,9 @@ from lightning_losses.losses.weak_labels.concept_bottleneck import ConceptBottle
 from lightning_losses.losses.weak_labels.llp_proportion import LabelProportion
 
 __all__ = [
+    "CISPO",
     "CLIP",
+    "DPO",
     "LDRKL",
     "AdaptiveAlphaDivergence",
     "AdaptiveLDRKL",
@@ -134,6 +142,7 @@ __all__ = [
     "EnergyDistance",
     "EnsLoss",
     "EntropyBonus",
+    "EntropyMinimization",
     "FDivergence",
     "Focal",
     "GaussianNLL",
@@ -141,6 +150,7 @@ __all__ = [
     "InterVariableContrastive",
     "JensenShannon",
     "KLCov",
+    "KLEstimator",
     "KdeKL",
     "KnowledgeDistillation",
     "LabelProportion",
@@ -148,6 +158,7 @@ __all__ = [
     "LogsumexpPenalty",
     "MannWhitney",
     "MarginControl",
+    "MarginalEntropy",
     "MarginalizationConsistency",
     "Mart",
     "MultiSimilarity",
@@ -179,6 +190,7 @@ __all__ = [
     "SupCon",
     "SymmetricCrossEntropy",
     "TaylorSoftmax",
+    "TeacherSymmetricCE",
     "Trades",
     "TriBCE",
     "TripletMargin",

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.table import Deviates, adapter, evaluate
-from lightning_losses.losses import EntropyBonus
+from adapters.table import Deviates, adapter
 from lightning_losses.softmax import softmax_stats
 
 Inputs = dict[str, Any]
@@ -47,13 +46,3 @@ def masked_entropy(logits: Tensor) -> Tensor:
     rows = [row[~row.isneginf()].log_softmax(0) for row in logits.reshape(-1, logits.shape[-1])]
     ours = torch.stack([-(log_p.exp() * log_p).sum() for log_p in rows])
     return ours.reshape(logits.shape[:-1])
-
-
-@adapter("tent")
-def tent(inputs: Inputs, params: Inputs) -> Inputs:
-    # Minimising entropy is minus the bonus for it.
-    logits = inputs["logits"]
-    return {
-        "loss": -evaluate(EntropyBonus(), logits=logits),
-        "per_sample": -evaluate(EntropyBonus(), "none", logits=logits),
-    }

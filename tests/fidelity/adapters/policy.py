@@ -11,6 +11,14 @@ from torch import Tensor, nn
 
 from adapters.table import Deviates, NotBuilt, Term, Unbuilt, Within, adapter, evaluate, only
 from lightning_losses.callbacks.controllers.entropy_target import Coefficient
+from lightning_losses.losses import (
+    CISPO,
+    DPO,
+    EntropyMinimization,
+    KLEstimator,
+    MarginalEntropy,
+    TeacherSymmetricCE,
+)
 from lightning_losses.losses.policy.advantage import grpo_advantage as group_advantage
 from lightning_losses.losses.policy.clip_cov import ClipCov
 from lightning_losses.losses.policy.kl_cov import KLCov
@@ -202,3 +210,73 @@ def series(inputs: Inputs, *names: str) -> list[float]:
     """A column of the input, under one of its names."""
     (name,) = (name for name in names if name in inputs)
     return [float(v) for v in inputs[name]]
+
+
+@adapter("cispo")
+def cispo(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = CISPO(*clip_range(params))
+    term = aggregated(loss, params, inputs["response_mask"], "loss_agg_mode")
+    return {"loss": of_actions(term, inputs), "metrics": METRICS}
+
+
+@adapter("kl_estimator")
+def kl_estimator(inputs: Inputs, params: Inputs) -> Inputs:
+    value = KLEstimator(params["kind"])(inputs["log_prob"], inputs["ref_log_prob"])
+    return {"value": value, "backward": value.sum()}
+
+
+@adapter("dpo")
+def dpo(inputs: Inputs, params: Inputs) -> Inputs:
+    chosen, rejected = inputs["policy_chosen"], inputs["policy_rejected"]
+    pairs = torch.arange(len(chosen))
+    loss = DPO(params["beta"], params["label_smoothing"])
+    named = {
+        "log_prob": torch.cat([chosen, rejected]),
+        "ref_log_prob": torch.cat([inputs["ref_chosen"], inputs["ref_rejected"]]),
+        "pair_id": torch.cat([pairs, pairs]),
+        "chosen": torch.cat([torch.ones_like(pairs), torch.zeros_like(pairs)]).bool(),
+    }
+    each = [loss(*(x[pairs_of(i, len(pairs))] for x in named.values())) for i in pairs.tolist()]
+    return {"loss": loss(**named), "per_pair": torch.stack(each)}
+
+
+def pairs_of(i: int, pairs: int) -> list[int]:
+    """The two rows of pair i."""
+    return [i, i + pairs]
+
+
+@adapter("tent")
+def tent(inputs: Inputs, params: Inputs) -> Inputs:
+    found = {
+        name: evaluate(EntropyMinimization(), reduction, logits=inputs["logits"])
+        for name, reduction in (("loss", "mean"), ("per_sample", "none"))
+    }
+    return found
+
+
+@adapter("marginal_entropy")
+def marginal_entropy(inputs: Inputs, params: Inputs) -> Inputs:
+    return {"loss": evaluate(MarginalEntropy(eps=params["eps"]), logits=inputs["logits"])}
+
+
+@adapter("rmt_sce")
+def rmt_sce(inputs: Inputs, params: Inputs) -> Inputs:
+    named = {"logits": inputs["student_logits"], "teacher_logits": inputs["teacher_logits"]}
+    loss = TeacherSymmetricCE(params["alpha"])
+    return {
+        "loss": evaluate(loss, **named),
+        "per_sample": evaluate(loss, "none", **named),
+    }
+
+
+@adapter("me_max")
+def me_max(inputs: Inputs, params: Inputs) -> Inputs:
+    loss = MarginalEntropy(params["temp"], offset=True)
+    return {"loss": evaluate(loss, logits=inputs["logits"])}
+
+
+@adapter("mean_entropy_max")
+def mean_entropy_max(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "offset", "log K")
+    loss = MarginalEntropy(params["student_temp"], offset=True)
+    return {"loss": evaluate(loss, logits=inputs["student_output"])}
