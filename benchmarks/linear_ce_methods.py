@@ -6,21 +6,50 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses import Objective, Term
+from lightning_losses.kernels.eager.chunked import chunk_logits, chunk_rows, chunks
+from lightning_losses.kernels.eager.gradients import Gradients
+from lightning_losses.kernels.problem import Problem
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal, LogsumexpPenalty
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 SMOOTHING, FOCAL, PENALTY, BONUS, CAP = 0.1, 0.5, 1e-4, 0.01, 30.0
 MONITORS = ("entropy", "confidence", "prediction")
+FLOOR = "the three products alone"
 
 
 def naive(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(hidden, head), target)
+
+
+class ProductsAlone(torch.autograd.Function):
+    """The three matrix products of a dense loss, in our chunks, and nothing between them."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor) -> Tensor:
+        problem = Problem(hidden=hidden, head_weight=head)
+        into = Gradients(problem, (False, True, True, False))
+        z = None
+        for chunk in chunks(problem, chunk_rows(problem)):
+            z = chunk_logits(chunk, z)
+            into.add(chunk, z)
+        ctx.gradients = into.result()[1:3]
+        return hidden.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        return ctx.gradients
+
+
+def products_alone(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
+    """The floor: no loss, and gradients that mean nothing."""
+    return ProductsAlone.apply(hidden, head)
 
 
 def torch_chunked(**options: int) -> Loss:
@@ -106,6 +135,7 @@ def methods() -> dict[str, dict[str, Loss]]:
     plain: dict[str, Loss] = {"F.cross_entropy(F.linear)": naive, **by_torch()}
     plain["ours"] = ours(ce, "auto")
     plain["ours, monitors on"] = ours(ce, "auto", MONITORS)
+    plain[FLOOR] = products_alone
     return {
         "cross-entropy": plain,
         "ce + focal + logsumexp_penalty + entropy_bonus": {

@@ -33,8 +33,10 @@ def statistics(problem: Problem, want: tuple[str, ...], *, keep: bool = False) -
         tensor is not None and tensor.requires_grad for tensor in problem.sources()
     )
     if keep and needed and problem.logits is None and not torch.compiler.is_compiling():
-        n = max(1, problem.source.shape[0])
-        passes = FUSED._replace(logits=_Kept(), chunk_rows=lambda _: n)
+        # All rows, of the problem at hand: under vmap that has more of them.
+        passes = FUSED._replace(
+            logits=_Kept(), chunk_rows=lambda given: max(1, given.source.shape[0])
+        )
         return chunked.statistics(problem, want, chunked.by_chunks(passes))
     return chunked.statistics(problem, want, BY_CHUNKS)
 

@@ -16,7 +16,7 @@ from lightning_losses.evaluation.rows import Rows, flatten
 from lightning_losses.evaluation.terms import REDUCTIONS, evaluate, evaluate_apart
 from lightning_losses.evaluation.validation import explain, refuse_unread
 from lightning_losses.record import LossRecord
-from lightning_losses.softmax import KERNELS
+from lightning_losses.softmax import KERNELS, may_ask
 from lightning_losses.term import Term
 
 #: See `Objective.show`.
@@ -153,8 +153,7 @@ class Objective(nn.Module):
                 raise
             raise self._explain(rows) or error from error
         # Asking is free on a CPU. Elsewhere a NaN stays visible in the loss and stalls no step.
-        asks = record.total.device.type == "cpu" and not compiling
-        if asks and bool(record.total.isnan().any()):
+        if may_ask(record.total) and bool(record.total.isnan().any()):
             blame = self._explain(rows)
             if blame is not None:
                 raise blame

@@ -23,6 +23,7 @@ from lightning_losses.softmax import (
     STATISTICS,
     Problem,
     make_problem,
+    may_ask,
     shift_left,
     zero_ignored_rows,
 )
@@ -98,7 +99,7 @@ def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
             valid = weight != 0 if valid is None else valid & (weight != 0)
     num_valid = torch.full((), n, device=device) if valid is None else valid.sum()
     # Asking is free on a CPU; elsewhere it would stall, so there the mask is always applied.
-    if valid is not None and device.type == "cpu" and not torch.compiler.is_compiling():
+    if valid is not None and may_ask(valid):
         valid = None if int(num_valid) == n else valid
     if target is not None:
         tensors["target"] = zero_ignored_rows(target, valid)
