@@ -79,7 +79,8 @@ def svg(x: list[float], lines: dict[str, list[float]]) -> str:
         return across, TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     style = 'fill="currentColor" font-size="11" font-family="sans-serif"'
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" style="max-width:{WIDTH}px" role="img">']
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" style="max-width:100%;height:auto"'
+    parts = [f'<svg {size} role="img">']
     for tick in range(-4, 5, 2):
         across, _ = at(tick, 0)
         p = 1 / (1 + math.exp(-tick))
