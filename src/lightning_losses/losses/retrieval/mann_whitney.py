@@ -65,7 +65,7 @@ class MannWhitney(nn.Module):
         event = target.reshape(-1) > 0
         positive, negative = valid & event, gather_with_gradient(valid & ~event)
         columns = gather_with_gradient(scores)
-        total = scores.sum() * 0
+        total = columns.sum() * 0  # a rank without rows takes part in the backward pass as well
         for start in range(0, len(scores), max(1, LARGE // max(1, len(columns)))):
             stop = start + max(1, LARGE // max(1, len(columns)))
             part = scores[start:stop], positive[start:stop], columns, negative
