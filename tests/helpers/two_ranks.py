@@ -23,7 +23,7 @@ ROWS = 9
 #: Rows of each rank. Unequal, all rows that do not count on one; a rank without one that counts;
 #: a rank without rows.
 SPLITS = {"unequal": (6, 3), "none valid": (7, 2), "no rows": (9, 0)}
-IGNORED = {"unequal": (6, 8), "none valid": (7, 8), "no rows": (1,)}
+IGNORED = {"unequal": (6, 8), "none valid": (7, 8), "no rows": (3,)}
 
 #: A loss of every scope, which share a class target.
 EVERY_SCOPE = ("ce", "focal", "kd", "opl", "multi_similarity", "trades", "weight_distribution")

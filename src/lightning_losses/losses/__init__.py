@@ -5,6 +5,14 @@
 from lightning_losses.losses.adaptation.entropy_min import EntropyMinimization
 from lightning_losses.losses.adaptation.marginal_entropy import MarginalEntropy
 from lightning_losses.losses.adaptation.teacher_sce import TeacherSymmetricCE
+from lightning_losses.losses.calibration.avuc import AvUC, SoftAvUC
+from lightning_losses.losses.calibration.correctness_aware import CorrectnessAware
+from lightning_losses.losses.calibration.dca import DCA
+from lightning_losses.losses.calibration.dual_focal import DualFocal
+from lightning_losses.losses.calibration.edl import Evidential
+from lightning_losses.losses.calibration.mdca import MDCA
+from lightning_losses.losses.calibration.mmce import MMCE
+from lightning_losses.losses.calibration.soft_binned_ece import SoftBinnedECE, SoftLabelBinnedECE
 from lightning_losses.losses.classification.binary_cross_entropy import BinaryCrossEntropy
 from lightning_losses.losses.classification.binary_focal import BinaryFocal
 from lightning_losses.losses.classification.brier import Brier
@@ -103,14 +111,18 @@ from lightning_losses.losses.weak_labels.llp_proportion import LabelProportion
 __all__ = [
     "CISPO",
     "CLIP",
+    "DCA",
     "DPO",
     "LDRKL",
+    "MDCA",
+    "MMCE",
     "AdaptiveAlphaDivergence",
     "AdaptiveLDRKL",
     "AggregateResponses",
     "AnyLoss",
     "AsymmetricGCE",
     "AsymmetricUnhinged",
+    "AvUC",
     "BackgroundAwareCE",
     "BarlowTwins",
     "BinaryCrossEntropy",
@@ -130,6 +142,7 @@ __all__ = [
     "Contrastive",
     "Coral",
     "Corn",
+    "CorrectnessAware",
     "CrossEntropy",
     "DarkExperience",
     "DecoupledKD",
@@ -138,11 +151,13 @@ __all__ = [
     "Dist",
     "DistanceCovariance",
     "DistilledCrossEntropy",
+    "DualFocal",
     "ElementwiseError",
     "EnergyDistance",
     "EnsLoss",
     "EntropyBonus",
     "EntropyMinimization",
+    "Evidential",
     "FDivergence",
     "Focal",
     "GaussianNLL",
@@ -181,7 +196,10 @@ __all__ = [
     "SinkhornDivergence",
     "SkeletonRecall",
     "SmoothAdversarial",
+    "SoftAvUC",
+    "SoftBinnedECE",
     "SoftClDice",
+    "SoftLabelBinnedECE",
     "SoftTopK",
     "SphericalSoftmax",
     "SphericalZ",

@@ -5,6 +5,7 @@
 from adapters import (
     attention,
     calibration,
+    calibration_losses,
     catalogue_classification,
     catalogue_more,
     catalogue_sequence,
@@ -25,6 +26,7 @@ __all__ = [
     "ADAPTERS",
     "attention",
     "calibration",
+    "calibration_losses",
     "catalogue_classification",
     "catalogue_more",
     "catalogue_sequence",

@@ -14,7 +14,6 @@ from torch import Tensor
 from adapters import reference
 from adapters.table import Deviates, NotBuilt, adapter, evaluate, only
 from lightning_losses.calibrators import TemperatureScaling
-from lightning_losses.calibrators.correctness_aware import correctness_loss
 from lightning_losses.calibrators.histogram import bin_means
 from lightning_losses.calibrators.isotonic import interpolate, pool_adjacent_violators
 from lightning_losses.losses import CrossEntropy
@@ -541,24 +540,3 @@ def points(where: Any) -> Tensor:
         raise NotBuilt(f"points {where!r}")
     low, high, n = rest.rstrip(")").split(",")
     return torch.linspace(float(low), float(high), int(n), dtype=torch.float64)
-
-
-def mean_squared_gap(inputs: Inputs, balanced: bool) -> Inputs:
-    logits = inputs["logits"]
-    correct = logits.argmax(1) == inputs["y"]
-    return {"value": correctness_loss(logits.softmax(1).amax(1), correct, balanced)}
-
-
-@adapter("loss.correctness_aware.balanced_mse")
-def correctness_balanced(inputs: Inputs, params: Inputs) -> Inputs:
-    return mean_squared_gap(inputs, balanced=True)
-
-
-@adapter("loss.correctness_aware.plain_mse")
-def correctness_plain(inputs: Inputs, params: Inputs) -> Inputs:
-    return mean_squared_gap(inputs, balanced=False)
-
-
-@adapter("loss.correctness_aware.official_calibrator")
-def correctness_official(inputs: Inputs, params: Inputs) -> Inputs:
-    raise NotBuilt("its network reads probabilities of transformed images; ours the row's own")
