@@ -183,6 +183,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(name for row in rows for name in row))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -284,6 +285,18 @@ def test_nothing_is_clipped(browser: Browser, report: Path, width: int) -> None:
         ".map(one => one.textContent)"
     )
     assert outside == []
+
+
+def test_a_run_has_one_colour_in_every_chart(browser: Browser, tmp_path: Path) -> None:
+    for name, more in (("a", {}), ("b", {"val_accuracy": 0.5})):
+        rows = [
+            {"step": at, "train/loss": at} | {k: v + at for k, v in more.items()} for at in (0, 1)
+        ]
+        write(tmp_path / name / "metrics.csv", rows)
+    browser.open(write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out"))
+    strokes = "[...document.querySelectorAll('%s .curve')].map(one => one.style.stroke)"
+    assert browser.run(strokes % "#chart-train-loss") == ["var(--c1)", "var(--c0)"]
+    assert browser.run(strokes % "#chart-val_accuracy") == ["var(--c1)"]
 
 
 def test_curves_that_are_the_same_are_both_seen(browser: Browser, report: Path) -> None:

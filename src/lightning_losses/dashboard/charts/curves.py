@@ -80,6 +80,7 @@ def curves(panel: Panel, series: Mapping[str, Series], one_a_run: bool = False) 
         "lines": [line._asdict() for line in panel.lines],
         "band": band(lines) if panel.kind == "band" else None,
         "series": lines,
+        "by_run": one_a_run,
         **axis(panel, log, low, high),
     }
     return Chart(data, facts)

@@ -25,7 +25,7 @@ LOSSES = (
         ("train/loss/*", "val/loss/*", "train/*/loss/*", "val/*/loss/*"),
         "Each term of the objective before its weight. Multiply by the weight for its share.",
         "the term you care for falls; a term that rises is being traded away",
-        "LossMixin.compute_loss with two or more terms",
+        "LossMixin.compute_loss",
         scale="auto",
     ),
     Panel(

@@ -147,7 +147,9 @@ def differing(runs: Sequence[Run]) -> list[str]:
     found = [key for key in keys if len({config.get(key) for config in configs}) > 1]
     paths = ("dir", "path", "root", "run_dir", "cwd")
     found = [key for key in found if key.rsplit(".", 1)[-1] not in paths]
-    return sorted(found, key=lambda key: sum(key not in config for config in configs))
+    return sorted(
+        found, key=lambda key: (key.endswith("_target_"), sum(key not in one for one in configs))
+    )
 
 
 def setting(cell: Cell) -> str:

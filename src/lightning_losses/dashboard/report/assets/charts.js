@@ -130,7 +130,9 @@ export function drawCurves(node, chart, view) {
 
   const lines = chart.series.map((one, at) => {
     const runSteps = one.x.map((step) => placed(step, one.run, view.axis, view.clocks));
-    const line = { name: one.name, at, xs: runSteps, ys: one.y, steps: one.x };
+    // A run has its colour in every chart, also where another run has no curve.
+    const hue = chart.by_run ? one.run : at;
+    const line = { name: one.name, at, hue, xs: runSteps, ys: one.y };
     if (view.smooth > 0 && !chart.levels && one.y.length > 2) {
       const [steps, means] = one.mean ?? [one.x, one.y];
       line.smooth = {
@@ -144,7 +146,7 @@ export function drawCurves(node, chart, view) {
   const edges = chart.band ?? [];
   const shown = lines.filter((line) => !edges.includes(line.at));
   const labelled = (shown.length ? shown : lines).map((line) => ({
-    text: line.name, colour: colour(line.at), dash: dashed(line.at),
+    text: line.name, colour: colour(line.hue), dash: dashed(line.hue),
     value: (line.smooth ?? line).ys.at(-1), end: line.xs.at(-1),
   }));
   if (edges.length) {
@@ -217,7 +219,7 @@ export function drawCurves(node, chart, view) {
   const cursor = make("line", { class: "cursor", y1: top, y2: top + plotHeight, visibility: "hidden" },
     svg);
   const dots = lines.map((line) => make("circle", { r: 3.2, visibility: "hidden",
-    style: `fill:${colour(line.at)}` }, svg));
+    style: `fill:${colour(line.hue)}` }, svg));
   const plot = { node, lines, dots, x, y, svg, readout, cursor, left, plotWidth, start, end, edges };
   plot.show = (value) => showCursor(plot, value, view);
   plot.show(null);
@@ -265,8 +267,8 @@ function pathOf(xs, ys, x, y, levels) {
 }
 
 function drawLine(svg, line, chart, x, y, twinned) {
-  const style = `stroke:${colour(line.at)}`;
-  const dash = twinned ? "7 7" : dashed(line.at);
+  const style = `stroke:${colour(line.hue)}`;
+  const dash = twinned ? "7 7" : dashed(line.hue);
   const base = { class: "curve", style, "stroke-dasharray": dash };
   const d = pathOf(line.xs, line.ys, x, y, chart.levels);
   if (line.smooth) {
@@ -277,7 +279,7 @@ function drawLine(svg, line, chart, x, y, twinned) {
   }
   if (line.xs.length <= FEW) {
     line.xs.forEach((value, i) => make("circle", { cx: x(value).toFixed(1),
-      cy: y(line.ys[i]).toFixed(1), r: 2.4, style: `fill:${colour(line.at)}` }, svg));
+      cy: y(line.ys[i]).toFixed(1), r: 2.4, style: `fill:${colour(line.hue)}` }, svg));
   }
 }
 
@@ -373,7 +375,7 @@ function showCursor(plot, value, view) {
     dot.setAttribute("cy", plot.y(source.ys[place]));
     if (!off && pieces.length < SAID) {
       const item = html("span", "");
-      swatch(item, colour(line.at), dashed(line.at), `${line.name} ${plain(source.ys[place])}`);
+      swatch(item, colour(line.hue), dashed(line.hue), `${line.name} ${plain(source.ys[place])}`);
       pieces.push(item);
     }
   });
