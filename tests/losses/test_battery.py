@@ -32,7 +32,7 @@ COMPARES_COLUMNS = {
     "soft_topk",
 }
 #: Their gradient is that of something else than their value, and their docstrings say of what.
-OTHER_GRADIENT = {*PARTLY_DETACHED, "circle", "compositional_nll"}
+OTHER_GRADIENT = {*PARTLY_DETACHED, "circle", "cispo", "compositional_nll"}
 #: Its gradient is as right as the transport plan that its iterations found.
 ROUGH = {"pulaski_sinkhorn": 1e-2}
 #: Probabilities, variances and weights: not scores of any size.

@@ -284,15 +284,16 @@ def _check_columns(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
 def _check_classes(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
     """Two classes at least, where their softmax or an index of them is what a loss looks at."""
     contract, reads = term.contract, "logits" in term.read or term.statistics
-    if contract is None or not reads or "binary" in contract.target:
+    if contract is None or not reads or {"binary", "map"} & {*contract.target}:
         return
+    by_class = term.statistics or contract.head == "softmax" or "class" in contract.target
     logits = tensors.get("logits")
-    if isinstance(logits, Tensor) and logits.ndim == 1 and term.statistics:
+    if isinstance(logits, Tensor) and logits.ndim == 1 and by_class:
         raise ValueError(
             f"Term {name!r} ({type(term.loss).__name__}) needs logits (N, C), a column a class, "
             f"got {tuple(logits.shape)}: for yes-or-no scores write loss=bce."
         )
-    if _columns(tensors) == 1 and (contract.head == "softmax" or "class" in contract.target):
+    if _columns(tensors) == 1 and by_class:
         raise ValueError(
             f"Term {name!r} ({type(term.loss).__name__}) got one column of logits, whose softmax "
             "is 1 whatever it holds, so that nothing would be learned: for yes or no write "
