@@ -93,7 +93,8 @@ def mutations(
     if x.ndim == 2 and x.shape[1] > 1:
         free = name in FREE_COLUMNS or (key, name) in FREE_BY_KEY
         more = free or (name == "logits" and not _partners(named))
-        yield Mutation("one column", x[:, :1], legal=free)
+        yes_or_no = name == "logits" and target == "binary" and int(named["target"].max()) < 2
+        yield Mutation("one column", x[:, :1], legal=free or yes_or_no)
         yield Mutation("one column more", torch.cat([x, x[:, :1]], 1), legal=more)
 
 
@@ -124,8 +125,10 @@ def judge(objective: Objective, named: dict[str, Any], name: str, mutation: Muta
         near = torch.allclose(
             total.double(), expected, rtol=0.1 if low else 1e-4, atol=5e-2 if low else 1e-5
         )
-        return ("right" if near else "silent"), f"{float(total)} for {float(expected)}"
-    return ("right" if mutation.legal else "silent"), f"{float(total)} for {float(expected)}"
+        return ("right" if near else "silent"), f"{float(total.detach())} for {float(expected)}"
+    return (
+        "right" if mutation.legal else "silent"
+    ), f"{float(total.detach())} for {float(expected)}"
 
 
 def _raised_by_us(error: BaseException) -> bool:

@@ -41,10 +41,13 @@ def right_or_silent(key: str, rows: int, classes: int, seed: int) -> tuple[str, 
     }
     expected = build(key, classes)(**some).total
     found = build(key, classes)(**low, mask=kept).total
-    # Which rows are drawn depends on their place.
-    by_place = key in ("clip_cov", "concept_bottleneck", "ensloss")
+    # Which rows are drawn depends on their place, or on the rounding of a tie (kl_cov: of two rows
+    # the covariances are equal); replayed rows are a batch that no mask tells of.
+    by_place = key in ("clip_cov", "concept_bottleneck", "dark_experience", "ensloss", "kl_cov")
     near = by_place or torch.allclose(found.double(), expected.double(), rtol=1e-3, atol=1e-4)
-    return ("right" if near else "silent"), f"{float(found)} for {float(expected)}"
+    return (
+        "right" if near else "silent"
+    ), f"{float(found.detach())} for {float(expected.detach())}"
 
 
 def test_many_calls(capsys: pytest.CaptureFixture[str]) -> None:
