@@ -59,7 +59,7 @@ def coco_milp_vcl(inputs: Inputs, params: Inputs) -> Inputs:
     names = {"tau": 0.1, "margin": 0.9, "alpha": 0.01, "weight_norm": 100.0}
     loss = InterVariableContrastive(*(params.get(name, value) for name, value in names.items()))
     # One instance; the source sums over instances.
-    named = {"logits": inputs["logits"][None], "solutions": inputs["sols"][None]}
+    named = {"logits": inputs["logits"][None], "solutions": inputs["sols"].long()[None]}
     return {"loss": evaluate(loss, "sum", **named, solution_value=inputs["vals"][None])}
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.table import adapter, only
+import pytest
+
+from adapters.table import Unbuilt, adapter, only
 from lightning_losses import Objective, Term
 from lightning_losses.losses import CrossEntropy, LogsumexpPenalty
 from lightning_losses.softmax import softmax_stats
@@ -40,7 +42,15 @@ def linear_ce(inputs: dict[str, Any], options: dict[str, Any], kernel: str) -> d
         want=["log_prob"],
     )
     valid = aligned.valid
-
+    labels = target[..., shift:]
+    statistics = {
+        "lse": rows.logsumexp,
+        "entropy": rows.entropy,
+        "argmax": rows.prediction,
+        "correct": (rows.prediction == labels) & valid,
+        "target_logprob": aligned.log_prob,
+    }
+    weighted, upstream = inputs["token_weight"], (inputs["grad_loss"], inputs["grad_lse"])
     terms = {"ce": Term(CrossEntropy(label_smoothing=smoothing, class_weight=class_weight))}
     if options["z_loss"]:
         terms["z"] = Term(LogsumexpPenalty(), weight=options["z_loss"])
@@ -50,28 +60,25 @@ def linear_ce(inputs: dict[str, Any], options: dict[str, Any], kernel: str) -> d
         reduction=options["reduction"],
         ignore_index=options["ignore_index"],
     )
+    if len(inputs["c"]) == 1:
+        with pytest.raises(ValueError, match="one column"):
+            objective(**source, target=target)
+        refused = Unbuilt(
+            "cross-entropy over one class is refused: its softmax is 1 whatever it is"
+        )
+        return statistics | dict.fromkeys(("loss", "n_valid", "backward"), refused)
     record = objective(
         **source,
         target=target,
         shift=shift,
-        sample_weight=inputs["token_weight"],
+        sample_weight=weighted,
         normalizer=items if options["reduction"] == "mean" else None,
     )
     loss = record.total
     if options["reduction"] == "none":
         loss = loss.reshape(target.shape)
         loss = loss[..., :-shift] if shift else loss
-    backward = (loss * inputs["grad_loss"]).sum()
-    if inputs["grad_lse"] is not None:
-        backward = backward + (valid * rows.logsumexp * inputs["grad_lse"]).sum()
-    labels = target[..., shift:]
-    return {
-        "loss": loss,
-        "lse": rows.logsumexp,
-        "entropy": rows.entropy,
-        "argmax": rows.prediction,
-        "correct": (rows.prediction == labels) & valid,
-        "target_logprob": aligned.log_prob,
-        "n_valid": record.num_valid,
-        "backward": backward,
-    }
+    backward = (loss * upstream[0]).sum()
+    if upstream[1] is not None:
+        backward = backward + (valid * rows.logsumexp * upstream[1]).sum()
+    return statistics | {"loss": loss, "n_valid": record.num_valid, "backward": backward}

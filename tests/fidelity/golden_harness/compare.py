@@ -128,7 +128,11 @@ def _gradients(
 ) -> dict[str, str | None]:
     backward = found.get("backward")
     if backward is None:
-        backward = torch.as_tensor(found["loss"] if "loss" in found else found["value"])
+        backward = found["loss"] if "loss" in found else found["value"]
+    if not isinstance(backward, (Tensor, Unbuilt)):
+        backward = torch.as_tensor(backward)
+    if isinstance(backward, Unbuilt):
+        return {}
     leaves = {name: inputs[name] for name in case.gradients}
     names = [f"grad.{name}" for name in leaves]
     if not backward.requires_grad:
