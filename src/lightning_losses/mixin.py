@@ -121,7 +121,7 @@ class LossMixin(_Base):
     @property
     def loss_records(self) -> dict[str, LossRecord]:
         """The records of the last step that called `compute_loss` with each name."""
-        return self.__dict__.setdefault("_loss_records", {})  # type: ignore[no-any-return]
+        return self.__dict__.get("_loss_records", {})
 
     def _no_objective(self, found: object) -> TypeError:
         attribute, kind = self.objective_name, type(found).__name__
@@ -153,7 +153,7 @@ class LossMixin(_Base):
         record = record.detach()
         self.__dict__["_loss_record"] = record  # past nn.Module.__setattr__: no state of the user's
         if call is not None:
-            self.loss_records[call] = record
+            self.__dict__.setdefault("_loss_records", {})[call] = record
         trainer = self._trainer
         mute = trainer is None or trainer.barebones or trainer.predicting
         in_hook = not mute and self._current_fx_name

@@ -32,6 +32,8 @@ class LossRecord:
     """Number of rows, counted or not."""
     stats: SoftmaxStats
     """Softmax statistics ``(N,)`` that terms or monitors asked for."""
+    captured: dict[str, Any] = field(default_factory=dict)
+    """Named tensors that monitors asked for, by reference; those with rows flattened."""
     numerators: dict[str, Tensor] = field(default_factory=dict)
     """Of each term, 0-dim: what is added up over batches and ranks, and once all are in divided by
     what ``divisors`` add up to. Without gradient (validation), and where the caller has passed a
@@ -39,8 +41,6 @@ class LossRecord:
     divisors: dict[str, Tensor] = field(default_factory=dict)
     """Rows that count, class weights, sample weights, questions asked: 0-dim. 0 where there are
     none, and under ``reduction="sum"``, where nothing is to be divided."""
-    captured: dict[str, Any] = field(default_factory=dict)
-    """Named tensors that monitors asked for, by reference; those with rows flattened."""
 
     @property
     def means(self) -> dict[str, Tensor]:
