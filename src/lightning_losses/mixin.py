@@ -121,7 +121,8 @@ class LossMixin(_Base):
     @property
     def loss_records(self) -> dict[str, LossRecord]:
         """The records of the last step that called `compute_loss` with each name."""
-        return self.__dict__.get("_loss_records", {})
+        records: dict[str, LossRecord] = self.__dict__.get("_loss_records", {})
+        return records
 
     def _no_objective(self, found: object) -> TypeError:
         attribute, kind = self.objective_name, type(found).__name__

@@ -407,7 +407,7 @@ def test_supervised_mode_never_waits_for_the_device() -> None:
     # A meta tensor has no numbers: whatever would read one back raises.
     monitor = EntropyMonitor(every_n_steps=1, warmup_steps=0)
     published: list[set[str]] = []
-    monitor.publish = lambda values, rows: published.append(set(values))  # type: ignore[method-assign]
+    monitor.publish = lambda trainer, values: published.append(set(values))  # type: ignore[method-assign]
     shown = record([1.0] * 8, [True] * 8, device="meta")
     monitor.heard = []  # type: ignore[attr-defined]
     # A record of its own each: one that was seen before is not measured again.
