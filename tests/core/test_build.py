@@ -301,6 +301,41 @@ def test_keys_lists_and_mappings() -> None:
     assert list(build_objective(OmegaConf.create({"a": CE})).terms) == ["a"]
 
 
+def test_modules_keys_and_nodes_without_a_target() -> None:
+    assert list(build_objective(["ce", Focal()]).terms) == ["ce", "focal"]
+    assert list(build_objective(CrossEntropy()).terms) == ["cross_entropy"]
+    completed = build_objective({"ce": {"weight": 0.5, "label_smoothing": 0.1}, "aux": "focal"})
+    assert completed.terms["ce"].loss.label_smoothing == 0.1
+    assert completed.terms["ce"].weight.item() == 0.5
+    assert isinstance(completed.terms["aux"].loss, Focal)
+    weighed = build_objective({"ce": {"row_weighting": "kl_dro"}, "trades": {"provider": "pgd"}})
+    assert isinstance(weighed.terms["ce"].row_weighting, KLDRO)
+    assert isinstance(weighed.providers["logits_adv"], PGD)
+    with pytest.raises(ValueError, match="Two terms of one name"):
+        build_objective(["focal", Focal()])
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        ("ce", {"label_smoothing": 0.1}, r"belongs to a term.*\{'ce': \{'label_smoothing'"),
+        ("ce", {"kernl": "auto"}, "no option 'kernl'.*Did you mean kernel"),
+        ({"a": {**CE, "label_smoothing": 2}}, {}, "Term 'a': label_smoothing must be in"),
+        ({"a": {**CE, "smoothing": 2}}, {}, "Term 'a': .*smoothing"),
+        ({"a": {"_target_": "no.such.Loss"}}, {}, "Term 'a': .*no.such.Loss"),
+        ({"a": {**CE, "row_weighting": "kl_dr"}}, {}, "Term 'a': .*Did you mean kl_dro"),
+        ({"a": {**CE, "target_transform": "label_smoothing"}}, {}, "num_classes must be given"),
+        ({"a": {**CE, "row_weighting": {"radius": 1}}}, {}, "a weighting is a key or a node"),
+        ({"a": {**CE, "weight": {"start": 1, "end": -1}}}, {}, "Term 'a': .*at least 0"),
+    ],
+)
+def test_what_is_refused_names_the_term(loss: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        build_objective(loss, **options)
+    with pytest.raises(TypeError, match="A loss is a key"):
+        build_objective(3)  # type: ignore[arg-type]
+
+
 def test_providers_by_argument() -> None:
     adv = nn.Identity()
     objective = build_objective(["ce"], providers={"logits_adv": adv})
@@ -340,7 +375,7 @@ def test_outside_of_one_nothing_is_left_behind() -> None:
         ("cross_entropy", r"no loss 'cross_entropy'.*losses list.*_target_"),
         (["ce", "opll"], r"There is no loss 'opll'\. Did you mean opl"),
         (["ce", "opl", "ce"], r"Two terms of one name: \['ce'\].*loss@loss.aux"),
-        ({"opl": {"weight": 0.3}}, "Term 'opl' has no _target_.*first.*loss=opl"),
+        ({"mine": {"weight": 0.3}}, "Term 'mine' has no _target_.*first.*loss=mine"),
         ({"opl": 0.3}, "Term 'opl' has no _target_: found 0.3"),
         ({"ce": {**CE, "weight": -1}}, "Term 'ce': .*at least 0, found -1"),
         ({"ce": {**CE, "weight": None}}, "Term 'ce': .*found None"),

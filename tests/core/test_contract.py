@@ -131,7 +131,7 @@ def test_rows_that_do_not_count_may_hold_any_target() -> None:
 
 
 def test_binary_scores_have_no_class() -> None:
-    with pytest.raises(ValueError, match=r"beside logits \(6,\).*column a class"):
+    with pytest.raises(ValueError, match=r"needs logits \(N, C\), a column a class.*loss=bce"):
         build_objective("ce")(Z[:, 0], (Y > 1).long())
 
 
@@ -281,7 +281,7 @@ def test_dtypes_of_the_vocabulary() -> None:
     for name, bad, fix in (
         ("reward", Y, r"needs reward float, got torch.int64: write reward.float\(\)"),
         ("sample_index", Z[:, 0], r"needs sample_index int64.*sample_index.long\(\)"),
-        ("reward", Z[:, 0].to("meta"), r"needs reward on cpu, got meta"),
+        ("reward", Z[:, 0].to("meta"), r"reward on meta: write reward.to\('cpu'\)"),
     ):
         with pytest.raises(ValueError, match=fix):
             objective(**(good | {name: bad}))

@@ -551,7 +551,7 @@ def test_weights_are_no_state_and_survive_dtypes() -> None:
         torch.set_default_dtype(default)
     objective.to(torch.bfloat16).half()
     weight = objective.terms["ce"].weight
-    assert (weight.dtype, weight.device.type, weight.ndim) == (torch.float32, "cpu", 0)
+    assert (weight.dtype, weight.device.type, weight.ndim) == (torch.float64, "cpu", 0)
     assert weight.item() == pytest.approx(0.055, rel=1e-7)
     assert objective.state_dict() == {}
     record = objective(logits(), labels())
@@ -607,10 +607,9 @@ def test_record() -> None:
 
 
 def test_optional_tensors_that_a_loss_does_not_read_are_not_converted() -> None:
-    """Cross-entropy has an optional `logits`, read only for weighted smoothing."""
+    """Cross-entropy has an optional target, read only for class weights."""
     assert build("ce").terms["ce"].read == {"log_prob"}
-    term = Term(CrossEntropy(0.1, [1.0] * C))
-    assert {"logits", "target"} <= term.read
+    assert "target" in Term(CrossEntropy(0.0, [1.0] * C)).read
 
 
 # -- compile ---------------------------------------------------------------------------------------

@@ -17,7 +17,14 @@ from training import train
 
 from lightning_losses import LossMixin, Objective, Term, build_objective
 from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
-from lightning_losses.losses import CompSum, Corn, CrossEntropy, Focal, OrthogonalProjection
+from lightning_losses.losses import (
+    CompSum,
+    Corn,
+    CrossEntropy,
+    Focal,
+    OrthogonalProjection,
+    StableMax,
+)
 from lightning_losses.targets import HLGauss
 from lightning_losses.weighting import KLDRO
 
@@ -55,9 +62,13 @@ def test_a_name_of_the_users_own_is_one_that_a_loss_reads() -> None:
 
 
 def test_a_mapping_names_no_second_head_for_statistics() -> None:
+    class Both(nn.Module):
+        def forward(self, log_prob: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+            return -log_prob
+
     for parameter in ("logits", "target"):
-        with pytest.raises(ValueError, match=f"inputs maps {parameter} of CrossEntropy"):
-            Term(CrossEntropy(), inputs={parameter: "other"})
+        with pytest.raises(ValueError, match=f"inputs maps {parameter} of Both"):
+            Term(Both(), inputs={parameter: "other"})
     # A mapped statistic is what it is mapped to, whoever stands beside it.
     mapped = Term(CrossEntropy(), inputs={"log_prob": "own"})
     own = -torch.ones(4)
@@ -75,10 +86,10 @@ def test_an_overridden_forward_is_not_passed_over() -> None:
 
 
 def test_logits_are_not_capped_for_one_loss_and_plain_for_another() -> None:
-    weighted = CrossEntropy(0.1, class_weight=[1.0, 2.0, 3.0, 4.0, 5.0])
+    whole_rows = StableMax()
     for name, value in (("softcap", 0.5), ("temperature", torch.ones(4)), ("logit_scale", 2.0)):
         with pytest.raises(ValueError, match=f"{name} was passed, but term 'a' reads the logits"):
-            Objective({"a": weighted})(Z, Y, **{name: value})
+            Objective({"a": whole_rows})(Z, Y, **{name: value})
     Objective({"a": CrossEntropy(0.1)})(Z, Y, softcap=0.5)
 
 

@@ -67,6 +67,14 @@ def everything() -> Case:
     return objective, inputs(objective, rows=ROWS, seed=6)
 
 
+def learned_weights() -> Case:
+    """Sample weights with a gradient, through the divisor too, which class weights enter."""
+    named = head()[1]
+    named["sample_weight"] = named["sample_weight"].requires_grad_()
+    terms = {"ce": CrossEntropy(), "weighted": CrossEntropy(class_weight=[1.0, 2.0, 0.5, 3.0, 0.1])}
+    return Objective(terms), named
+
+
 CASES: dict[str, Callable[[], Case]] = {
     **{key: (lambda key=key: one(key)) for key in LOSSES},  # type: ignore[misc]
     "one pass": head,
@@ -74,6 +82,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "sum": lambda: head(reduction="sum"),
     "normalizer": lambda: head(normalizer=4.0),
     "everything": everything,
+    "learned weights": learned_weights,
 }
 
 

@@ -635,10 +635,9 @@ H, W = torch.zeros(2, 4), torch.zeros(3, 4)
         ({"logits": Z, "want": ["entropie"]}, "Unknown statistics"),
         ({"logits": Z, "want": ["log_prob"]}, "pass target="),
         ({"logits": Z, "kernel": "fast"}, "Unknown kernel 'fast'"),
-        ({"logits": Z, "target": Y, "shift": 2}, "leaves nothing"),
-        ({"logits": Z, "target": Y, "shift": -1}, "leaves nothing"),
-        ({"logits": Z, "shift": -1}, "leaves nothing"),
-        ({"logits": Z, "shift": 2}, "leaves nothing"),
+        ({"logits": Z, "target": Y, "shift": -1}, "shift is a number of positions"),
+        ({"logits": Z, "shift": -1}, "shift is a number of positions"),
+        ({"logits": Z[0], "shift": 1}, "shift is a number of positions"),
         ({"logits": Z, "target": Z, "shift": 1}, "goes with class indices"),
     ],
 )

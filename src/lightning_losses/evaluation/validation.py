@@ -236,11 +236,9 @@ def check(
 
 
 def _tensors_of(value: Any) -> list[Tensor]:
-    return [v for v in (value if isinstance(value, (list, tuple)) else [value]) if _is_tensor(v)]
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
+    """A tensor, or those of a list, such as attention."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [one for one in values if isinstance(one, Tensor)]
 
 
 def _check_dtypes(name: str, term: Term, read: Collection[str], tensors: Mapping[str, Any]) -> None:
@@ -250,23 +248,22 @@ def _check_dtypes(name: str, term: Term, read: Collection[str], tensors: Mapping
         value, word = tensors[tensor], NAMED_TENSORS.get(tensor)
         if word is None or not isinstance(value, Tensor):
             continue
-        want, found = word.shape.rpartition(" ")[2], str(value.dtype)
-        if tensor in OF_SEVERAL_DTYPES and value.device == (device or value.device):
-            continue
-        if want == "float" and not value.is_floating_point():
-            fix = f"{tensor}.float()"
-        elif want == "int64" and (value.is_floating_point() or value.dtype == torch.bool):
-            fix = f"{tensor}.long()"
+        want = "any" if tensor in OF_SEVERAL_DTYPES else word.shape.rpartition(" ")[2]
+        number, fix = value.is_floating_point(), ""
+        if want == "float" and not number:
+            fix = "float()"
+        elif want == "int64" and (number or value.dtype == torch.bool or value.is_complex()):
+            fix = "long()"
         elif want == "bool" and value.dtype != torch.bool:
-            fix = f"{tensor}.bool()"
+            fix = "bool()"
         elif device is not None and value.device != device:
-            want, found, fix = f"on {device}", str(value.device), f"{tensor}.to({str(device)!r})"
-        else:
-            continue
-        raise ValueError(
-            f"Term {name!r} ({type(term.loss).__name__}) needs {tensor} {want}, got {found}: "
-            f"write {fix}."
-        )
+            want, fix = f"on {device}", f"to({str(device)!r})"
+        if fix:
+            found = value.device if want.startswith("on ") else value.dtype
+            raise ValueError(
+                f"Term {name!r} ({type(term.loss).__name__}) needs {tensor} {want}, got {found}: "
+                f"write {tensor}.{fix}."
+            )
 
 
 def _check_columns(name: str, term: Term, tensors: Mapping[str, Any]) -> None:

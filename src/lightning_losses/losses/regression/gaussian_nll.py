@@ -69,7 +69,7 @@ class GaussianNLL(nn.Module):
                 f"variance must be {tuple(shape)}, as estimate, or {(*shape[:-1], 1)}, got "
                 f"{tuple(variance.shape)}: pass one number an entry."
             )
-        v = variance.expand(shape).reshape(len(estimate), -1)
+        v = variance.expand(shape).reshape(len(estimate), math.prod(shape[1:]))
         v = v if valid is None else torch.where(valid[:, None], v, 1.0)
         if v.numel() and may_ask(v) and float(v.min()) < 0:
             raise ValueError(
