@@ -303,7 +303,7 @@ def test_cadence_counts_optimizer_steps() -> None:
 
 
 def test_two_monitors_live_together() -> None:
-    one, two = every_step(), StepRadiusMonitor(every_n_steps=2)
+    one, two = every_step(), StepRadiusMonitor(every_n_steps=2, name="step_radius/2")
     assert one.state_key != two.state_key
     alone = logged(train(m.Module, [every_step()]), "r")
     together = logged(train_twice(m.Module, [one, two]), "r")
