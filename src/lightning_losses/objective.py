@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.evaluation.plan import names_class, plan_passes
+from lightning_losses.contract import HeadKind
+from lightning_losses.evaluation.plan import head_of, names_class, plan_passes
 from lightning_losses.evaluation.provide import provide
 from lightning_losses.evaluation.rows import Rows, flatten
 from lightning_losses.evaluation.terms import REDUCTIONS, evaluate, evaluate_apart
@@ -104,6 +105,10 @@ class Objective(nn.Module):
     def named_terms(self) -> list[tuple[str, Term]]:
         """The terms by name, in order."""
         return list(self.terms.items())  # type: ignore[arg-type]
+
+    def head(self, logits: Tensor | None) -> HeadKind:
+        """What the terms make of logits ``(N, C)`` or ``(N,)``: see `Contract`."""
+        return head_of(dict(self.named_terms()), logits)
 
     # -- the tensor side -----------------------------------------------------------------------
 

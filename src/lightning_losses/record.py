@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_losses.contract import HeadKind
 from lightning_losses.softmax import SoftmaxStats
 
 
@@ -41,6 +42,10 @@ class LossRecord:
     divisors: dict[str, Tensor] = field(default_factory=dict)
     """Rows that count, class weights, sample weights, questions asked: 0-dim. 0 where there are
     none, and under ``reduction="sum"``, where nothing is to be divided."""
+
+    head: HeadKind = "softmax"
+    """What the terms make of the logits: ``softmax`` over columns, one ``sigmoid`` a column, or
+    ``none``. Without softmax monitors find no softmax statistics here, but for ``prediction``."""
 
     @property
     def means(self) -> dict[str, Tensor]:

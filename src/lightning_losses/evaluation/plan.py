@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_losses.contract import HeadKind
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import STATISTICS, TWO_PASSES, Problem, resolve_kernel
@@ -49,6 +50,8 @@ class Plan(NamedTuple):
     watched: frozenset[str]
     class_target: bool
     """Whether an integer target says which column of the logits is right."""
+    head: HeadKind
+    """What the terms make of the logits."""
     problem: Problem | None
     """The step's own logits and target for a kernel; None where nothing asks for statistics."""
     one_pass: Terms
@@ -82,7 +85,10 @@ def plan_passes(
     """
     class_target = names_class(terms, rows.tensors.get("logits"))
     target = _index_target(rows, class_target)
-    watched_statistics = _available(rows, target, watched)
+    head = head_of(terms, rows.tensors.get("logits"))
+    # Where no softmax is taken its statistics would be numbers of something else, but for argmax.
+    asked = watched if head == "softmax" else watched & {"prediction"}
+    watched_statistics = _available(rows, target, asked)
     problem = None
     # Without logits the step passes statistics itself, such as the log_prob of a Gaussian policy.
     logits = "logits" in rows.tensors or "hidden" in rows.tensors
@@ -125,6 +131,7 @@ def plan_passes(
         reduction=reduction,
         watched=watched,
         class_target=class_target,
+        head=head,
         problem=problem,
         one_pass=one_pass,
         one_pass_want=one_pass_want,
@@ -166,6 +173,25 @@ def names_class(terms: Terms, logits: Tensor | None) -> bool:
         return any("log_prob" in term.statistics for term in terms.values())
     said = [term.class_target for term in terms.values()]
     return any(said) or all(answer is None for answer in said)
+
+
+def head_of(terms: Terms, logits: Tensor | None) -> HeadKind:
+    """What the terms that read logits make of them; a softmax goes before a sigmoid of another.
+
+    One column, ``(N,)`` or ``(N, 1)``, has no softmax: there a loss of either makes a sigmoid. A
+    loss that says nothing leaves the question to others; alone, several columns are a softmax and
+    one is a number, which it may be a regression of.
+    """
+    said = {
+        "softmax" if term.contract is None else term.contract.head
+        for term in terms.values()
+        if term.statistics or (term.contract is not None and "logits" in term.read)
+    }
+    if logits is not None and (logits.ndim == 1 or logits.shape[1] == 1):
+        return "sigmoid" if said - {"none"} else "none"
+    if said == {"none"}:
+        return "none"
+    return "softmax" if "softmax" in said or not said else "sigmoid"
 
 
 def _one_pass(rows: Rows, terms: Terms, kernel: str, reduction: str) -> bool:

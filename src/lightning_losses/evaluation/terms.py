@@ -107,6 +107,7 @@ class Evaluation:
             numerators=numerators,
             divisors=divisors,
             captured=captured,
+            head=plan.head,
         )
 
     # -- the ways to a value -----------------------------------------------------------------------

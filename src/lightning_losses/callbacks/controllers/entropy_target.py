@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
+from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
 from lightning_losses.record import LossRecord
 
 
@@ -93,7 +94,7 @@ class EntropyTarget(RecordReader):
             with weight 0 for it.
     """
 
-    watches = ("entropy",)
+    watches = ("entropy", "logits")
     identity = ("term",)
 
     def __init__(
@@ -196,12 +197,9 @@ class EntropyTarget(RecordReader):
             terms[self.term].scale = 1.0
 
     def _add(self, record: LossRecord) -> None:
-        entropy, valid = record.stats.entropy, record.stats.valid
+        entropy, valid = row_entropy(record), record.stats.valid
         if entropy is None:
-            self.warn_once(
-                "this step has no class logits, so there is no entropy to go by. Pass logits "
-                "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
-            )
+            self.warn_once(no_probabilities(record, "no entropy to go by"))
             return
         use = entropy.isfinite() if valid is None else entropy.isfinite() & valid
         both = torch.stack([torch.where(use, entropy, 0).sum(), use.sum().to(entropy.dtype)])

@@ -124,6 +124,12 @@ class PostHocCalibration(EpochMonitor):
             self.warn_once("this step did not call compute_loss, so there are no logits to read.")
             return
         logits, target = record_logits(record), record.captured.get("target")
+        if record.head == "sigmoid":
+            self.warn_once(
+                "the loss puts a sigmoid on each column of the logits, and what is fitted here is "
+                "of a softmax over columns, so nothing is fitted."
+            )
+            return
         if logits is None or not isinstance(target, Tensor) or target.ndim != 1:
             self.warn_once(
                 "needs logits (N, C) and class indices (N,) as target; this step passes "

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.monitor import Monitor
+from lightning_losses.callbacks.reading.events import event_entropy, event_nll, events
 from lightning_losses.callbacks.reading.mean_prediction import is_class_index
 from lightning_losses.metrics.entropy.token_covariance import (
     moments,
@@ -81,8 +82,21 @@ def pairs(record: LossRecord, supervised: bool) -> dict[str, Tensor]:
     """`moments` of NLL and H, and of advantage and log p, by the name that is logged.
 
     Nothing where there is no class index: log p is then none, or one of a soft target. In policy
-    training the target is an action that was drawn, so NLL - H says nothing of calibration.
+    training the target is an action that was drawn, so NLL - H says nothing of calibration. Of a
+    sigmoid head both are means over the labels that are known.
     """
+    found = events(record)
+    if found is not None:
+        z, target, known = found
+        if target is None or not supervised:
+            return {}
+        count = known.sum(1)
+        nll, uncertain = (
+            torch.where(known, values, 0).sum(1) / count.clamp(min=1)
+            for values in (event_nll(z, target), event_entropy(z))
+        )
+        use = (count > 0) & nll.isfinite() & uncertain.isfinite()
+        return {"nll_gap": moments(nll, uncertain, use)}
     entropy, log_prob = record.stats.entropy, record.stats.log_prob
     if entropy is None or log_prob is None or not is_class_index(record.captured.get("target")):
         return {}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
+from lightning_losses.callbacks.reading.events import Events, event_nll, events
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.metrics import StreamingCalibration
 from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
@@ -39,6 +40,8 @@ LOGGED = (
     "auroc_correctness",
     "accuracy",
 )
+#: Of events: what is logged under another name, and what has no meaning of them.
+EVENT_NAMES = {"accuracy": "event_rate", "auroc_correctness": "auroc", "aurc": "", "augrc": ""}
 COLUMNS = ("stage", "epoch", "lower", "upper", "count", "confidence", "accuracy")
 
 
@@ -54,15 +57,20 @@ class CalibrationMonitor(EpochMonitor):
     ``val/dataloader_idx_1`` and so on. A measure that is undefined (``auroc_correctness`` when all
     rows are right; everything when no row counts) is not logged that epoch.
 
+    Where the loss puts a sigmoid on each column (`bce`), every label of every row is an event, and
+    the confidence is its probability: ``gap`` is mean probability minus ``event_rate``, ``auroc``
+    ranks what happened above what did not, ``brier`` is in [0, 1], and ``accuracy``, ``aurc`` and
+    ``augrc`` are left out. Labels that are neither 0 nor 1 do not count.
+
     The bins behind a reliability diagram are kept in ``table`` (rows of the last epoch, a dict
     each, on every rank) and, if the run has a logger with a folder, written to
     ``<trainer.log_dir>/reliability.csv``, one table a stage and epoch (the last, if an epoch is
     validated several times).
 
-    Needs class indices as ``target``; without them it says so once and does nothing. The sanity
-    check is skipped. The last ``compute_loss`` of a step counts. A DistributedSampler repeats rows
-    to make ranks even, and those count twice. Nothing is kept between epochs, so there is nothing
-    to resume.
+    Needs class indices as ``target``, or events; without them it says so once and does nothing.
+    The sanity check is skipped. The last ``compute_loss`` of a step counts. A DistributedSampler
+    repeats rows to make ranks even, and those count twice. Nothing is kept between epochs, so there
+    is nothing to resume.
 
     Args:
         bins: equal-width bins of ``ece`` and of the table.
@@ -79,10 +87,11 @@ class CalibrationMonitor(EpochMonitor):
         self.table: list[dict[str, Any]] = []
         self._metrics = [StreamingCalibration(bins)]  # one a dataloader
         self._classwise = [ClasswiseCalibration(bins=bins)]
+        self._of_events = False
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
-        self._metrics, self._classwise = [], []
+        self._metrics, self._classwise, self._of_events = [], [], False
         for _ in range(max(dataloaders, 1)):
             metric = StreamingCalibration(self.bins).to(module.device)
             classwise = ClasswiseCalibration(bins=self.bins).to(module.device)
@@ -98,6 +107,10 @@ class CalibrationMonitor(EpochMonitor):
         record = self.new_record(module)
         if record is None:
             self.warn_once("this step did not call compute_loss, so there is nothing to count.")
+            return
+        found = events(record)
+        if found is not None:
+            self._add_events(found, dataloader_idx)
             return
         stats, target = record.stats, record.captured.get("target")
         if (
@@ -121,11 +134,31 @@ class CalibrationMonitor(EpochMonitor):
         if logits is not None and logits.shape[1] <= classwise.max_classes:
             classwise.update(logits.softmax(1), target, stats.valid)
 
+    def _add_events(self, found: Events, dataloader_idx: int) -> None:
+        """Count every label whose answer is known."""
+        z, target, known = found
+        if target is None:
+            self.warn_once("needs a target that says which events happened; nothing is logged.")
+            return
+        self._of_events = True
+        known = known & ((target == 0) | (target == 1))
+        p = z.sigmoid()
+        brier = (p - target).square()
+        values = (p, target, event_nll(z, target), brier, known)
+        self._metrics[dataloader_idx].update(*(value.flatten() for value in values))
+        classwise = self._classwise[dataloader_idx]
+        if z.shape[1] <= classwise.max_classes:
+            classwise.update(p, target, known)
+
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Reduce over ranks, which therefore all come here; log, and write the table."""
         self.stop_measuring(module)
         folder = folder_of(trainer)  # all ranks ask
         self.table = []
+        kind = torch.tensor(float(self._of_events), device=module.device)
+        if trainer.world_size > 1:  # a rank may have seen no batch
+            kind = trainer.strategy.reduce(kind, reduce_op="max")
+        names = EVENT_NAMES if bool(kind) else {}
         for index, metric in enumerate(self._metrics):
             label = f"{stage}/dataloader_idx_{index}" if index else stage
             values, bins = metric.compute(), metric.reliability()
@@ -136,7 +169,8 @@ class CalibrationMonitor(EpochMonitor):
                 self.warn_once(f"{nan_rows} rows of {label} hold NaN and were left out.")
             # What is undefined is so on every rank, because the values are those of all ranks.
             known = {key: values[key].float() for key in LOGGED if not values[key].isnan()}
-            self.publish_epoch({f"{self.name}/{label}/{key}": v for key, v in known.items()})
+            known = {names.get(key, key): value for key, value in known.items()}
+            self.publish_epoch({f"{self.name}/{label}/{k}": v for k, v in known.items() if k})
             rows = zip(*(bins[key].tolist() for key in COLUMNS[2:]), strict=True)
             self.table += [
                 dict(zip(COLUMNS, (label, trainer.current_epoch, *row), strict=True))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.alerts import Action, announce, check_action
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
+from lightning_losses.callbacks.reading.events import events, no_probabilities
 from lightning_losses.metrics.calibration.fine_bins import arcsine_edges
 from lightning_losses.metrics.calibration.histogram import ConfidenceHistogram
 from lightning_losses.metrics.calibration.psi import pool, psi
@@ -32,7 +33,8 @@ class DriftMonitor(EpochMonitor):
     From a model that is still learning, drift is expected. What this is for: attach it to a trained
     model (or resume from its checkpoint, which holds the reference) and validate on data that keeps
     coming. Counts valid rows of all dataloaders and ranks; targets are not read. Works on logits,
-    and on hidden states and a head.
+    and on hidden states and a head. Where the loss puts a sigmoid on each column (`bce`), the
+    confidence is the probability of the event, and each label counts.
 
     Args:
         threshold: drift above this is announced, once until it was below again.
@@ -43,7 +45,7 @@ class DriftMonitor(EpochMonitor):
         ValueError: a threshold that is not positive, or an unknown action.
     """
 
-    watches = ("confidence",)
+    watches = ("confidence", "logits")
     identity = ("name",)
 
     def __init__(
@@ -70,10 +72,13 @@ class DriftMonitor(EpochMonitor):
         if record is None:
             self.warn_once("this step did not call compute_loss, so there is nothing to count.")
             return
-        if record.stats.confidence is None:
-            self.warn_once("needs logits (N, C) or hidden and head_weight; this step has none.")
-            return
-        self._histogram.update(record.stats.confidence, record.stats.valid)
+        found, confidence = events(record), record.stats.confidence
+        if found is not None:
+            self._histogram.update(found.z.sigmoid().flatten(), found.known.flatten())
+        elif confidence is not None:
+            self._histogram.update(confidence, record.stats.valid)
+        else:
+            self.warn_once(no_probabilities(record, "nothing to count"))
 
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Freeze the first histogram of all ranks, which all come here; compare later ones."""

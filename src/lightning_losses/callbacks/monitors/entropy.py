@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_losses.callbacks.base.alerts import Action
 from lightning_losses.callbacks.entropy_parts.alarms import EntropyRules, Judge, Mode
 from lightning_losses.callbacks.entropy_parts.statistics import ValidationGap, gathered
+from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
 from lightning_losses.callbacks.reading.mean_prediction import (
     MEAN_PREDICTION,
     is_class_index,
@@ -37,6 +38,10 @@ class EntropyMonitor(ValidationGap):
       model, more for one that is too sure; and ``entropy/val_nll_gap``, of a validation epoch;
     - where the step passes ``advantage``, ``entropy/token_covariance`` of it and log p: while it is
       positive, a policy's entropy falls (arXiv 2505.22617).
+
+    Where the loss puts a sigmoid on each column (`bce`), a row's entropy and NLL are the means over
+    its labels, each yes or no (log 2 nats at most), and there is no ``marginal``; where it makes no
+    probabilities of the logits at all (`multiclass_hinge`), this is said once.
 
     Falling entropy is success in supervised training and collapse in policy training, hence modes:
 
@@ -141,13 +146,10 @@ class EntropyMonitor(ValidationGap):
         """Log one record's entropy; on several ranks every rank must come here."""
         kept, self._marginal = self._marginal, None
         asked, self._labelled = self._labelled, is_class_index(record.captured.get("target"))
-        entropy = record.stats.entropy
+        entropy = row_entropy(record)
         if entropy is None:
             if self._labelled or not asked:  # else it was refused with log p, and comes next time
-                self.warn_once(
-                    "this step has no class logits, so there is no entropy to log. Pass logits "
-                    "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
-                )
+                self.warn_once(no_probabilities(record, "no entropy to log"))
             return
         values, rows, bad = gathered(trainer, record, entropy, self.supervised)
         share = torch.full_like(rows, torch.nan)

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_losses.callbacks.base.alerts import Action, announce, check_action
 from lightning_losses.callbacks.base.monitor import Monitor
+from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
 from lightning_losses.metrics.training_curve.entropy_law import entropy_law
 from lightning_losses.record import LossRecord
 
@@ -47,7 +48,7 @@ class EntropyLaw(Monitor):
         ValueError: unknown action, ``every_n_steps`` below 1.
     """
 
-    watches = ("entropy",)
+    watches = ("entropy", "logits")
     identity = ("reward", "name")
 
     def __init__(
@@ -66,9 +67,9 @@ class EntropyLaw(Monitor):
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Add a pair and fit; on several ranks every rank must come here."""
-        entropy, valid = record.stats.entropy, record.stats.valid
+        entropy, valid = row_entropy(record), record.stats.valid
         if entropy is None:
-            self.warn_once("this step has no class logits, so there is no entropy to fit to.")
+            self.warn_once(no_probabilities(record, "no entropy to fit to"))
             return
         use = entropy.isfinite() if valid is None else entropy.isfinite() & valid
         reward = torch.as_tensor(trainer.callback_metrics.get(self.reward, math.nan)).to(entropy)

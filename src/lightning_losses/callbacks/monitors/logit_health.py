@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_losses.callbacks.base.alerts import Action, Alarm, announce, check_action
 from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 from lightning_losses.callbacks.base.monitor import Monitor
+from lightning_losses.callbacks.reading.events import no_probabilities
 from lightning_losses.callbacks.reading.training_plan import planned_steps
 from lightning_losses.metrics.training_curve.onset import FEWEST, onset_step
 from lightning_losses.record import LossRecord
@@ -22,6 +23,9 @@ from lightning_losses.softmax import SoftmaxStats
 #: What a rank tells the others: sums of these, then maxima of these.
 SUMS = ("rows", "bad", "logsumexp", "collapsed", "zero_terms")
 MAXIMA = ("logsumexp", "size", "max_logit")
+
+#: Logits without softmax that have a size to look at; (N,) of no head may be a regression.
+SCORES = {("sigmoid", 1), ("sigmoid", 2), ("none", 2)}
 
 
 class LogitHealthMonitor(Monitor):
@@ -44,6 +48,9 @@ class LogitHealthMonitor(Monitor):
       ``threshold``; see `onset_step` for when no answer is given. At 128, logits in bfloat16 are
       rounded to whole nats.
 
+    Where the loss takes no softmax over columns (`bce`, `multiclass_hinge`), there is
+    ``max_logit``, then the largest \\|logit\\|, and its ``onset_step`` alone.
+
     It speaks when the collapsed fraction is at least ``collapse_share``, when the onset lies within
     the planned training, each ``patience`` measurements in a row, and when logits are NaN or
     infinite (such rows are left out of the numbers). Training waits for an accelerator once in 100
@@ -65,7 +72,7 @@ class LogitHealthMonitor(Monitor):
         ValueError: a count too small, a share or threshold out of range, an unknown action.
     """
 
-    watches = ("logsumexp", "confidence", "log_prob")
+    watches = ("logsumexp", "confidence", "log_prob", "logits")
     identity = ("every_n_steps", "name")
 
     def __init__(
@@ -100,32 +107,33 @@ class LogitHealthMonitor(Monitor):
 
     def measure(self, trainer: Trainer, module: LightningModule, record: LossRecord) -> None:
         """Log one record's logits; on several ranks every rank must come here."""
-        if record.stats.logsumexp is None:
-            self.warn_once(
-                "this step has no class logits, so there is nothing to look at. Pass logits "
-                "(N, C), or hidden (N, D) and head_weight (C, D), to compute_loss."
-            )
+        softmax = record.head == "softmax"
+        logits = record.captured.get("logits")
+        if softmax and record.stats.logsumexp is not None:
+            told = tell(record.stats)
+        elif isinstance(logits, Tensor) and (record.head, logits.ndim) in SCORES:
+            told = tell_scores(logits, record.stats.valid)
+        else:
+            self.warn_once(no_probabilities(record, "nothing to look at"))
             return
-        told = tell(record.stats)
         if trainer.world_size > 1:
             told = trainer.strategy.all_gather(told)
         told = told.reshape(-1, len(SUMS) + len(MAXIMA))
         sums = dict(zip(SUMS, told[:, : len(SUMS)].sum(0), strict=True))
         maxima = dict(zip(MAXIMA, told[:, len(SUMS) :].amax(0), strict=True))
         rows = sums["rows"].clamp(min=1)
-        values = {
-            "logsumexp_mean": sums["logsumexp"] / rows,
-            "logsumexp_max": maxima["logsumexp"],
-            "max_logit": maxima["max_logit"],
-            "softmax_collapse": sums["collapsed"] / rows,
-        }
-        if record.stats.log_prob is not None:
+        values = {"max_logit": maxima["max_logit"]}
+        if softmax:
+            values["logsumexp_mean"] = sums["logsumexp"] / rows
+            values["logsumexp_max"] = maxima["logsumexp"]
+            values["softmax_collapse"] = sums["collapsed"] / rows
+        if softmax and record.stats.log_prob is not None:
             values["zero_terms"] = sums["zero_terms"] / rows
         for key, value in values.items():  # one without a row that counts is the one before it
             before = torch.as_tensor(self._last.get(key, 0.0)).to(value)
             values[key] = torch.where(sums["rows"] > 0, value, before)
         self._last = dict(values)
-        reading = (sums["rows"], sums["bad"], values["softmax_collapse"], maxima["size"])
+        reading = (sums["rows"], sums["bad"], sums["collapsed"] / rows, maxima["size"])
         self._judge(trainer, self._waiting.add(self._measured_step, torch.stack(reading)))
         if self.onset is not None:
             values["onset_step"] = torch.tensor(self.onset)
@@ -226,3 +234,18 @@ def tell(stats: SoftmaxStats) -> Tensor:
         [part.to(log_z.dtype).sum() for part in sums]
         + [torch.cat([torch.where(use, part, -math.inf), none]).amax() for part in maxima]
     )
+
+
+def tell_scores(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """The same of logits ``(N,)`` or ``(N, L)`` without softmax: both sizes are the largest |z|."""
+    z = logits.to(torch.promote_types(logits.dtype, torch.float32)).reshape(len(logits), -1).abs()
+    # A column of -inf is masked out for some losses, so that only what no number is is bad.
+    bad = logits.isnan() | logits.isposinf()
+    bad = bad.reshape(len(logits), -1).any(1)
+    use = ~bad if valid is None else ~bad & valid
+    bad = bad if valid is None else bad & valid
+    sizes = torch.where(use[:, None] & z.isfinite(), z, -math.inf)
+    largest = torch.cat([sizes.flatten(), z.new_full((1,), -math.inf)]).amax()
+    nothing = torch.zeros_like(largest)
+    sums = [use.sum().to(z), bad.sum().to(z), nothing, nothing, nothing]
+    return torch.stack([*sums, torch.full_like(largest, -math.inf), largest, largest])

@@ -39,6 +39,9 @@ class StepRadiusMonitor(StepWatcher[Measured]):
     row's loss changed by more than pi nats, and the log-softmax along the update is analytic
     (P. Sao, arXiv 2603.13552). That does not say that the loss fell.
 
+    Where the loss puts a sigmoid on each column (`bce`), every label is a row of two classes, so
+    that r = max \\|dz\\| / pi: log(1 + e^z) has its nearest singularity at a distance of pi.
+
     Logs, at each measured step:
 
     - ``step_radius/r``, ``step_radius/r_p99``: the largest over rows, and their 99th percentile

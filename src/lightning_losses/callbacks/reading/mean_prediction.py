@@ -40,10 +40,11 @@ def prediction_sums(record: LossRecord, max_rows: int) -> Tensor | None:
 
     Of ``max_rows`` of the rows that count, evenly spread; hidden states become logits block by
     block, in the precision of the head. Nothing waits for the device. The second row is 0 where
-    there are no class indices. None where there are no classes, or only a slice of them.
+    there are no class indices. None where there are no classes, only a slice of them, or no
+    softmax.
     """
     held, valid = record.captured, record.stats.valid
-    if "class_range" in held:
+    if "class_range" in held or record.head != "softmax":
         return None
     source = held.get("logits", held.get("hidden"))
     if source is None or source.ndim != 2:

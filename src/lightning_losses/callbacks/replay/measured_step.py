@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
 from lightning_losses.callbacks.replay.step_rows import StepRows, step_rows
 from lightning_losses.metrics.step_radius.secant import Secant, secant
+from lightning_losses.objective import Objective
 
 #: A re-run at unchanged parameters may differ from the real step by this r (or by rounding).
 TOLERANCE = 1e-3
@@ -34,7 +35,7 @@ class MeasuredStep(Generic[M]):
 
     Args:
         trainer: passed on to `Probe`, as ``module``, ``batch``, ``batch_idx`` and ``call`` are.
-        ignore_index: rows with this target do not count.
+        objective: says which rows count, and what the logits are.
         max_rows: see `step_rows`.
         replay: r between a real step and its re-run, if that is known already.
     """
@@ -51,12 +52,12 @@ class MeasuredStep(Generic[M]):
         batch_idx: int,
         *,
         call: int,
-        ignore_index: int,
+        objective: Objective,
         max_rows: int,
         replay: float | None,
     ) -> None:
         self.trainer, self.call = trainer, call
-        self.ignore_index, self.max_rows, self.replay = ignore_index, max_rows, replay
+        self.objective, self.max_rows, self.replay = objective, max_rows, replay
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         self.before: StepRows | None = None
         self.calls = 0
@@ -177,7 +178,9 @@ class MeasuredStep(Generic[M]):
 
     def _read(self, named: Named) -> StepRows:
         chosen = None if self.before is None else self.before.chosen
-        return step_rows(named, self.ignore_index, self.max_rows, chosen, self.dtype)
+        head = self.objective.head(named.get("logits"))
+        ignore_index = self.objective.ignore_index
+        return step_rows(named, ignore_index, self.max_rows, chosen, self.dtype, head)
 
 
 def rounding(change: Secant, before: StepRows) -> Tensor:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_losses.evaluation.rows import flatten
+from lightning_losses.callbacks.reading.events import read_events
+from lightning_losses.contract import HeadKind
+from lightning_losses.evaluation.rows import Rows, flatten
 from lightning_losses.softmax import Problem
 
 
@@ -29,6 +31,7 @@ def step_rows(
     max_rows: int,
     chosen: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    head: HeadKind = "softmax",
 ) -> StepRows:
     """Copy the rows that count, every k-th so that there are at most ``max_rows``.
 
@@ -38,6 +41,7 @@ def step_rows(
         max_rows: how many rows to copy at most.
         chosen: exactly these rows instead.
         dtype: that the model computes in, if not that of its logits.
+        head: what the loss makes of the logits. Of a sigmoid each label is a row of its own.
 
     Raises:
         ValueError: there are neither logits nor hidden states, or shapes do not go together, or
@@ -49,12 +53,10 @@ def step_rows(
     logits = batch.tensors.get("logits")
     if logits is None and "hidden" not in batch.tensors:
         raise ValueError("compute_loss gets neither logits nor hidden, so there is no softmax")
+    one_column = logits is not None and (logits.ndim == 1 or logits.shape[1] == 1)
+    if logits is not None and (head == "sigmoid" or one_column):
+        batch = _two_classes(batch, logits)
     target = batch.tensors.get("target")
-    if logits is not None and logits.ndim == 1:  # binary scores: the other class has logit 0
-        both = torch.stack([torch.zeros_like(logits), logits], 1)
-        if target is not None and target.is_floating_point() and target.ndim == 1:
-            target = torch.stack([1 - target, target], 1)
-        batch = batch._replace(tensors=batch.tensors | {"logits": both})
     if chosen is None:
         counts = batch.valid if batch.weight is None else batch.weight > 0
         every = torch.arange(batch.num_rows, device=batch.device)
@@ -82,6 +84,27 @@ def step_rows(
         valid=None,
     ).take(chosen)
     return StepRows(problem, chosen, epsilon)
+
+
+def _two_classes(batch: Rows, logits: Tensor) -> Rows:
+    """Sigmoids as the softmax of two classes, no with logit 0 and yes, a row each ``(N L, 2)``.
+
+    log(1 + e^z) has its nearest singularity at a distance of pi, as the softmax of the two has.
+    Scales and temperatures are of a softmax, so a sigmoid's loss knows none.
+    """
+    z, happened, known = read_events(logits, batch.tensors.get("target"), None)
+    yes = z.to(logits.dtype).flatten()
+    tensors = {"logits": torch.stack([torch.zeros_like(yes), yes], 1)}
+    if happened is not None:  # an answer that is not known has no slope
+        t, counts = happened.flatten(), known.flatten().to(happened.dtype)
+        tensors["target"] = torch.stack([counts - t, t], 1)
+    labels = z.shape[1]
+    valid, weight = (
+        None if rows is None else rows.repeat_interleave(labels)
+        for rows in (batch.valid, batch.weight)
+    )
+    rows = len(yes)
+    return batch._replace(tensors=tensors, valid=valid, weight=weight, num_rows=rows)
 
 
 def _class_target(target: Tensor | None, classes: int) -> Tensor | None:

@@ -177,6 +177,7 @@ class StepWatcher(Monitor, Generic[M]):
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         objective, (batch, batch_idx) = self.objective(module), self._batch
+        assert objective is not None  # or there were no hooks
         try:
             self._step = self.make_step(
                 trainer,
@@ -184,7 +185,7 @@ class StepWatcher(Monitor, Generic[M]):
                 batch,
                 batch_idx,
                 call=self.call,
-                ignore_index=-100 if objective is None else objective.ignore_index,
+                objective=objective,
                 max_rows=self.max_rows,
                 replay=self._replay,
             )
