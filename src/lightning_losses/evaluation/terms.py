@@ -344,4 +344,6 @@ def _positive(divisor: Tensor) -> Tensor:
 
 def _divide(value: Tensor, divisor: float | Tensor) -> Tensor:
     """A quotient in the dtype of the value, whatever the divisor's is."""
-    return value / (divisor.to(value.dtype) if isinstance(divisor, Tensor) else divisor)
+    if isinstance(divisor, Tensor) and divisor.is_floating_point():
+        divisor = divisor.to(value.dtype)
+    return value / divisor
