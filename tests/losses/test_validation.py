@@ -123,7 +123,9 @@ def test_masks_of_one_channel(make: Callable[..., nn.Module]) -> None:
     mask = torch.zeros(2, 4, 4, dtype=torch.uint8)
     mask[:, :2] = 255
     for wrong in (mask, mask.float(), mask.long() // 255 - 1):  # uint8 as read, as ToTensor keeps
-        with pytest.raises(ValueError, match=r"(label|skeleton)_map must be in \[0, 1\].*// 255"):
+        with pytest.raises(
+            ValueError, match=r"(label|skeleton)_map (must be in \[0, 1\].*// 255|int64)"
+        ):
             on_maps(make(), wrong)
     right = on_maps(make(), mask // 255)
     assert right.isfinite()
@@ -271,7 +273,7 @@ def test_one_number_for_each(found: int) -> None:
 def test_class_weights_of_another_length(make: Callable[[int], nn.Module], name: str) -> None:
     z, y = torch.zeros(2, 3), torch.tensor([0, 2])
     for found in (2, 4):
-        said = f"{name} (must be .* 3 classes, got {found}|has 2 numbers, but class 2 occurs)"
+        said = f"{name} (must be .*(3 classes|\\(3,\\)).* got|has 2 numbers, but class 2 occurs)"
         with pytest.raises(ValueError, match=said):
             Objective({"x": make(found)})(z, y)
     assert Objective({"x": make(3)})(z, y).total.isfinite()

@@ -48,7 +48,7 @@ ONE_OR_MANY = ("temperature", "sample_weight")
 #: Named things that are no tensors.
 NO_TENSORS = frozenset({"attention", "input", "model", "module", "head"})
 #: Maps of labels may be soft, a given prediction real; what a target may be is in the contract.
-OF_SEVERAL_DTYPES = ("target", "label_map", *STATISTICS)
+OF_SEVERAL_DTYPES = ("target", "label_map", "skeleton_map", *STATISTICS)
 #: What the statistics are made from.
 SOURCES = ("logits", "hidden", "head_weight", "head_bias")
 #: Of these a softmax is taken along dimension 1, so that a row needs one class that is not masked.

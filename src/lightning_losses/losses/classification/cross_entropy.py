@@ -57,6 +57,7 @@ class CrossEntropy(nn.Module):
         mean_log_prob: Tensor | None = None,
         weighted_log_prob: Tensor | None = None,
         target: Tensor | None = None,
+        logits: Tensor | None = None,
     ) -> Tensor:
         """Per-row values ``(N,)``."""
         nll = -log_prob
@@ -67,6 +68,7 @@ class CrossEntropy(nn.Module):
             assert mean_log_prob is not None
             return (1 - eps) * nll - eps * mean_log_prob
         assert target is not None
+        self.class_weight.check(logits)  # where they are at hand: hidden states have none
         if target.ndim == 1:  # soft targets hold the weights already, see `weigh_target`
             nll = self.class_weight.of(target, nll) * nll
         if not eps:
