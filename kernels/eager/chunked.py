@@ -52,8 +52,12 @@ class Passes(NamedTuple):
     logits: Callable[[Problem, Tensor | None], Tensor]
     statistics: Callable[[Tensor, Problem, frozenset[str]], dict[str, Tensor]]
     #: (raw logits, chunk, statistics, coefficients of exponentials, bias gradient to add to) ->
-    #: dlogits (n, V), in place of the raw logits unless the caller owns those
-    gradient: Callable[[Tensor, Problem, dict[str, Tensor], Coefficients, Tensor | None], Tensor]
+    #: dlogits (n, V), in place of the raw logits unless the caller owns those; or a tensor and the
+    #: factor (n, 1) that makes them of it
+    gradient: Callable[
+        [Tensor, Problem, dict[str, Tensor], Coefficients, Tensor | None],
+        Tensor | tuple[Tensor, Tensor],
+    ]
     chunk_rows: Callable[[Problem], int]
 
 

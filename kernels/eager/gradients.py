@@ -25,8 +25,11 @@ class Gradients:
             else None
         )
 
-    def add(self, chunk: Problem, dz: Tensor) -> None:
-        """Add a chunk's share, given its dlogits ``(n, V)``."""
+    def add(self, chunk: Problem, gradient: Tensor | tuple[Tensor, Tensor]) -> None:
+        """Add a chunk's share, given its dlogits ``(n, V)``, perhaps as a tensor and what each row
+        is multiplied by.
+        """
+        dz, factor = (gradient, None) if isinstance(gradient, Tensor) else gradient
         if chunk.logits is not None:
             if self.needs[0]:
                 self.logits.append(dz)
@@ -35,14 +38,16 @@ class Gradients:
         assert self.problem.hidden is not None
         assert self.problem.head_weight is not None
         if self.needs[1]:
-            self.hidden.append(dz @ chunk.head())
+            states = dz @ chunk.head()
+            self.hidden.append(states if factor is None else states.mul_(factor))
         if self.needs[2]:
+            hidden = chunk.hidden if factor is None else chunk.hidden * factor
             only = chunk.hidden.shape == self.problem.hidden.shape
             if only and dz.dtype == self.problem.head_weight.dtype:
-                self.head_weight = dz.t() @ chunk.hidden
+                self.head_weight = dz.t() @ hidden
             else:
                 self.head_weight = add_product(
-                    self.head_weight, dz.t(), chunk.hidden, chunk.compute_dtype
+                    self.head_weight, dz.t(), hidden, chunk.compute_dtype
                 )
 
     def result(self, *, scaled: bool = True) -> tuple[Tensor | None, ...]:

@@ -259,9 +259,12 @@ def test_float16_gradients_of_a_mean_survive_a_loss_scale(calls: list[int]) -> N
     "terms",
     [
         {"ce": Term(CrossEntropy(), row_weighting=KLDRO())},  # weights need all rows first
-        {"ce": CrossEntropy(0.1, class_weight=[1.0] * V)},  # whole logits
+        {  # a weighted sum over all classes for each
+            "a": CrossEntropy(0.1, class_weight=[1.0] * V),
+            "b": CrossEntropy(0.1, class_weight=[2.0] * V),
+        },
     ],
-    ids=["row weighting", "weighted smoothing"],
+    ids=["row weighting", "two weighted smoothings"],
 )
 def test_what_cannot_be_fused_is_not(calls: list[int], terms: dict[str, Any]) -> None:
     named = tensors()
