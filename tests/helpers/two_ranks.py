@@ -128,7 +128,7 @@ def work(rank: int, folder: str) -> None:
         init_method=f"file://{folder}/sync",
         rank=rank,
         world_size=2,
-        timeout=timedelta(seconds=120),
+        timeout=timedelta(seconds=300),
     )
     out: dict[str, Any] = {}
     for split in SPLITS:

@@ -18,7 +18,8 @@ from torch import Tensor
 from lightning_losses.distributed import all_sum, reduce_with_gradient, world_size
 from lightning_losses.evaluation.plan import Plan, Shared, with_class_weight
 from lightning_losses.evaluation.rows import weighted_rows
-from lightning_losses.evaluation.validation import check_sample_weight, refuse_transformed_target
+from lightning_losses.evaluation.validation import refuse_transformed_target
+from lightning_losses.evaluation.values import check_sample_weight
 from lightning_losses.record import LossRecord
 from lightning_losses.softmax import (
     STATISTICS,

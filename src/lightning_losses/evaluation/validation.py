@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.evaluation.values import not_finite, not_positive, out_of_range, tensors_of
 from lightning_losses.named_tensors import NAMED_TENSORS, describe
 from lightning_losses.softmax import STATISTICS, may_ask, require_tensor
 from lightning_losses.term import Term
@@ -51,8 +51,6 @@ NO_TENSORS = frozenset({"attention", "input", "model", "module", "head"})
 OF_SEVERAL_DTYPES = ("target", "label_map", "skeleton_map", *STATISTICS)
 #: What the statistics are made from.
 SOURCES = ("logits", "hidden", "head_weight", "head_bias")
-#: Of these a softmax is taken along dimension 1, so that a row needs one class that is not masked.
-SOFTMAX_LOGITS = ("logits", "logits_adv", "teacher_logits", "next_logits", "logit_map")
 
 
 # -- before rows: names and types ------------------------------------------------------------------
@@ -122,7 +120,7 @@ def refuse_other_devices(given: Mapping[str, Any]) -> None:
     """Raise a ValueError for tensors on several devices; numbers may be anywhere."""
     places: dict[torch.device, str] = {}
     for name, value in given.items():
-        for tensor in _tensors_of(value):
+        for tensor in tensors_of(value):
             if tensor.ndim and name not in NO_TENSORS - {"attention"}:
                 places.setdefault(tensor.device, name)
     if len(places) > 1:
@@ -223,8 +221,8 @@ def check(
         _check_classes(name, term, tensors)
         _check_target(name, term, tensors, ignore_index)
     for name in sorted(names):
-        for tensor in _tensors_of(tensors[name]):
-            error = _not_finite(name, tensor, valid) if may_ask(tensor) else None
+        for tensor in tensors_of(tensors[name]):
+            error = not_finite(name, tensor, valid) if may_ask(tensor) else None
             if error is not None:
                 raise error
     temperature = tensors.get("temperature")
@@ -232,13 +230,7 @@ def check(
         # Rows that do not count may hold anything here too.
         low = temperature if valid is None else torch.where(valid, temperature, 1)
         if not bool((low > 0).all()):
-            raise _not_positive(low)
-
-
-def _tensors_of(value: Any) -> list[Tensor]:
-    """A tensor, or those of a list, such as attention."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [one for one in values if isinstance(one, Tensor)]
+            raise not_positive(low)
 
 
 def _check_dtypes(name: str, term: Term, read: Collection[str], tensors: Mapping[str, Any]) -> None:
@@ -332,7 +324,7 @@ def _check_target(name: str, term: Term, tensors: Mapping[str, Any], ignore_inde
     if not may_ask(target) or not target.numel():
         return
     if kind == "class" and columns is not None:
-        error = _out_of_range(target, columns, ignore_index)
+        error = out_of_range(target, columns, ignore_index)
     else:
         error = _negative(kind, target)
     if error is not None:
@@ -397,19 +389,6 @@ def _instead(kinds: Collection[str], target: Tensor, columns: int | None) -> str
     return "see `lightning-losses show KEY`"
 
 
-def _out_of_range(target: Tensor, classes: int, ignore_index: int) -> ValueError | None:
-    """Class indices out of range; rows that do not count hold 0."""
-    low, high = (int(x) for x in target.aminmax())
-    if low >= 0 and high < max(classes, 1):
-        return None
-    wrong = target[(target < 0) | (target >= classes)]
-    return ValueError(
-        f"target must be in [0, {classes}) or ignore_index={ignore_index}; found "
-        f"{int(wrong[0])} and {wrong.numel() - 1} more out of range. For a padding label p write "
-        f"Objective(..., ignore_index=p); for labels from 1 write target - 1."
-    )
-
-
 def _negative(kind: str, target: Tensor) -> ValueError | None:
     """Weights of classes, and levels, that are below 0."""
     if kind not in ("soft", "level") or not bool((target < 0).any()):
@@ -418,63 +397,6 @@ def _negative(kind: str, target: Tensor) -> ValueError | None:
         f"target must be at least 0, found {target.min().item()} among {KINDS[kind]}: mark rows "
         "that do not count by mask=... (bool)."
     )
-
-
-def _not_finite(name: str, value: Tensor, valid: Tensor | None) -> ValueError | None:
-    """The error for NaN or an infinity in rows that count; among logits -inf is a masked class."""
-    if not value.is_floating_point() or not value.numel():
-        return None
-    value = value.detach()
-    low, high = (x.item() for x in value.aminmax())
-    if -math.inf < low and high < math.inf:
-        return None
-    bad = ~value.isfinite()
-    what = "NaN or inf"
-    if "logit" in name or name == "head_bias":
-        what, bad = "NaN or +inf", bad & (value != -math.inf)
-    bad = _of_counted(bad, valid)
-    if name in SOFTMAX_LOGITS and value.ndim > 1 and value.shape[1] > 1 and not bool(bad.any()):
-        what = "-inf for every class, of which none is left,"
-        bad = _of_counted((value == -math.inf).all(1, keepdim=True), valid)
-    if not bool(bad.any()):
-        return None
-    rows = bad.reshape(len(bad), -1).any(1) if bad.ndim else bad.reshape(1)
-    first = int(rows.nonzero()[0])
-    return ValueError(
-        f"{name} {tuple(value.shape)} holds {what} in {int(rows.sum())} of {len(rows)} rows, first "
-        f"in row {first}. Look at what made it (a learning rate too high, 0/0, log of 0); "
-        "Trainer(detect_anomaly=True) finds the operation."
-    )
-
-
-def _of_counted(bad: Tensor, valid: Tensor | None) -> Tensor:
-    """What is bad in rows, images or pixels that count."""
-    if valid is None or not bad.ndim:
-        return bad
-    if len(valid) == len(bad):
-        return bad & valid.reshape(-1, *[1] * (bad.ndim - 1))
-    if valid.numel() == bad.numel():
-        return bad & valid.reshape(bad.shape)
-    if bad.ndim > 2 and valid.numel() == bad[:, 0].numel():
-        return bad & valid.reshape(bad[:, :1].shape)
-    return bad
-
-
-def _not_positive(temperature: Tensor) -> ValueError:
-    return ValueError(f"temperature must be positive, found {float(temperature.min())}.")
-
-
-def check_sample_weight(weight: Tensor) -> None:
-    """Raise ValueError, on a CPU, for weights that the mean cannot divide by: below 0, or NaN."""
-    if not weight.numel() or not may_ask(weight):
-        return
-    low, high = (x.item() for x in weight.detach().aminmax())
-    if not (low >= 0 and high < math.inf):
-        raise ValueError(
-            f"sample_weight must be finite and at least 0 where the mean divides by its sum, found "
-            f"{low} to {high}. Weights of both signs, such as advantages, go with reduction='sum' "
-            "or normalizer=."
-        )
 
 
 def refuse_transformed_target(name: str, term: Term, target: Tensor | None) -> None:
@@ -505,16 +427,16 @@ def explain(
         class_target: whether an integer target is a column of the logits.
     """
     for name, value in tensors.items():
-        for tensor in _tensors_of(value):
-            error = _not_finite(name, tensor, valid)
+        for tensor in tensors_of(value):
+            error = not_finite(name, tensor, valid)
             if error is not None:
                 return error
     temperature, target = tensors.get("temperature"), tensors.get("target")
     if isinstance(temperature, Tensor) and not bool((temperature > 0).all()):
-        return _not_positive(temperature)
+        return not_positive(temperature)
     columns = _columns(tensors)
     if not class_target or columns is None or not isinstance(target, Tensor):
         return None
     if target.is_floating_point() or not target.numel():
         return None
-    return _out_of_range(target, columns, ignore_index)
+    return out_of_range(target, columns, ignore_index)
