@@ -25,6 +25,7 @@ from training import require_config_is_the_class, train, train_twice
 
 from lightning_losses import LossMixin, build_objective
 from lightning_losses.callbacks import StepRadiusMonitor
+from lightning_losses.callbacks.attention.calls import READERS
 from lightning_losses.callbacks.attention.heads import same_layers
 from lightning_losses.callbacks.attention.observer import AttentionObserver
 from lightning_losses.callbacks.monitors.attention_entropy import AttentionEntropyMonitor
@@ -504,3 +505,18 @@ def test_two_ranks_log_what_both_saw(tmp_path: Path) -> None:
         entropy = sum(float(s.entropy[head] * s.rows[head]) for s in seen) / rows
         assert row["entropy"] == pytest.approx(entropy, rel=1e-5)
         assert row["max_logit"] == pytest.approx(max(float(s.max_logit[head]) for s in seen))
+
+
+def test_padded_queries_are_left_out_of_a_softmax_as_of_sdpa() -> None:
+    g = torch.Generator().manual_seed(8)
+    q, k = torch.randn(2, 3, 5, 4, generator=g), torch.randn(2, 3, 5, 4, generator=g)
+    real = torch.ones(2, 5, dtype=torch.bool)
+    real[1, 3:] = False
+    mask = torch.ones(5, 5).tril().bool() & real[:, None, None]
+    logits = (q @ k.transpose(2, 3) / 2).masked_fill(~mask, torch.finfo(torch.float32).min)
+    fused = READERS[F.scaled_dot_product_attention]((q, k, k), {"attn_mask": mask}, 64)
+    plain = READERS[torch.softmax]((logits, -1), {}, 64)
+    assert fused is not None
+    assert plain is not None
+    assert plain.rows.tolist() == fused.rows.tolist() == [8.0] * 3
+    torch.testing.assert_close(plain.entropy, fused.entropy)

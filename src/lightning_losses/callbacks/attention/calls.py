@@ -73,7 +73,12 @@ def of_softmax(args: Any, kwargs: Mapping[str, Any], rows: int) -> AttentionEntr
         return None
     _require_plain(logits)
     few = logits.detach()[:: _step(len(logits))]
-    return attention_entropy_of_logits(few[:, :, _spread(few, rows)])
+    counts = None
+    if few.shape[2] == few.shape[3] and few.numel():
+        # Queries and keys are the same tokens, so a key that nobody may see is padding.
+        chosen = _spread(few, rows)
+        counts = ~(few.amax((1, 2)) <= torch.finfo(few.dtype).min / 2)[:, chosen]
+    return attention_entropy_of_logits(few[:, :, _spread(few, rows)], counts)
 
 
 def of_multi_head(args: Any, kwargs: Mapping[str, Any], rows: int) -> AttentionEntropy:

@@ -99,9 +99,12 @@ def attention_entropy(
         return sums.mean(bounded=True)
 
 
-def attention_entropy_of_logits(logits: Tensor) -> AttentionEntropy:
+def attention_entropy_of_logits(
+    logits: Tensor, query_mask: Tensor | None = None
+) -> AttentionEntropy:
     """The same from attention logits ``(B, H, Q, K)`` with their mask already added.
 
+    ``query_mask`` is ``(B, Q)`` bool, False for queries that do not count (padding).
     ``lower_bound`` is NaN, for it is a statement about queries and keys.
     """
     with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
@@ -109,6 +112,8 @@ def attention_entropy_of_logits(logits: Tensor) -> AttentionEntropy:
         assert seen is not None
         sums = _Sums(logits.shape[1], _at_least_float32(logits[:, :, :0]))
         chunk = max(1, ENTRIES // max(1, logits[:, :, :1].numel()))
+        if query_mask is not None:
+            seen = seen & query_mask[:, None, :, None]
         for z, s in zip(torch.split(logits, chunk, 2), torch.split(seen, chunk, 2), strict=True):
             sums.add(_at_least_float32(z), s, None, None, None)
         return sums.mean(bounded=False)
