@@ -398,8 +398,10 @@ def test_all_ranks_take_the_same_scale(tmp_path: Path) -> None:
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     require_equal("state", one["state"], other["state"])
     require_equal("logged", one["logged"], other["logged"])
-    assert sorted(one["logged"]) == [OWN + k for k in ("interventions", "r", "scale", "undone")]
+    names = ("applied_r", "interventions", "r", "scale", "undone")
+    assert sorted(one["logged"]) == [OWN + k for k in names]
     pairs = list(zip(one["r"], other["r"], strict=True))
+    assert float(one["logged"][OWN + "applied_r"]) == pytest.approx(max(pairs[-1]), abs=1e-5)
     assert one["logged"][OWN + "interventions"] == len(pairs)
     assert all(max(pair) <= 0.03 + 1e-5 for pair in pairs)
     assert pairs[0][0] != pytest.approx(pairs[0][1], rel=1e-3)  # they have rows of their own
