@@ -139,7 +139,8 @@ class Net(LossMixin, L.LightningModule):
     def __init__(self, route: str = "features", classes: int = 4) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3))
-        self.head, self.route, self.classes = nn.Linear(8, classes), route, classes
+        # ce wants two columns, also where all rows are of one class.
+        self.head, self.route, self.classes = nn.Linear(8, max(classes, 2)), route, classes
         self.loss = build_objective("ce")
 
     def training_step(self, batch: Any, _: int) -> Tensor:
