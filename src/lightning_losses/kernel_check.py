@@ -49,6 +49,8 @@ def sensible(case: Case) -> bool:
         return False
     if has("target") == "soft" and has("count", "all rows") != "all rows":
         return False  # only class indices say that a row does not count
+    if has("gradient") == "of an objective" and has("classes") == 1:
+        return False  # a cross-entropy refuses one column; the statistics of one are checked
     return not (has("bias") == "a class masked by it" and has("classes") == 1)
 
 
