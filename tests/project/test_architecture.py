@@ -32,13 +32,13 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "schedules": (set(), set()),
     "distributed": (set(), TORCH),
     "softmax": ({"kernels", "softmax"}, TORCH),
-    "record": ({"softmax"}, TORCH),
+    "record": ({"contract", "softmax"}, TORCH),
     "term": ({"contract", "schedules", "softmax"}, TORCH),
     "evaluation": (
-        {"distributed", "evaluation", "named_tensors", "record", "softmax", "term"},
+        {"contract", "distributed", "evaluation", "named_tensors", "record", "softmax", "term"},
         TORCH,
     ),
-    "objective": ({"evaluation", "named_tensors", "record", "softmax", "term"}, TORCH),
+    "objective": ({"contract", "evaluation", "named_tensors", "record", "softmax", "term"}, TORCH),
     "kernel_check": ({"losses", "objective", "softmax"}, TORCH),
     "losses": (LIBRARY, TORCH),
     "targets": (LIBRARY, TORCH),
@@ -52,7 +52,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "metrics": (LIBRARY | {"metrics"}, TORCH | {"torchmetrics"}),
     "mixin": ({"metrics", "objective", "record", "schedules"}, TORCH | {"lightning"}),
     "callbacks": (
-        {"calibrators", "callbacks", "distributed", "evaluation", "metrics", "mixin"}
+        {"calibrators", "callbacks", "contract", "distributed", "evaluation", "metrics", "mixin"}
         | {"named_tensors", "objective", "record", "softmax"},
         TORCH | {"lightning", "lightning_utilities", "numpy", "torchmetrics"},  # all Lightning's
     ),
