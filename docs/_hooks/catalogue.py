@@ -69,6 +69,9 @@ TENSORS = {
     "sequence_id": f"torch.arange({ROWS}) // 4",
     "advantage": f"torch.randn({ROWS})",
     "old_log_prob": f"-torch.rand({ROWS})",
+    "ref_log_prob": f"-torch.rand({ROWS})",
+    "pair_id": f"torch.arange({ROWS}) // 4",
+    "chosen": f"torch.arange({ROWS}) % 4 < 2",  # two tokens a response
     "sample_index": f"torch.arange({ROWS})",
     "class_similarity": f"torch.randn({ROWS}, {CLASSES})",
     "module": f"torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Linear(6, {CLASSES}))",
