@@ -540,8 +540,8 @@ def test_compiles_as_one_graph(mode: str, monkeypatch: pytest.MonkeyPatch) -> No
     def step(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
         valid = target != -100
         safe = torch.where(valid, target, 0)
-        # The scale is said, as `make_problem` says it: dynamo takes a float default of a tuple
-        # for an input, and starts over once it finds that it is a constant.
+        # The scale is said: dynamo takes a float default for an input of dynamic value,
+        # and starts over once it finds that it is a constant.
         p = Problem(hidden=hidden, head_weight=head, target=safe, valid=valid, logit_scale=1.0)
         stats = modes.statistics(p, ("log_prob", "entropy"), mode)
         return torch.where(valid, stats["log_prob"] * stats["entropy"], 0).sum()

@@ -97,7 +97,7 @@ def check(
             raise TypeError(f"{name} must be a number, got {number!r}.")
     if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap must be positive or None, got {softcap}.")
-    if not math.isfinite(logit_scale):
+    if not -math.inf < logit_scale < math.inf:  # isfinite breaks a graph of dynamic shapes
         raise ValueError(f"logit_scale must be finite, got {logit_scale}.")
 
 
