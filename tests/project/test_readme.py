@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,7 +87,7 @@ def test_snippets(snippet: str) -> None:
         "_current_fx_name": None,
         "device": "cpu",
         "loss": build_objective("ce"),
-        "lm_head": SimpleNamespace(weight=torch.randn(9, 4, requires_grad=True)),
+        "lm_head": torch.nn.Linear(4, 9, bias=False),
         "net": torch.nn.Conv2d(1, 3, 1),
         "embed": embed,
     }
