@@ -418,6 +418,9 @@ def test_gradcheck(key: str) -> None:
         pytest.skip("row weights are detached: the value is not what the gradient belongs to")
     if key in PARTLY_DETACHED:
         pytest.skip("a part of the value is detached: see the loss's own tests")
+    if key == "cispo":  # its detached weight, clipped to 1 everywhere, is a constant
+        loss = objective.terms[key].loss
+        loss.clip_low = loss.clip_high = 0.0
 
     def total(*values: Tensor) -> Tensor:
         return objective(**(named | dict(zip(wrt, values, strict=True)))).total
