@@ -31,12 +31,14 @@ IGNORED = -100
 #: Not a sum over rows: pairs, ratios, ranks or groups of a whole batch, or rows weighed by those
 #: beside them. Their epochs are averages of batches, weighted by the rows that count.
 OF_A_BATCH = [
-    "aggregate_responses", "anyloss", "barlow_twins", "circle", "clip", "compositional_nll",
-    "concept_bottleneck", "contrastive", "cs_divergence", "cs_qmi", "dice", "distance_covariance",
-    "ensloss", "entropy_guided_attention", "focal_tversky", "gibbs_weighted", "grpo", "kde_kl",
-    "kl_cov", "kl_dro", "llp_proportion", "margin_control", "multi_similarity", "nt_xent", "opl",
-    "profit_aware_bce", "siglip", "skeleton_recall", "soft_cldice", "soft_dice_cldice", "supcon",
-    "tri_bce", "triplet_margin",
+    "aggregate_responses", "anyloss", "avuc", "barlow_twins", "circle", "clip", "compositional_nll",
+    "concept_bottleneck", "contrastive", "correctness_aware", "cs_divergence", "cs_qmi", "dca",
+    "dice", "dist", "distance_covariance", "dpo", "ensloss", "entropy_guided_attention",
+    "focal_tversky", "gibbs_weighted", "grpo", "kde_kl", "kl_cov", "kl_dro", "llp_proportion",
+    "loss_reweighting", "mann_whitney", "margin_control", "marginal_entropy", "mdca",
+    "mean_entropy_max", "mmce", "multi_similarity", "nt_xent", "opl", "profit_aware_bce", "siglip",
+    "skeleton_recall", "soft_avuc", "soft_binned_ece", "soft_cldice", "soft_dice_cldice",
+    "soft_label_binned_ece", "supcon", "tri_bce", "triplet_margin",
 ]  # fmt: skip
 ROWS = 9
 

@@ -128,7 +128,7 @@ def test_two_hot_by_loop(target: float, bins: int, low: float, on_atom: bool) ->
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1000), classes=st.integers(1, 7), ended=st.booleans())
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 7), ended=st.booleans())
 def test_c51_by_loop(seed: int, classes: int, ended: bool) -> None:
     g = torch.Generator().manual_seed(seed)
     z, other = torch.randn(2, 4, classes, generator=g, dtype=torch.float64)

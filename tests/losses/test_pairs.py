@@ -315,12 +315,14 @@ def test_errors_say_what_to_pass() -> None:
     with pytest.raises(ValueError, match=r"label_set="):
         SupCon()(x, torch.rand(4))
     with pytest.raises(ValueError, match=r"pair_mask must be \(4, 4\)"):
-        total(SupCon(), features=x, pair_mask=torch.ones(4, 3))
+        total(SupCon(), features=x, pair_mask=torch.ones(4, 3).bool())
     with pytest.raises(ValueError, match=r"ref_features go with ref_target"):
         total(SupCon(), features=x, target=torch.arange(4), ref_features=x)
     with pytest.raises(ValueError, match=r"other_features \(B, D\)"):
         total(NTXent(), features=x)
-    with pytest.raises(ValueError, match=r"Two views.*\(4, 3\) and \(4, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"as many columns, got features \(4, 3\), other_features \(4, 2\)"
+    ):
         total(CLIP(), features=x, other_features=torch.randn(4, 2))
     with pytest.raises(ValueError, match="positive"):
         SupCon(0.0)

@@ -349,8 +349,8 @@ def _columns(tensors: Mapping[str, Any]) -> int | None:
 def _is_kind(kind: str, target: Tensor, columns: int | None, tensors: Mapping[str, Any]) -> bool:
     number = target.is_floating_point()
     index = not number and target.dtype != torch.bool and target.ndim == 1
-    if kind == "class":  # there is no class among binary scores (N,)
-        return index and not ("logits" in tensors and columns is None)
+    if kind == "class":  # there is no class among binary scores (N,) and (N, 1)
+        return index and not ("logits" in tensors and columns in (None, 1))
     if kind in ("level", "label"):
         return index
     if kind == "soft":
@@ -373,6 +373,8 @@ def _beside(tensors: Mapping[str, Any]) -> str:
 
 def _instead(kinds: Collection[str], target: Tensor, columns: int | None) -> str:
     """What to write instead of a target that is of no kind that the term takes."""
+    if "binary" in kinds and target.ndim == 2:
+        return "pass logits (N,) with target (N,), or (N, L) with (N, L)"
     indices = {"class", "level", "label"} & set(kinds)
     if target.ndim == 2 and "class" in kinds and "soft" not in kinds:
         return "use ce, or pass target.argmax(-1)"
