@@ -38,7 +38,7 @@ ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_
 ORDERED += ["inter_variable_contrastive", *MULTI_HOT, *ONE_SCORE, "multi_aspect_kd"]
 #: Their logits mean something by themselves, not only their differences within a row.
 ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_responses"]
-ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "ensloss", "l2_svm", "ldr_kl"]
+ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "edl", "ensloss", "l2_svm", "ldr_kl"]
 ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
 ABSOLUTE += ["inter_variable_contrastive", "ips_bce", "bce_all_labels", "multi_aspect_kd"]
 #: Of their value, a part that depends on the logits sends no gradient.

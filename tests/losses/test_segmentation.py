@@ -288,7 +288,7 @@ def on_zeros(loss: nn.Module, shape: tuple[int, ...], **shapes: tuple[int, ...])
         (lambda: SkeletonRecall(smooth=0.0), "smooth must be positive"),
         (lambda: on_zeros(Tversky(), (1, 2, 3), label_map=(1, 2)), "label_map must be"),
         (lambda: on_zeros(SoftClDice(), (1, 1, 3), label_map=(1, 3)), "volumes"),
-        (lambda: on_zeros(RegionWise(), (1, 2, 3), region_map=(1, 1, 3)), "region_map must be"),
+        (lambda: on_zeros(RegionWise(), (1, 2, 3), region_map=(1, 1, 3)), "as many columns"),
         (
             lambda: value(
                 Tversky(),

@@ -154,6 +154,7 @@ def make_pairs(
                 f"features and {name} must have as many rows, got {rows} and {len(value)}: pass "
                 "row i of each for sample i; views go into features (B, views, D)."
             )
+    _check_references(features, target, ref_features, ref_target)
     if valid is None:
         valid = torch.ones(rows, dtype=torch.bool, device=features.device)
     # By where, before the product: 0 times inf is NaN.
@@ -174,11 +175,6 @@ def make_pairs(
         columns = Side(*gathered)  # type: ignore[arg-type]
         itself = torch.arange(len(x), device=x.device) + row_offset(x)
     else:
-        if (target is not None) != (ref_target is not None):
-            raise ValueError(
-                "ref_features go with ref_target as features go with target: pass both, the same "
-                "on every rank."
-            )
         ones = torch.ones(len(ref_features), dtype=torch.bool, device=x.device)
         none = torch.full((len(ref_features),), -1, device=x.device)
         columns = Side(unit(ref_features), ones, none, ref_target, None)
@@ -192,6 +188,29 @@ def make_pairs(
             )
         pair_mask = pair_mask.bool().repeat_interleave(views, 0).repeat_interleave(views, 1)
     return Pairs(anchors, columns, itself, pair_mask, views)
+
+
+def _check_references(
+    features: Tensor, target: Tensor | None, ref: Tensor | None, ref_target: Tensor | None
+) -> None:
+    """Raise ValueError for references without their labels, or of another shape."""
+    if (ref_target is not None) != (ref is not None and target is not None):
+        raise ValueError(
+            "ref_features go with ref_target as features go with target; the two go together: pass "
+            "both, the same on every rank, or neither."
+        )
+    if ref is None:
+        return
+    if ref.ndim != 2 or ref.shape[1] != features.shape[-1]:
+        raise ValueError(
+            f"ref_features must be (M, {features.shape[-1]}) as features {tuple(features.shape)}, "
+            f"got {tuple(ref.shape)}."
+        )
+    if ref_target is not None and len(ref_target) != len(ref):
+        raise ValueError(
+            f"ref_features and ref_target must have as many rows, got {len(ref)} and "
+            f"{len(ref_target)}: pass the label of each reference."
+        )
 
 
 class PairLoss(nn.Module):
