@@ -13,10 +13,11 @@ import warnings
 from collections import Counter
 from typing import Any
 
+import lightning.pytorch as L
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_losses import LossMixin, Objective, build_objective, softmax_stats
 from lightning_losses.losses import CrossEntropy
@@ -41,7 +42,7 @@ TOLERANCE = {
 }
 
 
-class Module(LossMixin, nn.Module):
+class Module(LossMixin, L.LightningModule):
     def __init__(self, loss: Objective) -> None:
         super().__init__()
         self.loss = loss
