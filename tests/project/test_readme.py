@@ -59,7 +59,7 @@ def test_the_readers_own_app_sweeps_and_keeps_the_metrics_of_every_job(tmp_path:
         measured = [int(row["step"]) for row in rows if row["entropy/mean"]]
         assert measured == [0, 13, 26, 39]  # of 40 steps, whatever Lightning's cadence
         columns.append(set(rows[0]))
-        with (jobs / job / "ended.csv").open() as file:
+        with (jobs / job / "csv" / "ended.csv").open() as file:
             (end,) = csv.DictReader(file)
         assert (end["reason"], end["step"], end["planned_steps"]) == ("finished", "40", "40")
         # Weights & Biases keeps one run a process, unless each job ends its own.
