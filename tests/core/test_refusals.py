@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from training import train
 
-from lightning_losses import LossMixin, Objective, Term, build_objective
+from lightning_losses import LossMixin, Objective, Term, build_objective, softmax_stats
 from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
 from lightning_losses.losses import (
     CompSum,
@@ -165,3 +165,28 @@ def test_a_class_is_still_a_class() -> None:
     record = objective(Z, Y)
     assert record.stats.log_prob is not None
     assert record.captured["target"].dtype == torch.int64
+
+
+# Integer codes of a quantised head, and eight-bit floats, which are codes too: each lacks a scale.
+CODES = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+@pytest.mark.parametrize("dtype", [*CODES, torch.int32, torch.bool], ids=str)
+@pytest.mark.parametrize("name", ["hidden", "head_weight", "head_bias", "logits"])
+def test_codes_are_not_taken_for_numbers(name: str, dtype: torch.dtype) -> None:
+    given = {
+        "hidden": torch.ones(4, 3),
+        "head_weight": torch.full((5, 3), 2.0),
+        "head_bias": torch.ones(5),
+    }
+    if name == "logits":
+        given = {"logits": torch.ones(4, 5)}
+    given[name] = given[name].to(dtype)
+    target = torch.tensor([0, 1, 2, 4])
+    words = rf"{name} .*float, got {dtype}: .*{name}\.float\(\)"
+    if dtype in CODES and (dtype.is_floating_point or name.startswith("head")):
+        words = rf"{name} .*float, got {dtype}: its codes lack their scale: dequantize it"
+    with pytest.raises(ValueError, match=words):
+        build_objective("ce")(**given, target=target)
+    with pytest.raises(ValueError, match=words):
+        softmax_stats(**given, target=target)

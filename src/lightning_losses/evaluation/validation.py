@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lightning_losses.evaluation.values import not_finite, not_positive, out_of_range, tensors_of
 from lightning_losses.named_tensors import NAMED_TENSORS, describe
-from lightning_losses.softmax import STATISTICS, may_ask, require_tensor
+from lightning_losses.softmax import FLOATS, STATISTICS, float_of, may_ask, require_tensor
 from lightning_losses.term import Term
 
 Terms = Mapping[str, Term]
@@ -242,9 +242,10 @@ def _check_dtypes(name: str, term: Term, read: Collection[str], tensors: Mapping
             continue
         want = "any" if tensor in OF_SEVERAL_DTYPES else word.shape.rpartition(" ")[2]
         number, fix = value.is_floating_point(), ""
-        if want == "float" and not number:
-            fix = "float()"
-        elif want == "int64" and (number or value.dtype == torch.bool or value.is_complex()):
+        if want == "float" and value.dtype not in FLOATS:
+            need = float_of(tensor, value)
+            raise ValueError(f"Term {name!r} ({type(term.loss).__name__}) needs {tensor} {need}.")
+        if want == "int64" and (number or value.dtype == torch.bool or value.is_complex()):
             fix = "long()"
         elif want == "bool" and value.dtype != torch.bool:
             fix = "bool()"

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_losses.softmax import may_ask
+from lightning_losses.softmax import FLOATS, may_ask
 
 #: Of these a softmax is taken along dimension 1, so that a row needs one class that is not masked.
 SOFTMAX_LOGITS = ("logits", "logits_adv", "teacher_logits", "next_logits", "logit_map")
@@ -27,7 +27,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 def not_finite(name: str, value: Tensor, valid: Tensor | None) -> ValueError | None:
     """The error for NaN or an infinity in rows that count; among logits -inf is a masked class."""
-    if not value.is_floating_point() or not value.numel():
+    if value.dtype not in FLOATS or not value.numel():
         return None
     value = value.detach()
     low, high = (x.item() for x in value.aminmax())

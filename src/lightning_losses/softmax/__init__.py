@@ -20,6 +20,8 @@ from lightning_losses.kernels.logits import final_logits
 from lightning_losses.kernels.problem import STATISTICS, Problem
 from lightning_losses.kernels.valid_rows import zero_ignored_rows
 from lightning_losses.softmax.arguments import (
+    FLOATS,
+    float_of,
     in_autocast_dtype,
     may_ask,
     require_tensor,
@@ -29,6 +31,7 @@ from lightning_losses.softmax.compute import logit_spread, make_problem, row_fus
 from lightning_losses.softmax.stats import SoftmaxStats, softmax_stats
 
 __all__ = [
+    "FLOATS",
     "KERNELS",
     "SMALL",
     "STATISTICS",
@@ -41,6 +44,7 @@ __all__ = [
     "Spread",
     "describe_kernel",
     "final_logits",
+    "float_of",
     "in_autocast_dtype",
     "logit_spread",
     "make_problem",

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: What numbers may come in. Eight-bit floats are codes: without their scale they mean nothing.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def require_tensor(name: str, value: Any, least: int = 0) -> None:
     """Raise a TypeError for a list, an array or a number, a ValueError for too few dimensions."""
@@ -42,11 +45,10 @@ def check(
     source = logits if logits is not None else hidden
     if source is None:
         raise ValueError("Give logits (N, V), or hidden (N, D) with head_weight (V, D).")
-    if not source.is_floating_point():
-        name = "logits" if logits is not None else "hidden"
-        raise ValueError(
-            f"{name} must be floating point, got {source.dtype}: write {name}.float()."
-        )
+    numbers = {"logits": logits, "hidden": hidden, "head_weight": head_weight}
+    for name, tensor in (numbers | {"head_bias": head_bias}).items():
+        if tensor is not None and tensor.dtype not in FLOATS:
+            raise ValueError(f"{name} must be {float_of(name, tensor)}.")
     classes = source.shape[1]
     if hidden is not None:
         if head_weight is None:
@@ -57,12 +59,6 @@ def check(
                 f"{tuple(hidden.shape)}, got {tuple(head_weight.shape)}: nn.Linear(D, V).weight."
             )
         classes = head_weight.shape[0]
-    for name, tensor in (("head_weight", head_weight), ("head_bias", head_bias)):
-        if tensor is not None and not tensor.is_floating_point():
-            raise ValueError(
-                f"{name} must be floating point, got {tensor.dtype}: dequantize it, or write "
-                f"{name}.float() if its numbers are what is meant."
-            )
     if head_bias is not None and (logits is not None or head_bias.shape != (classes,)):
         raise ValueError(
             f"head_bias must be ({classes},) and go with hidden, got {tuple(head_bias.shape)}"
@@ -101,11 +97,20 @@ def check(
         raise ValueError(f"logit_scale must be finite, got {logit_scale}.")
 
 
+def float_of(name: str, tensor: Tensor) -> str:
+    """What to write where numbers were asked for and codes, or counts, were found."""
+    coded = tensor.is_floating_point() or (name.startswith("head") and tensor.dtype != torch.bool)
+    fix = f"write {name}.float()" + (" if its numbers are what is meant" if coded else "")
+    if coded:
+        fix = f"its codes lack their scale: dequantize it, or {fix}"
+    return f"float, got {tensor.dtype}: {fix}"
+
+
 def check_class_weight(weight: Tensor | None, classes: int) -> None:
     """Raise a ValueError unless these are numbers without gradient, one for each of the classes."""
     if weight is None:
         raise ValueError("weighted_log_prob was asked for, but no weights: pass class_weight=....")
-    if weight.shape != (classes,) or not weight.is_floating_point():
+    if weight.shape != (classes,) or weight.dtype not in FLOATS:
         raise ValueError(
             f"class_weight must be ({classes},) and floating point, got {weight.dtype} "
             f"{tuple(weight.shape)}."

@@ -71,7 +71,7 @@ class GaussianNLL(nn.Module):
             )
         v = variance.expand(shape).reshape(len(estimate), math.prod(shape[1:]))
         v = v if valid is None else torch.where(valid[:, None], v, 1.0)
-        if v.numel() and may_ask(v) and float(v.min()) < 0:
+        if v.numel() and may_ask(v) and float(v.detach().min()) < 0:
             raise ValueError(
                 f"variance must be at least 0, found {float(v.min()):.4g}: pass softplus or exp of "
                 "what the network says, not that itself."
