@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_losses.distributed import ranks_of_strategy
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 from lightning_losses.schedules import Constant
@@ -148,6 +149,8 @@ class LossMixin(_Base):
         trainer = self._trainer
         if trainer is not None:
             objective.set_step(trainer.global_step)
+        owner = trainer if trainer is not None else self._fabric
+        objective.find_group(None if owner is None else ranks_of_strategy(owner.strategy))
 
     @torch.compiler.disable
     def _publish(self, record: LossRecord, objective: Objective, call: str | None) -> None:
@@ -163,7 +166,7 @@ class LossMixin(_Base):
         stage = self._stage()
         prefix = stage if call is None else f"{stage}/{call}"
         if trainer is not None and stage != "train" and record.divisors:
-            self._publish_epoch(trainer, record, prefix)
+            self._publish_epoch(trainer, record, prefix, objective.group)
             return
 
         def log(name: str, value: Tensor, prog_bar: bool = False) -> None:
@@ -186,7 +189,7 @@ class LossMixin(_Base):
             if term.scale != 1.0 or not isinstance(term.schedule, Constant):
                 log(f"weight/{name}", record.weights[name].to(torch.float32, copy=True))
 
-    def _publish_epoch(self, trainer: Trainer, record: LossRecord, prefix: str) -> None:
+    def _publish_epoch(self, trainer: Trainer, record: LossRecord, prefix: str, group: Any) -> None:
         """Add up what makes the values of a validation or test epoch, and have it logged."""
         # Late, because the metrics take a while to import, and training alone needs none.
         from lightning_losses.metrics.epoch_mean import EpochMean
@@ -199,7 +202,7 @@ class LossMixin(_Base):
         for name, (terms, weights) in values.items():
             key = f"{prefix}/{name}", terms, loop._results.dataloader_idx
             if key not in means:
-                means[key] = EpochMean(terms, record.num_valid.device)
+                means[key] = EpochMean(terms, record.num_valid.device, group)
             batch = loop.batch_progress.total.ready
             means[key].update(record.numerators, record.divisors, weights, batch)
             # Lightning syncs, computes and resets it, at the end of the epoch.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import HeadKind
+from lightning_losses.distributed import Ranks, over
 from lightning_losses.evaluation.plan import head_of, names_class, plan_passes
 from lightning_losses.evaluation.provide import provide
 from lightning_losses.evaluation.rows import Rows, flatten
@@ -35,6 +36,8 @@ class Objective(nn.Module):
             ``none`` for ``(N,)``, with 0 in the rows that do not count.
         ignore_index: rows with this target do not count.
         providers: modules that make a named tensor that the step does not pass, by its name.
+        group: the torch.distributed group of the ranks that hold other rows. Not needed under
+            Lightning, which knows the mesh, nor where all ranks do. It is not saved or pickled.
 
     Raises:
         ValueError: no terms, unknown kernel or reduction.
@@ -47,6 +50,7 @@ class Objective(nn.Module):
         reduction: str = "mean",
         ignore_index: int = -100,
         providers: Mapping[str, nn.Module] | None = None,
+        group: Any = None,
     ) -> None:
         super().__init__()
         if not terms:
@@ -71,6 +75,7 @@ class Objective(nn.Module):
         )
         self.providers = nn.ModuleDict(dict(providers or {}))
         self.kernel, self.reduction, self.ignore_index = kernel, reduction, ignore_index
+        self._ranks, self._found_ranks = Ranks(group), Ranks()
         self.reads_module = any("module" in term.required for _, term in self.named_terms())
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
@@ -82,6 +87,16 @@ class Objective(nn.Module):
         """Write every weight for this optimizer step, and tell parts that change with time."""
         for part in self._timed:
             part.set_step(step)  # type: ignore[operator]
+
+    @property
+    def group(self) -> Any:
+        """The ranks that hold other rows: as given, else as `find_group` was told; None for all."""
+        given = self._ranks.group
+        return self._found_ranks.group if given is None else given
+
+    def find_group(self, group: Any) -> None:
+        """What the strategy of a Trainer says of the ranks; a ``group`` that was given stays."""
+        self._found_ranks.group = group
 
     def watch(self, owner: str, *names: str) -> None:
         """Keep these statistics and named tensors in the records, for a monitor; none to stop."""
@@ -141,18 +156,19 @@ class Objective(nn.Module):
         watched = frozenset(name for names in self._watched.values() for name in names)
         rows = None
         try:
-            if not compiling:
-                refuse_unread(terms, named, self.providers, watched)  # type: ignore[arg-type]
-            rows = flatten(named, self.ignore_index)
-            rows = provide(rows, terms, self.providers, self.ignore_index)  # type: ignore[arg-type]
-            # One island: whatever the precision plug-in says, losses compute in float32 at least.
-            with torch.autocast(rows.device.type, enabled=False):
-                plan = plan_passes(rows, terms, self.kernel, self.reduction, watched)
-                record = evaluate(plan, normalizer)
-                # In this order: compiled code then does not depend on who looks.
-                if not compiling and torch.is_grad_enabled() and self._shown:
-                    for inspector in list(self._shown.values()):
-                        inspector(named, rows, normalizer)
+            with over(self.group):
+                if not compiling:
+                    refuse_unread(terms, named, self.providers, watched)  # type: ignore[arg-type]
+                rows = flatten(named, self.ignore_index)
+                rows = provide(rows, terms, self.providers, self.ignore_index)  # type: ignore[arg-type]
+                # One island: whatever the precision plug-in says, float32 at least.
+                with torch.autocast(rows.device.type, enabled=False):
+                    plan = plan_passes(rows, terms, self.kernel, self.reduction, watched)
+                    record = evaluate(plan, normalizer)
+                    # In this order: compiled code then does not depend on who looks.
+                    if not compiling and torch.is_grad_enabled() and self._shown:
+                        for inspector in list(self._shown.values()):
+                            inspector(named, rows, normalizer)
         except (IndexError, RuntimeError) as error:
             if compiling:
                 raise
@@ -171,8 +187,9 @@ class Objective(nn.Module):
         to call are moved by this as by any evaluation.
         """
         terms = dict(self.named_terms())
-        plan = plan_passes(rows, terms, self.kernel, self.reduction, apart=True)
-        return evaluate_apart(plan, normalizer)
+        with over(self.group):
+            plan = plan_passes(rows, terms, self.kernel, self.reduction, apart=True)
+            return evaluate_apart(plan, normalizer)
 
     def _explain(self, rows: Rows | None) -> ValueError | None:
         """The error that names the tensor to blame for one that torch raised, or for a NaN."""

@@ -1,9 +1,15 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the processes of test_distributed run; a file of its own, so that they can import it."""
+"""What the processes of test_distributed run; a file of its own, so that they can import it.
+
+`work` is two ranks, `work_on_mesh` four: first as a mesh of 2 x 2, data by tensor-parallel ranks
+that hold copies of the rows, then three of them as a group without the fourth.
+"""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +19,10 @@ import torch
 import torch.distributed as dist
 from factory import LOSSES, ONE_SCORE, build, inputs, leaves
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from lightning_losses import Objective, Term
-from lightning_losses.distributed import gather_with_gradient, row_offset
+from lightning_losses.distributed import gather_with_gradient, over, ranks_of, row_offset
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal, LogsumexpPenalty
 from lightning_losses.weighting import KLDRO
 
@@ -23,7 +30,16 @@ ROWS = 9
 #: Rows of each rank. Unequal, all rows that do not count on one; a rank without one that counts;
 #: a rank without rows.
 SPLITS = {"unequal": (6, 3), "none valid": (7, 2), "no rows": (9, 0)}
-IGNORED = {"unequal": (6, 8), "none valid": (7, 8), "no rows": (3,)}
+#: The same of three ranks; of these one that is neither first nor last has nothing.
+OF_THREE = {"three": (2, 4, 3), "three, one without rows": (5, 0, 4)}
+ALL_SPLITS = SPLITS | OF_THREE
+IGNORED = {
+    "unequal": (6, 8),
+    "none valid": (7, 8),
+    "no rows": (3,),
+    "three": (6, 8),
+    "three, one without rows": (3,),
+}
 
 #: A loss of every scope, which share a class target.
 EVERY_SCOPE = ("ce", "focal", "kd", "opl", "multi_similarity", "trades", "weight_distribution")
@@ -98,7 +114,7 @@ def masked(named: dict[str, Any], split: str) -> dict[str, Any]:
 
 def local(named: dict[str, Any], split: str, rank: int) -> dict[str, Any]:
     """The rows of one rank, as leaves of its own; what has no rows stays whole."""
-    sizes = SPLITS[split]
+    sizes = ALL_SPLITS[split]
     start = sum(sizes[:rank])
     out: dict[str, Any] = {}
     for name, value in named.items():
@@ -123,33 +139,105 @@ def evaluate(objective: Objective, named: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def work(rank: int, folder: str) -> None:
-    """One rank: every case, written to the folder."""
+def every_case(split: str, rank: int, group: Any = None) -> dict[Any, Any]:
+    """Of a rank that has its rows of the split."""
+    out: dict[Any, Any] = {}
+    for name, make in CASES.items():
+        try:
+            objective, named = make()
+            objective.find_group(group)  # as LossMixin does
+            out[split, name] = evaluate(objective, local(masked(named, split), split, rank))
+        except Exception as error:
+            out[split, name] = error  # one key must not take the others with it
+    return out
+
+
+def gathered(rank: int) -> tuple[Any, ...]:
+    """Rank + 1 rows, together with those of the others, and what the others want of them."""
+    rows = torch.arange(3.0 * (rank + 1)).reshape(-1, 3).requires_grad_()
+    together = gather_with_gradient(rows)
+    loss = together.square().sum() * (rank + 1)
+    offset = row_offset(rows)
+    return rows, together, loss, offset
+
+
+def of_copies(mesh: DeviceMesh) -> dict[str, Any]:
+    """A pair loss on the mesh, and what it is if the copies are taken for other rows."""
+    data, group = mesh.get_local_rank("data_parallel"), ranks_of(mesh)
+    objective, named = one("supcon")
+    rows = local(masked(named, "unequal"), "unequal", data)
+    with over(group):
+        right = objective(**rows).total.detach()
+    given = Objective(dict(objective.named_terms()), group=group)
+    again = pickle.loads(pickle.dumps(given))
+    return {
+        "right": right,
+        "given": copy.deepcopy(given)(**rows).total.detach(),
+        "pickled": again.group,
+        "state": list(given.state_dict()),
+        "copies": objective(**rows).total.detach(),
+    }
+
+
+def start(rank: int, folder: str, ranks: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/sync",
         rank=rank,
-        world_size=2,
+        world_size=ranks,
         timeout=timedelta(seconds=300),
     )
-    out: dict[str, Any] = {}
+
+
+def finish(out: dict[Any, Any], rank: int, folder: str) -> None:
+    torch.save(out, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def work_on_mesh(rank: int, folder: str) -> None:
+    """One of four ranks: every case on each layout, written to the folder."""
+    start(rank, folder, 4)
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data_parallel", "tensor_parallel"))
+    data, group = mesh.get_local_rank("data_parallel"), ranks_of(mesh)
+    out: dict[Any, Any] = every_case("unequal", data, group)
+    with over(group):
+        rows, together, loss, offset = gathered(data)
+    loss.backward()  # outside, as Lightning has it
+    out["gather"] = (rows.detach(), together.detach(), rows.grad, offset)
+    out["copies"] = of_copies(mesh)
+    three = dist.new_group([0, 1, 2])
+    if rank < 3:
+        for split in OF_THREE:
+            out |= every_case(split, rank, three)
+    layouts = {
+        "hybrid": ((2, 2), ("dp_replicate", "dp_shard")),
+        "alone": ((1, 4), ("data_parallel", "tensor_parallel")),
+        "three": ((2, 1, 2), ("dp", "cp", "tp")),
+        "context": ((1, 2, 2), ("dp", "cp", "tp")),
+    }
+    for name, (sizes, dimensions) in layouts.items():
+        found = ranks_of(init_device_mesh("cpu", sizes, mesh_dim_names=dimensions))
+        members = isinstance(found, dist.ProcessGroup)
+        out[name] = dist.get_process_group_ranks(found) if members else found
+    several = init_device_mesh("cpu", (2, 2, 1), mesh_dim_names=("dp", "cp", "tp"))
+    out["several"] = ranks_of(several)
+    finish(out, rank, folder)
+
+
+def work(rank: int, folder: str) -> None:
+    """One of two ranks: every case, written to the folder."""
+    start(rank, folder, 2)
+    out: dict[Any, Any] = {}
     for split in SPLITS:
-        for name, make in CASES.items():
-            try:
-                objective, named = make()
-                out[split, name] = evaluate(objective, local(masked(named, split), split, rank))
-            except Exception as error:
-                out[split, name] = error  # one key must not take the others with it
-    rows = torch.arange(3.0 * (rank + 1)).reshape(-1, 3).requires_grad_()
-    together = gather_with_gradient(rows)
-    (together.square().sum() * (rank + 1)).backward()
-    out["gather"] = (rows.detach(), together.detach(), rows.grad, row_offset(rows))
+        out |= every_case(split, rank)
+    rows, together, loss, offset = gathered(rank)
+    loss.backward()
+    out["gather"] = (rows.detach(), together.detach(), rows.grad, offset)
     # Validation: ranks may have different numbers of batches, so nothing may wait for the other.
     if rank == 0:
         objective, named = one("opl")
         with torch.no_grad():
             out["alone"] = objective(**local(named, "unequal", 0)).total
-    torch.save(out, Path(folder) / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    finish(out, rank, folder)

@@ -38,7 +38,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"contract", "distributed", "evaluation", "named_tensors", "record", "softmax", "term"},
         TORCH,
     ),
-    "objective": ({"contract", "evaluation", "named_tensors", "record", "softmax", "term"}, TORCH),
+    "objective": (
+        {"contract", "distributed", "evaluation", "named_tensors", "record", "softmax", "term"},
+        TORCH,
+    ),
     "kernel_check": ({"losses", "objective", "softmax"}, TORCH),
     "losses": (LIBRARY, TORCH),
     "targets": (LIBRARY, TORCH),
@@ -50,7 +53,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "wide_buffers": (set(), TORCH),
     "calibrators": ({"calibrators", "wide_buffers"}, TORCH),
     "metrics": (LIBRARY | {"metrics"}, TORCH | {"torchmetrics"}),
-    "mixin": ({"metrics", "objective", "record", "schedules"}, TORCH | {"lightning"}),
+    "mixin": (
+        {"distributed", "metrics", "objective", "record", "schedules"},
+        TORCH | {"lightning"},
+    ),
     "callbacks": (
         {"calibrators", "callbacks", "contract", "distributed", "evaluation", "metrics", "mixin"}
         | {"named_tensors", "objective", "record", "softmax"},

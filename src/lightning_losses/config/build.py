@@ -42,7 +42,8 @@ def build_objective(
             ``weight``, ``inputs``, ``target_transform``, ``row_weighting``, ``optimizer``,
             ``provider``. In Python also a module, modules among the keys, and nodes without
             ``_target_`` under the name of a key: ``{"ce": {"weight": 0.5}}``.
-        **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers`` of `Objective`.
+        **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers``,
+            ``group`` of `Objective`.
 
     Raises:
         ValueError: no loss, an unknown key or option, a node that is no loss, and whatever a loss

@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_losses.metrics.calibration.sum_metric import SumMetric, sum_dtype
+from lightning_losses.metrics.sync import GatherState
 
 
 class EpochMean(SumMetric):
@@ -23,6 +25,7 @@ class EpochMean(SumMetric):
     Args:
         terms: their names.
         device: where the records are.
+        group: of the ranks that hold other rows, see `distributed.over`.
     """
 
     higher_is_better: bool | None = False  # type: ignore[assignment]
@@ -30,8 +33,8 @@ class EpochMean(SumMetric):
     sums: Tensor
     last: Tensor
 
-    def __init__(self, terms: Sequence[str], device: torch.device) -> None:
-        super().__init__()
+    def __init__(self, terms: Sequence[str], device: torch.device, group: Any = None) -> None:
+        super().__init__(dist_sync_fn=GatherState(group))
         self.terms = tuple(terms)
         shape = (2, len(self.terms)), sum_dtype(device)
         # Of the batches before, and of the batch that may still be followed by another update.

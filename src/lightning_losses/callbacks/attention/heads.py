@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import Trainer
 
+from lightning_losses.callbacks.reading.gather import num_row_ranks, stacked
 from lightning_losses.metrics.entropy.attention import AttentionEntropy
 
 
@@ -34,14 +35,14 @@ def same_layers(
     trainer: Trainer, seen: Mapping[str, AttentionEntropy]
 ) -> Mapping[str, AttentionEntropy] | None:
     """The layers, if every rank saw the same ones; None otherwise, on every rank."""
-    if trainer.world_size == 1:
+    if num_row_ranks(trainer) == 1:
         return seen
     # Ranks must not gather what differs in shape, so first they compare; the sum of byte values
     # times places stands for the names.
     text = "\n".join(f"{name} {len(one.entropy)}" for name, one in seen.items()).encode()
     mark = sum(place * byte for place, byte in enumerate(text, 1)) % (1 << 31)
     own = torch.tensor([mark, len(text)], device=trainer.strategy.root_device)
-    marks = trainer.strategy.all_gather(own).reshape(-1, 2)
+    marks = stacked(trainer, own)
     return seen if bool((marks == marks[0]).all()) else None
 
 
@@ -65,10 +66,9 @@ def heads_of(trainer: Trainer, seen: Mapping[str, AttentionEntropy]) -> list[Hea
             for one in seen.values()
         ]
     )  # (heads of all layers, 6)
-    if trainer.world_size > 1:
-        gathered = trainer.strategy.all_gather(packed).reshape(-1, *packed.shape)
-        packed = gathered.sum(0)
-        packed[:, 3] = gathered[:, :, 3].amax(0)
+    gathered = stacked(trainer, packed)
+    packed = gathered.sum(0)
+    packed[:, 3] = gathered[:, :, 3].amax(0)
     names = [(layer, i) for layer, one in seen.items() for i in range(len(one.entropy))]
     heads = []
     for (layer, i), row in zip(names, packed.tolist(), strict=True):

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
 from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
+from lightning_losses.callbacks.reading.gather import summed
 from lightning_losses.record import LossRecord
 
 
@@ -173,7 +174,7 @@ class EntropyTarget(RecordReader):
         self._step = trainer.global_step
         sums = self._sums.to(pl_module.device)
         self._sums = torch.zeros_like(sums)
-        total, rows = trainer.strategy.all_gather(sums).reshape(-1, 2).sum(0).tolist()
+        total, rows = summed(trainer, sums).tolist()
         self.coefficient.update(total / rows if rows else math.nan)
         entropy = self.coefficient.entropy
         values = {

@@ -21,7 +21,7 @@ from lightning_losses.calibrators import (
     VectorScaling,
 )
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
-from lightning_losses.callbacks.reading.gather import all_rows
+from lightning_losses.callbacks.reading.gather import all_rows, num_row_ranks
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics import StreamingCalibration, top_label
@@ -112,7 +112,7 @@ class PostHocCalibration(EpochMonitor):
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch's rows, and have the records carry logits."""
-        self._rows = StrideSample(max(self.max_rows // module.trainer.world_size, 1))
+        self._rows = StrideSample(max(self.max_rows // num_row_ranks(module.trainer), 1))
         self.start_measuring(module)
 
     def add(self, module: LightningModule, dataloader_idx: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.monitor import Monitor
 from lightning_losses.callbacks.reading.events import event_entropy, event_nll, events
+from lightning_losses.callbacks.reading.gather import num_row_ranks, stacked
 from lightning_losses.callbacks.reading.mean_prediction import is_class_index
 from lightning_losses.metrics.entropy.token_covariance import (
     moments,
@@ -116,10 +117,10 @@ def gathered(
     trainer: Trainer, record: LossRecord, entropy: Tensor, supervised: bool
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The distribution of entropies and the `pairs` of all ranks, rows, and rows of NaN."""
-    packed = sketch(entropy, record.stats.valid, SKETCH if trainer.world_size > 1 else None)
+    packed = sketch(entropy, record.stats.valid, SKETCH if num_row_ranks(trainer) > 1 else None)
     own = pairs(record, supervised)
     told = torch.cat([packed, *own.values()])
-    told = trainer.strategy.all_gather(told).reshape(-1, len(told))
+    told = stacked(trainer, told)
     values, rows, bad = merge(told[:, : len(packed)])
     named = dict(zip(NAMES, values.unbind(), strict=True))
     for place, key in enumerate(own):
@@ -181,7 +182,7 @@ class ValidationGap(Monitor):
         self._validated = None
         sums = torch.stack([parts[:, 0].sum(), pooled_difference(parts)])
         # float32: not every device has float64.
-        gathered = trainer.strategy.all_gather(sums.float().to(pl_module.device)).reshape(-1, 2)
+        gathered = stacked(trainer, sums.float().to(pl_module.device))
         rows = gathered[:, 0].sum()
         if not float(rows):
             return

@@ -13,9 +13,11 @@ from torch import Tensor
 from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.events import Events, event_nll, events
+from lightning_losses.callbacks.reading.gather import largest, row_ranks
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.metrics import StreamingCalibration
 from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
+from lightning_losses.metrics.sync import GatherState
 
 LOGGED = (
     "ece",
@@ -92,9 +94,10 @@ class CalibrationMonitor(EpochMonitor):
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
         self._metrics, self._classwise, self._of_events = [], [], False
+        sync = GatherState(row_ranks(module.trainer))
         for _ in range(max(dataloaders, 1)):
-            metric = StreamingCalibration(self.bins).to(module.device)
-            classwise = ClasswiseCalibration(bins=self.bins).to(module.device)
+            metric = StreamingCalibration(self.bins, dist_sync_fn=sync).to(module.device)
+            classwise = ClasswiseCalibration(bins=self.bins, dist_sync_fn=sync).to(module.device)
             nothing = torch.zeros(0, device=module.device)
             metric.update(nothing, nothing)  # or torchmetrics warns of a rank without batches
             classwise.update(nothing[:, None], nothing.long())
@@ -156,8 +159,7 @@ class CalibrationMonitor(EpochMonitor):
         folder = folder_of(trainer)  # all ranks ask
         self.table = []
         kind = torch.tensor(float(self._of_events), device=module.device)
-        if trainer.world_size > 1:  # a rank may have seen no batch
-            kind = trainer.strategy.reduce(kind, reduce_op="max")
+        kind = largest(trainer, kind)  # a rank may have seen no batch
         names = EVENT_NAMES if bool(kind) else {}
         for index, metric in enumerate(self._metrics):
             label = f"{stage}/dataloader_idx_{index}" if index else stage

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_losses.callbacks.base.alerts import Action, announce, check_action
 from lightning_losses.callbacks.base.monitor import Monitor
 from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
+from lightning_losses.callbacks.reading.gather import summed
 from lightning_losses.metrics.training_curve.entropy_law import entropy_law
 from lightning_losses.record import LossRecord
 
@@ -76,8 +77,7 @@ class EntropyLaw(Monitor):
         there = reward.isfinite()
         sums = [torch.where(use, entropy, 0).sum(), use.sum(), torch.where(there, reward, 0), there]
         packed = torch.stack([value.to(entropy.dtype) for value in sums])
-        gathered = trainer.strategy.all_gather(packed).reshape(-1, 4)
-        total, rows, rewards, ranks = gathered.sum(0).tolist()
+        total, rows, rewards, ranks = summed(trainer, packed).tolist()
         if not ranks:
             self._problem = (
                 f"there is no metric {self.reward!r} to fit to. Write self.log({self.reward!r}, "

@@ -15,6 +15,7 @@ from lightning_losses.callbacks.base.alerts import Action, Alarm, announce, chec
 from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 from lightning_losses.callbacks.base.monitor import Monitor
 from lightning_losses.callbacks.reading.events import no_probabilities
+from lightning_losses.callbacks.reading.gather import stacked
 from lightning_losses.callbacks.reading.training_plan import planned_steps
 from lightning_losses.metrics.training_curve.onset import FEWEST, onset_step
 from lightning_losses.record import LossRecord
@@ -116,9 +117,7 @@ class LogitHealthMonitor(Monitor):
         else:
             self.warn_once(no_probabilities(record, "nothing to look at"))
             return
-        if trainer.world_size > 1:
-            told = trainer.strategy.all_gather(told)
-        told = told.reshape(-1, len(SUMS) + len(MAXIMA))
+        told = stacked(trainer, told)
         sums = dict(zip(SUMS, told[:, : len(SUMS)].sum(0), strict=True))
         maxima = dict(zip(MAXIMA, told[:, len(SUMS) :].amax(0), strict=True))
         rows = sums["rows"].clamp(min=1)

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_rows
+from lightning_losses.callbacks.reading.gather import row_ranks, stacked, summed
 from lightning_losses.callbacks.reading.module_tree import matching_parameter
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.representation.class_moments import nearest_centre
 from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
+from lightning_losses.metrics.sync import GatherState
 from lightning_losses.record import LossRecord
 
 LOGGED = ("nc1", "nc2_norms", "nc2_angles", "nc2_etf", "nc3")
@@ -105,7 +107,8 @@ class NeuralCollapseMonitor(EpochMonitor):
                     "measured. Pass narrower features."
                 )
                 return
-            self._metric = NeuralCollapse(classes, width).to(module.device)
+            sync = GatherState(row_ranks(module.trainer))
+            self._metric = NeuralCollapse(classes, width, dist_sync_fn=sync).to(module.device)
         if rows.features.shape[1] != self._metric.features:
             self.warn_once("features of different lengths in one epoch; only the first count.")
             return
@@ -162,8 +165,7 @@ class NeuralCollapseMonitor(EpochMonitor):
             self.warn_once(f"{parameter}; there is no nc3.")
             return None
         there = torch.tensor([self._weight is not None], device=trainer.strategy.root_device)
-        if trainer.world_size > 1:  # a rank without batches has none, and keys must be equal
-            there = trainer.strategy.all_gather(there).flatten()
+        there = stacked(trainer, there)  # a rank without batches has none, and keys must be equal
         if bool(there.all()):
             return self._weight
         self.warn_once(
@@ -214,15 +216,14 @@ def same_metric(
     Every rank must come here. A text says what is wrong: sizes that differ between ranks.
     """
     sizes = [0, 0] if metric is None else [metric.classes, metric.features]
-    if trainer.world_size > 1:
-        own = torch.tensor(sizes, device=trainer.strategy.root_device)
-        every = trainer.strategy.all_gather(own).reshape(-1, 2)
-        sizes = every.amax(0).tolist()
-        seen = every[every[:, 0] > 0]
-        if bool((seen != seen[:1]).any()):
-            return "ranks have features of different shapes, so nothing is measured."
+    every = stacked(trainer, torch.tensor(sizes, device=trainer.strategy.root_device))
+    sizes = every.amax(0).tolist()
+    seen = every[every[:, 0] > 0]
+    if bool((seen != seen[:1]).any()):
+        return "ranks have features of different shapes, so nothing is measured."
     if metric is None and sizes[0]:
-        metric = NeuralCollapse(sizes[0], sizes[1]).to(device)
+        sync = GatherState(row_ranks(trainer))
+        metric = NeuralCollapse(sizes[0], sizes[1], dist_sync_fn=sync).to(device)
         nothing = torch.zeros(0, sizes[1], device=device)
         metric.update(nothing, nothing[:, 0].long())  # or torchmetrics warns
     return metric
@@ -238,6 +239,5 @@ def mismatch(trainer: Trainer, sample: StrideSample, mean: Tensor, count: Tensor
         nearest = nearest_centre(features.to(mean.device), mean, count)
         rows[0] += (nearest != prediction.to(mean.device)).sum()
         rows[1] += len(prediction)
-    if trainer.world_size > 1:
-        rows = trainer.strategy.all_gather(rows).reshape(-1, 2).sum(0)
+    rows = summed(trainer, rows)
     return rows[0] / rows[1].clamp(min=1)

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.monitor import Monitor, objectives_of
+from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
 from lightning_losses.callbacks.reading.term_gradients import TermGradients, term_gradients
 from lightning_losses.callbacks.replay.training_state import TrainingState
 from lightning_losses.evaluation.rows import Rows
@@ -115,9 +116,8 @@ class TermBalanceMonitor(Monitor):
             self.warn_once(f"{self._failure}.")
             return
         gram = gradients.gram
-        if trainer.world_size > 1:
-            # Each rank's gradient is of its own rows, at world size times their part of the mean.
-            gram = trainer.strategy.reduce(gram, reduce_op="sum") / trainer.world_size**2
+        # Each rank's gradient is of its own rows, at world size times their part of the mean.
+        gram = summed(trainer, gram) / num_row_ranks(trainer) ** 2
         norms = gram.diagonal().clamp(min=0).sqrt()
         share = norms / torch.where(norms.sum() > 0, norms.sum(), 1.0)
         values: dict[str, Tensor] = {}

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_losses.callbacks.reading.gather import summed
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.record import LossRecord
 
@@ -94,8 +95,7 @@ def is_class_index(target: Tensor | None) -> bool:
 
 def mean_prediction(sums: Tensor, trainer: Trainer, labelled: bool) -> MeanPrediction:
     """Entropy and share of the sums of all ranks, which all come here."""
-    if trainer.world_size > 1:
-        sums = trainer.strategy.reduce(sums, reduce_op="sum")
+    sums = summed(trainer, sums)
     rows, classes = sums[0, -1], sums.shape[1] - 1
     predicted, labels = sums[:, :-1] / rows
     entropy = plain_entropy(predicted)

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_losses.callbacks.reading.gather import largest, summed
 from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
 from lightning_losses.callbacks.replay.step_rows import StepRows, step_rows
 from lightning_losses.metrics.step_radius.secant import Secant, secant
@@ -126,15 +127,11 @@ class MeasuredStep(Generic[M]):
 
     def largest(self, values: Tensor) -> Tensor:
         """The largest over ranks, entry by entry."""
-        if self.trainer.world_size > 1:
-            values = self.trainer.strategy.reduce(values, reduce_op="max")
-        return values
+        return largest(self.trainer, values)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over ranks, entry by entry."""
-        if self.trainer.world_size > 1:
-            values = self.trainer.strategy.reduce(values, reduce_op="sum")
-        return values
+        return summed(self.trainer, values)
 
     def _compare(self, before: StepRows, kept: Kept, bounds: bool) -> tuple[StepRows, Secant]:
         """On first use also the replay check."""
