@@ -230,6 +230,7 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
     for what, made in (
         ("Target transform", one.target_transform),
         ("Row weighting", one.row_weighting),
+        ("Aggregation", one.aggregation),
     ):
         if made:
             name = made.rpartition(".")[2]

@@ -31,7 +31,7 @@ def drawable(key: str, one: Facts) -> bool:
     """Whether two classes and a margin say all there is to say of this loss."""
     return (
         one.scope == "rows"
-        and not (one.target_transform or one.row_weighting)
+        and not (one.target_transform or one.row_weighting or one.aggregation)
         and one.family in ("classification", "robust")
         and set(one.tensors) <= {"logits", "target"}
         and key != "spherical_z"  # standardised logits of two classes are 1 and -1

@@ -45,6 +45,7 @@ def details(key: str) -> str:
         for what, part in (
             ("target transform", one.target_transform),
             ("row weighting", one.row_weighting),
+            ("aggregation", one.aggregation),
         ):
             if part is not None:
                 about = textwrap.indent(docstring(part), "  ")

@@ -26,6 +26,8 @@ class Term(nn.Module):
         inputs: ``{parameter of forward: named tensor}`` where the names differ.
         target_transform: module ``target -> soft target (N, C)`` in front of the loss.
         row_weighting: module ``(losses (N,), valid, ...) -> weights (N,)``, applied detached.
+        aggregation: another such module, whose weights multiply these: how rows of one sequence
+            count together (`SequenceWeight`), whatever else weighs them.
         optimizer: options of the optimizer group that gets the loss's own parameters, such as
             ``{"lr": 0.1}``; see `LossMixin.parameter_groups`.
 
@@ -41,6 +43,7 @@ class Term(nn.Module):
         inputs: Mapping[str, str] | None = None,
         target_transform: nn.Module | None = None,
         row_weighting: nn.Module | None = None,
+        aggregation: nn.Module | None = None,
         optimizer: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -48,11 +51,15 @@ class Term(nn.Module):
         self.loss = loss
         self.target_transform = target_transform
         self.row_weighting = row_weighting
+        self.aggregation = aggregation
         self.optimizer = dict(optimizer or {})
         self.arguments = arguments(loss, inputs)
         _refuse_other_head(loss, self.arguments)
         self.torch_sums = _torch_sums(loss, self.arguments)  # `sum_over_rows` stands for forward
-        self.weighting_arguments = () if row_weighting is None else arguments(row_weighting, skip=2)
+        self._weigh = tuple(
+            (part, arguments(part, skip=2)) for part in (row_weighting, aggregation) if part
+        )
+        self.weighting_arguments = tuple(a for _, asked in self._weigh for a in asked)
         asked = self.arguments + self.weighting_arguments
         required = {a.tensor for a in asked if a.required}
         #: Named tensors that loss, target transform and row weighting cannot do without.
@@ -92,9 +99,14 @@ class Term(nn.Module):
         return (
             bool(self.statistics)
             and getattr(self.loss, "scope", None) == "rows"
-            and self.row_weighting is None
+            and not self.weighs_rows
             and not any(p.requires_grad for p in self.loss.parameters())
         )
+
+    @property
+    def weighs_rows(self) -> bool:
+        """Whether rows have weights, which need every row first."""
+        return bool(self._weigh)
 
     def transform_for(self, target: Tensor | None) -> Callable[[Tensor], Tensor] | None:
         """What makes this term's target out of the step's; None if it takes it as it is.
@@ -127,18 +139,19 @@ class Term(nn.Module):
     def row_weights(
         self, losses: Tensor, valid: Tensor | None, tensors: Mapping[str, Any]
     ) -> Tensor:
-        """Weights ``(N,)`` of the rows, without graph; their mean over valid rows is about 1."""
-        assert self.row_weighting is not None
-        extra = {
-            name: value.detach() if isinstance(value, Tensor) else value
-            for name, value in pick(self.weighting_arguments, tensors).items()
-        }
+        """Weights ``(N,)`` of the rows, without graph; of most weightings their mean is about 1."""
         if valid is None:
             valid = torch.ones_like(losses, dtype=torch.bool)
+        losses, weights = losses.detach(), torch.ones_like(losses)
         # Not under no_grad: there `distributed` takes the step for a validation step, of which
         # every rank reports its own.
-        weights: Tensor = self.row_weighting(losses.detach(), valid, **extra)
-        return weights.detach()
+        for part, asked in self._weigh:
+            extra = {
+                name: value.detach() if isinstance(value, Tensor) else value
+                for name, value in pick(asked, tensors).items()
+            }
+            weights = weights * part(losses, valid, **extra).detach()
+        return weights
 
 
 def _contract(module: nn.Module, statistics: tuple[str, ...]) -> Contract | None:

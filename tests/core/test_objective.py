@@ -414,7 +414,7 @@ def test_gradcheck(key: str) -> None:
     wrt = leaves(named)
     if "module" in named:
         pytest.skip("reads parameters: see test_losses")
-    if any(term.row_weighting is not None for _, term in objective.named_terms()):
+    if any(term.weighs_rows for _, term in objective.named_terms()):
         pytest.skip("row weights are detached: the value is not what the gradient belongs to")
     if key in PARTLY_DETACHED:
         pytest.skip("a part of the value is detached: see the loss's own tests")

@@ -160,7 +160,7 @@ def test_nothing_counts_and_a_batch_of_one(key: str) -> None:
 def test_twice_the_batch_is_the_same_mean(key: str) -> None:
     objective = build(key)
     ((_, term),) = objective.named_terms()
-    if term.loss.scope != "rows" or term.row_weighting is not None:
+    if term.loss.scope != "rows" or term.weighs_rows:
         pytest.skip("its rows know of one another")
     named = case(key)
     total, _ = evaluated(key, named)
@@ -173,7 +173,7 @@ def test_the_gradient_is_that_of_the_value(key: str) -> None:
     """Along one direction, by central differences in float64."""
     objective = build(key)
     ((_, term),) = objective.named_terms()
-    if term.row_weighting is not None:
+    if term.weighs_rows:
         pytest.skip("row weights are constants of the gradient")
     named = case(key, seed=1)
     g = torch.Generator().manual_seed(2)

@@ -23,7 +23,10 @@ from lightning_losses.objective import Objective
 from lightning_losses.term import Term
 
 #: What belongs to the term, not to the loss: popped before the loss is instantiated.
-TERM_KEYS = ("weight", "inputs", "target_transform", "row_weighting", "optimizer", "provider")
+TERM_KEYS = (
+    *("weight", "inputs", "target_transform", "row_weighting", "aggregation", "optimizer"),
+    "provider",
+)
 
 #: A loss by key, or itself; a term is a loss with its weight.
 Loss = str | nn.Module
@@ -39,11 +42,11 @@ def build_objective(
     Args:
         loss: a key (``"ce"``), keys (``["ce", "opl"]``), or what Hydra composes as ``cfg.loss``: a
             mapping from term name to a node with ``_target_``, the loss's arguments, and optionally
-            ``weight``, ``inputs``, ``target_transform``, ``row_weighting``, ``optimizer``,
-            ``provider``. In Python also a module, modules among the keys, and nodes without
-            ``_target_`` under the name of a key: ``{"ce": {"weight": 0.5}}``.
-        **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers``,
-            ``group`` of `Objective`.
+            ``weight``, ``inputs``, ``target_transform``, ``row_weighting``, ``aggregation``,
+            ``optimizer``, ``provider``. In Python also a module, modules among the keys, and nodes
+            without ``_target_`` under the name of a key: ``{"ce": {"weight": 0.5}}``.
+        **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers``, ``group`` of
+            `Objective`.
 
     Raises:
         ValueError: no loss, an unknown key or option, a node that is no loss, and whatever a loss
@@ -200,6 +203,7 @@ def _build_term(name: str, node: Any, providers: dict[str, nn.Module]) -> Term:
             inputs=parts.get("inputs"),
             target_transform=_instantiate(parts.get("target_transform"), "target"),
             row_weighting=_instantiate(parts.get("row_weighting"), "weighting"),
+            aggregation=_instantiate(parts.get("aggregation"), "weighting"),
             optimizer=parts.get("optimizer"),
         )
     except (TypeError, ValueError, InstantiationException) as error:

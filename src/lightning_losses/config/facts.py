@@ -38,6 +38,7 @@ class Facts(NamedTuple):
     """What its target may be, as its contract says: ``class``, ``soft``, ``binary``, ..."""
     target_transform: str | None = None
     row_weighting: str | None = None
+    aggregation: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -92,6 +93,7 @@ def gather(names: Collection[str] | None = None) -> dict[str, Facts]:
             _target(term),
             None if term.target_transform is None else _name(type(term.target_transform)),
             None if term.row_weighting is None else _name(type(term.row_weighting)),
+            None if term.aggregation is None else _name(type(term.aggregation)),
         )
     return gathered
 

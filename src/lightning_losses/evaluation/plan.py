@@ -259,7 +259,7 @@ def _torch_sum(rows: Rows, terms: Terms, reduction: str) -> bool:
         and reduction != "none"
         and rows.weight is None
         and term.target_transform is None
-        and term.row_weighting is None
+        and not term.weighs_rows
         and target is not None
         and "logits" in tensors
         and target.ndim == 1

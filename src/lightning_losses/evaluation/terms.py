@@ -184,10 +184,11 @@ class Evaluation:
             refuse_transformed_target(name, term, tensors.get("target"))
         values = term(tensors)
         if values.ndim == 0:
-            if self.plan.reduction == "none" or term.row_weighting is not None:
+            if self.plan.reduction == "none" or term.weighs_rows:
                 raise ValueError(
                     f"Term {name!r} ({type(term.loss).__name__}) is one number for the batch, so "
-                    "it has no values per row: write reduction='mean' and no row_weighting."
+                    "it has no values per row: write reduction='mean', no row_weighting and no "
+                    "aggregation."
                 )
             if getattr(term.loss, "scope", None) != "parameters":
                 self.of_batch.append(name)
@@ -199,7 +200,7 @@ class Evaluation:
                 f"Term {name!r} ({type(term.loss).__name__}) must return ({rows.num_rows},) or a "
                 f"scalar, got {tuple(values.shape)}: reduce it to one value a row."
             )
-        if term.row_weighting is not None:
+        if term.weighs_rows:
             values = values * term.row_weights(values, rows.valid, tensors)
         values = weighted_rows(values, rows.valid, rows.weight)
         if self.plan.reduction == "none":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.distributed import all_sum
+from lightning_losses.losses.shared.sequences import sequences
 
 Aggregation = Literal["sequence_mean", "sequence_sum", "sum"]
 
@@ -50,33 +51,14 @@ class SequenceWeight(nn.Module):
     def forward(self, losses: Tensor, valid: Tensor, sequence_id: Tensor) -> Tensor:
         """Weights ``(N,)`` for losses ``(N,)``; 0 where not valid."""
         counts = valid.to(losses.dtype)
-        size, begins = sizes(sequence_id, valid)
-        rows, sequences = all_sum(torch.stack([counts.sum(), begins.sum().to(counts.dtype)]))
+        found = sequences(sequence_id, valid)
+        both = torch.stack([counts.sum(), found.there.sum().to(counts.dtype)])
+        rows, number = all_sum(both)
         if self.aggregation == "sequence_mean":
-            weights = rows / sequences.clamp(min=1) / size.to(counts.dtype).clamp(min=1)
+            weights = rows / number.clamp(min=1) / found.size[found.slot].clamp(min=1)
         elif self.aggregation == "sequence_sum":
-            weights = rows / sequences.clamp(min=1) / self.length
+            weights = rows / number.clamp(min=1) / self.length
         else:
             weights = rows / self.length
         weighed: Tensor = counts * weights
         return weighed
-
-
-def sizes(sequence_id: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """How many valid rows a row's sequence has ``(N,)``, and one True for each that has any.
-
-    By sorting, as counting what is there would wait for the device. The second is in sorted order.
-    """
-    n = len(sequence_id)
-    # Valid rows first, and within them by sequence.
-    by_id = sequence_id.argsort(stable=True)
-    order = by_id[(~valid[by_id]).to(torch.int8).argsort(stable=True)]
-    ids, counts = sequence_id[order], valid[order]
-    new = torch.ones_like(counts)
-    new[1:] = ids[1:] != ids[:-1]
-    new = new & counts
-    place = (new.cumsum(0) - 1).clamp(min=0)
-    size = torch.zeros(n, dtype=torch.int64, device=place.device).index_add(
-        0, place, counts.to(torch.int64)
-    )
-    return torch.empty_like(place).index_copy(0, order, size[place]), new

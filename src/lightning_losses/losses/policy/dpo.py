@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
+from lightning_losses.losses.shared.sequences import sequences
 
 
 class DPO(nn.Module):
@@ -57,28 +58,11 @@ class DPO(nn.Module):
             valid = torch.ones_like(pair_id, dtype=torch.bool)
         chosen = chosen.bool()
         gain = torch.where(valid, log_prob - ref_log_prob.detach(), 0)
-        slot = _slots(pair_id, valid)
-        zero = torch.zeros_like(gain)
-        u = zero.index_add(0, slot, torch.where(chosen, gain, -gain))
-        sides = [
-            torch.zeros_like(slot).index_add(0, slot, (valid & side).long()) > 0
-            for side in (chosen, ~chosen)
-        ]
+        found = sequences(pair_id, valid)
+        u = found.total(torch.where(chosen, gain, -gain))
+        sides = [found.total((valid & side).long()) > 0 for side in (chosen, ~chosen)]
         pair = sides[0] & sides[1]
         e, z = self.label_smoothing, self.beta * torch.where(pair, u, 0)
         loss = -(1 - e) * F.logsigmoid(z) - e * F.logsigmoid(-z)
         count = all_sum(pair.sum().to(loss.dtype))
         return reduce_with_gradient(torch.where(pair, loss, 0).sum()) / count.clamp(min=1)
-
-
-def _slots(ids: Tensor, valid: Tensor) -> Tensor:
-    """A number below N for each row ``(N,)``, the same for rows of one id that count.
-
-    By sorting: asking how many ids there are would wait for the device.
-    """
-    order = ids.argsort(stable=True)
-    order = order[(~valid[order]).to(torch.int8).argsort(stable=True)]
-    ordered = ids[order]
-    new = torch.zeros_like(ordered)
-    new[1:] = (ordered[1:] != ordered[:-1]).long()
-    return torch.empty_like(order).index_copy(0, order, new.cumsum(0))

@@ -17,7 +17,7 @@ class PPOClip(nn.Module):
     Schulman et al., arXiv 1707.06347; clip-higher is a larger ``clip_high`` (DAPO, arXiv
     2503.14476). Where A < 0 the loss is at most ``-A dual_clip`` (arXiv 1912.09729). The mean over
     rows is DAPO's token mean, over all ranks; for a mean over responses first, as in GRPO, add
-    ``row_weighting: sequence_mean`` (key ``grpo``). A row outside the bounds gets no gradient; in
+    ``aggregation: sequence_mean`` (key ``grpo``). A row outside the bounds gets no gradient; in
     the first step on new data r is 1 and the gradient is that of REINFORCE. Log-ratios are held
     within +-20.
 
