@@ -59,6 +59,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
         "whole", "nn.Module", "whose parameters a penalty reads; LossMixin: self"
     ),
     "sample_index": NamedTensor("rows", "(N,) int64", "index of the sample in its data set"),
+    "group_id": NamedTensor("rows", "(...) int64", "group, domain or language of the row, from 0"),
     # regression and reinforcement learning
     "quantiles": NamedTensor("vectors", "(..., Q) float", "predicted quantiles, a column a level"),
     "estimate": NamedTensor("whole", "(N, ...) float", "real-valued output of any shape"),

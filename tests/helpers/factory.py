@@ -20,7 +20,7 @@ CLASSES = 5
 DIM = 4
 
 #: Penalties read parameters, so rows that do not count are no matter to them.
-PARAMETERS_ONLY = [k for k in LOSSES if k in ("presto", "weight_distribution")]
+PARAMETERS_ONLY = [k for k in LOSSES if k in ("elastic", "presto", "weight_distribution")]
 #: Its rows are those of a buffer, so the batch's mask says nothing of them.
 OWN_ROWS = ["dark_experience"]
 ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY + OWN_ROWS]
@@ -59,10 +59,17 @@ def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
         node.steepness = 5.0  # at 73 a small batch may have no gradient worth comparing
     if "num_samples" in node:
         node.num_samples = 256
+    if "num_groups" in (node.get("row_weighting") or {}):
+        node.row_weighting.num_groups = 3
     if "num_classes" in node:
         # Of ordered classes there is one more than there are logits.
         node.num_classes = classes + (key in ORDINAL)
-    return build_objective({key: node}, **options)
+    objective = build_objective({key: node}, **options)
+    if key == "elastic":  # nothing is held before a first task
+        earlier = network(seed=99)
+        shapes = {name: torch.ones_like(p) for name, p in earlier.named_parameters()}
+        objective.terms[key].loss.remember(earlier, shapes)
+    return objective
 
 
 def composed(key: str) -> Any:
@@ -137,6 +144,7 @@ def inputs(
         "attention": lambda: normal(rows, 2, 3, 3, grad=False).softmax(-1).requires_grad_(),
         "list_id": lambda: torch.arange(rows) // 3,
         "sequence_id": lambda: torch.arange(rows) // 3,
+        "group_id": lambda: torch.arange(rows) % 3,
         "advantage": lambda: normal(rows, grad=False),
         "ref_log_prob": lambda: -normal(rows, grad=False).abs(),
         "pair_id": lambda: torch.arange(rows) // 3,

@@ -30,9 +30,9 @@ ONE_PASS = [
 #: In two passes: their row weights, or one number for the batch, need every row first; or a row of
 #: theirs has a gradient of its own.
 TWO_PASSES = [
-    "avuc", "clip_cov", "correctness_aware", "dca", "dpo", "grpo", "kl_cov", "kl_dro",
-    "loss_reweighting", "margin_control", "marginalization_consistency", "mmce", "soft_binned_ece",
-    "truncated_gce",
+    "avuc", "clip_cov", "correctness_aware", "dca", "dpo", "group_dro", "grpo", "kl_cov",
+    "kl_dro", "loss_reweighting", "margin_control", "marginalization_consistency", "mmce",
+    "soft_binned_ece", "truncated_gce",
 ]  # fmt: skip
 
 #: Of those, one number for the batch: there are no values by row.

@@ -52,6 +52,7 @@ from lightning_losses.losses.imbalance.anyloss import AnyLoss
 from lightning_losses.losses.imbalance.class_balanced import ClassBalanced
 from lightning_losses.losses.imbalance.dice import Dice
 from lightning_losses.losses.imbalance.logit_adjustment import LogitAdjustment
+from lightning_losses.losses.imbalance.multiclass_mcc import MulticlassMCC
 from lightning_losses.losses.information.cauchy_schwarz import (
     CSDivergence,
     CSMutualInformation,
@@ -178,6 +179,7 @@ __all__ = [
     "Mart",
     "MultiSimilarity",
     "MulticlassHinge",
+    "MulticlassMCC",
     "MultilabelSoftmax",
     "NTXent",
     "NoiseContrastive",

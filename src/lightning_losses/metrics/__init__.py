@@ -16,17 +16,21 @@ from lightning_losses.metrics.representation.spectral_entropy import (
     diffusion_spectral_mutual_information,
 )
 from lightning_losses.metrics.step_radius.exact import exact_radius
+from lightning_losses.metrics.topology.betti import BettiError, betti_error, betti_numbers
 from lightning_losses.metrics.training_curve.lr_sensitivity import lr_sensitivity
 from lightning_losses.metrics.training_curve.onset import onset_step
 from lightning_losses.metrics.training_curve.scaling_law import forecast
 
 __all__ = [
+    "BettiError",
     "ClasswiseCalibration",
     "ConfidenceHistogram",
     "NeuralCollapse",
     "StreamingCalibration",
     "TopLabel",
     "attention_entropy",
+    "betti_error",
+    "betti_numbers",
     "binary_event",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",

@@ -4,6 +4,7 @@
 
 from lightning_losses.weighting.energy import EnergyWeight
 from lightning_losses.weighting.gibbs import Gibbs
+from lightning_losses.weighting.group_dro import GroupDRO
 from lightning_losses.weighting.kl_dro import KLDRO
 from lightning_losses.weighting.loss_reweighting import LossReweighting
 from lightning_losses.weighting.sequence import SequenceWeight
@@ -13,6 +14,7 @@ __all__ = [
     "KLDRO",
     "EnergyWeight",
     "Gibbs",
+    "GroupDRO",
     "LossReweighting",
     "SequenceWeight",
     "SimilarityGap",

@@ -4,6 +4,7 @@
 
 from adapters import (
     attention,
+    beyond,
     calibration,
     calibration_losses,
     catalogue_classification,
@@ -25,6 +26,7 @@ from adapters.table import ADAPTERS
 __all__ = [
     "ADAPTERS",
     "attention",
+    "beyond",
     "calibration",
     "calibration_losses",
     "catalogue_classification",

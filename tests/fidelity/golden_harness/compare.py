@@ -48,6 +48,14 @@ def difference(name: str, found: Any, wanted: Any, rtol: float, atol: float) -> 
             return f"{name}: expected {sorted(wanted)}, got {found!r}"
         parts = [difference(f"{name}.{k}", found[k], w, rtol, atol) for k, w in wanted.items()]
         return next((part for part in parts if part), None)
+    if _ragged(wanted):  # such as batches of different sizes
+        if len(found) != len(wanted):
+            return f"{name}: {len(found)} parts instead of {len(wanted)}"
+        parts = [
+            difference(f"{name}[{i}]", f, w, rtol, atol)
+            for i, (f, w) in enumerate(zip(found, wanted, strict=True))
+        ]
+        return next((part for part in parts if part), None)
     wanted, found = _double(wanted), _double(found)
     if found.shape != wanted.shape:
         return f"{name}: shape {tuple(found.shape)} instead of {tuple(wanted.shape)}"
@@ -63,6 +71,14 @@ def difference(name: str, found: Any, wanted: Any, rtol: float, atol: float) -> 
     f, w, a = (t.expand(wanted.shape).flatten()[worst].item() for t in (found, wanted, allowed))
     where = "" if wanted.ndim == 0 else f" at entry {worst} of {wanted.numel()}"
     return f"{name}: {f:.10g} instead of {w:.10g}{where} (off {f - w:.2g}, allowed {a:.2g})"
+
+
+def _ragged(value: Any) -> bool:
+    """Whether nested lists are no one tensor."""
+    if not isinstance(value, (list, tuple)):
+        return False
+    shapes = [None if _ragged(part) else _double(part).shape for part in value]
+    return None in shapes or len(set(shapes)) > 1
 
 
 def _double(value: Any) -> Tensor:
@@ -116,6 +132,8 @@ def _changed(value: Any, change: Change) -> Any:
         return Within(change(_double(value.value)), above=value.above, below=value.below)
     if isinstance(value, dict):
         return {name: _changed(v, change) for name, v in value.items()}
+    if _ragged(value):
+        return [_changed(part, change) for part in value]
     return change(_double(value))
 
 
