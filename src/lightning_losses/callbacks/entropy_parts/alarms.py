@@ -50,17 +50,40 @@ class Alert(NamedTuple):
 
 
 class Baseline:
-    """The median of the first means, then frozen. The device is read when it is full."""
+    """What a training began with: its first mean, and the median of the first few after warm-up.
+
+    The median alone would take a collapse within the first steps for what is usual, and the first
+    mean alone one odd batch: what falls is compared with the larger of them (`high`), what rises
+    with the smaller (`low`). The device is read when the median is full, or when these are asked.
+    """
 
     def __init__(self, measurements: int) -> None:
         self.measurements = measurements
         self.value: float | None = None
+        self.first: Tensor | float | None = None
         self.means: list[Tensor | float] = []
 
     @property
-    def divisor(self) -> float:
-        """A model that began without any entropy has no ratio to it."""
-        return max(self.value or 0.0, 1e-6)
+    def known(self) -> list[float]:
+        """The first mean and the median, as far as there are any."""
+        both = (None if one is None else float(one) for one in (self.first, self.value))
+        return [one for one in both if one is not None and not isnan(one)]
+
+    @property
+    def high(self) -> float:
+        """The larger; not 0, for a model that began without any entropy has no ratio to it."""
+        return max([*self.known, 1e-6])
+
+    @property
+    def low(self) -> float:
+        """The smaller, likewise."""
+        return max(min(self.known, default=0.0), 1e-6)
+
+    def begin(self, mean: Tensor) -> None:
+        """Take every mean, also within the warm-up: the first that is not NaN stays."""
+        if self.value is None:
+            first = torch.as_tensor(torch.nan if self.first is None else self.first).to(mean)
+            self.first = torch.where(first.isnan(), mean, first)
 
     def add(self, mean: Tensor) -> None:
         """Add to it until it is full; NaN, which is no row on any rank, adds nothing."""
@@ -72,6 +95,7 @@ class Baseline:
             self.means = list(known)
             if len(known) == self.measurements:
                 self.value, self.means = median(known), []
+                self.first = None if self.first is None else float(self.first)
 
 
 class EntropyRules:
@@ -103,6 +127,7 @@ class EntropyRules:
         self.warn_ratio, self.critical_ratio = warn_ratio, critical_ratio
         self.critical_classes, self.explosion_ratio = critical_classes, explosion_ratio
         self.gap, self.share = gap, share
+        self.most: float | None = None  # nats; None where the number of classes is not known
         keys = ("critical", "collapse", "explosion") if mode == "policy" else ("critical", "gap")
         self.alarms = {key: Alarm(patience) for key in keys}
         if mode == "supervised":
@@ -131,7 +156,7 @@ class EntropyRules:
 
     def _policy(self, reading: Reading, baseline: Baseline) -> Alert | None:
         mean, classes = reading.mean, reading.classes
-        ratio = 1.0 if baseline.value is None else mean / baseline.divisor
+        ratio, rise = (mean / at if baseline.known else 1.0 for at in (baseline.high, baseline.low))
         floor = 1 + 1.2 * (self.critical_classes - 1)
         fired = {
             "critical": self.alarms["critical"].update(
@@ -142,8 +167,8 @@ class EntropyRules:
                 bad=ratio < self.warn_ratio, good=ratio >= min(1.2 * self.warn_ratio, 1.0)
             ),
             "explosion": self.alarms["explosion"].update(
-                bad=ratio > self.explosion_ratio,
-                good=ratio <= max(self.explosion_ratio / 1.2, 1.0),
+                bad=rise > self.explosion_ratio,
+                good=rise <= max(self.explosion_ratio / 1.2, 1.0),
             ),
         }
         gravest = next((key for key, on in fired.items() if on), None)
@@ -152,7 +177,9 @@ class EntropyRules:
         what = "exploded" if gravest == "explosion" else "collapsed"
         if gravest == "critical":
             what += " critically"
-        than = "" if baseline.value is None else f", {ratio:.2f} of its baseline"
+        times = rise if gravest == "explosion" else ratio
+        than = f", {times:.2f} of its baseline" if baseline.known else ""
+        than += f" (at most {self.most:.3g} are possible)" if self.most else ""
         return Alert(
             2 if gravest == "critical" else 1,
             f"Policy entropy has {what}",
@@ -260,6 +287,7 @@ class Judge:
         """As plain numbers."""
         return {
             "baseline": self.baseline.value,
+            "first": None if self.baseline.first is None else float(self.baseline.first),
             "means": [float(mean) for mean in self.baseline.means],
             "alarms": self.rules.state_dict(),
             "told": self.told,
@@ -269,6 +297,7 @@ class Judge:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.baseline.value, self.baseline.means = state_dict["baseline"], state_dict["means"]
+        self.baseline.first = state_dict.get("first")
         self.rules.load_state_dict(state_dict["alarms"])
         self.told = state_dict["told"]
         self.waiting.load_state_dict(state_dict["waiting"])

@@ -13,7 +13,11 @@ from torch import Tensor
 from lightning_losses.callbacks.base.alerts import Action
 from lightning_losses.callbacks.entropy_parts.alarms import EntropyRules, Judge, Mode
 from lightning_losses.callbacks.entropy_parts.statistics import ValidationGap, gathered
-from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
+from lightning_losses.callbacks.reading.events import (
+    most_entropy,
+    no_probabilities,
+    row_entropy,
+)
 from lightning_losses.callbacks.reading.mean_prediction import (
     MEAN_PREDICTION,
     is_class_index,
@@ -30,8 +34,8 @@ class EntropyMonitor(ValidationGap):
 
     - ``entropy/mean``, the quantiles ``p10``, ``p50``, ``p90`` (nats), ``effective_classes`` (the
       mean of e^H), ``rows`` (how many this is about), ``alert`` (0 none, 1 warning, 2 critical),
-      and, once the baseline is frozen, ``ratio``, the mean over the baseline: the median of the
-      first ``baseline_measurements`` means after ``warmup_steps``;
+      and, once the baseline is frozen, ``ratio``, the mean over the baseline: the larger of the
+      very first mean and the median of the first ``baseline_measurements`` after ``warmup_steps``;
     - ``entropy/marginal`` (nats) and ``marginal_classes``, its exponential: entropy of the mean
       prediction of up to ``max_rows`` rows of each rank. Not where the vocabulary is sliced;
     - where targets are class indices, ``entropy/nll_gap``: NLL - H in nats, 0 for a calibrated
@@ -50,9 +54,12 @@ class EntropyMonitor(ValidationGap):
       all classes, where rows are enough to tell). Training waits for an accelerator only for the
       baseline and once in 100 measurements; so there alerts come at the next validation or epoch
       end.
-    - ``policy`` warns when the mean is below ``warn_ratio`` of its baseline or beyond
-      ``explosion_ratio`` times it, and is critical when it is below ``critical_ratio`` or e^H below
-      ``critical_classes``. Reads the device at due steps.
+    - ``policy`` warns when the mean is below ``warn_ratio`` of its baseline, or beyond
+      ``explosion_ratio`` times the smaller of those two means, and is critical when it is below
+      ``critical_ratio`` or e^H below ``critical_classes``. So a collapse within the first steps is
+      judged by what was there before them, and from ``warmup_steps`` on, without waiting for the
+      median. What a policy lost before this training (a language model begins far below the log of
+      its vocabulary) is no collapse. Reads the device at due steps.
 
     Each needs ``patience`` measurements in a row (2 validation epochs), fires once, and is armed
     again when the cause has gone back past its threshold by a fifth. In both modes rows with an
@@ -124,7 +131,7 @@ class EntropyMonitor(ValidationGap):
     @property
     def baseline(self) -> float | None:
         """Nats; None until it is frozen."""
-        return self.judge.baseline.value
+        return None if self.judge.baseline.value is None else self.judge.baseline.high
 
     # -- measuring ---------------------------------------------------------------------------------
 
@@ -165,6 +172,8 @@ class EntropyMonitor(ValidationGap):
                 before = value.new_full((), before)
             values[key] = torch.where((rows > 0) & value.isfinite(), value, before)
         self._last = dict(values)
+        self.judge.rules.most = most_entropy(record)
+        self.judge.baseline.begin(torch.where(rows > 0, values["mean"], torch.nan))
         if self._measured_step >= self.warmup_steps:
             self.judge.baseline.add(torch.where(rows > 0, values["mean"], torch.nan))
             gap = values.get("nll_gap", torch.full_like(share, torch.nan))
@@ -175,7 +184,7 @@ class EntropyMonitor(ValidationGap):
         if self.mode == "policy" or free or self.judge.waiting.full:
             self.judge.read(trainer, self._measured_step)
         if self.baseline is not None:
-            values["ratio"] = values["mean"] / self.judge.baseline.divisor
+            values["ratio"] = values["mean"] / self.judge.baseline.high
         values |= {"rows": rows, "alert": (2.0 * (bad > 0)).clamp(min=self.judge.rules.tier)}
         self.publish(trainer, {f"{self.name}/{k}": v for k, v in values.items()})
 

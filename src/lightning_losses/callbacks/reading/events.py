@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -80,6 +81,16 @@ def row_entropy(record: LossRecord) -> Tensor | None:
     """
     found = events(record)
     return record.stats.entropy if found is None else event_entropy(found.z).mean(1)
+
+
+def most_entropy(record: LossRecord) -> float | None:
+    """The most nats that `row_entropy` could be; None where the number of classes is not known."""
+    logits, weight = record.captured.get("logits"), record.captured.get("head_weight")
+    if record.head == "sigmoid":
+        return math.log(2)
+    if isinstance(logits, Tensor):
+        return math.log(logits.shape[-1]) if logits.ndim > 1 else None
+    return math.log(len(weight)) if isinstance(weight, Tensor) and len(weight) else None
 
 
 def no_probabilities(record: LossRecord, purpose: str) -> str:
