@@ -30,14 +30,15 @@ ROWS = 9
 #: Rows of each rank. Unequal, all rows that do not count on one; a rank without one that counts;
 #: a rank without rows.
 SPLITS = {"unequal": (6, 3), "none valid": (7, 2), "no rows": (9, 0)}
-#: The same of three ranks; of these one that is neither first nor last has nothing.
-OF_THREE = {"three": (2, 4, 3), "three, one without rows": (5, 0, 4)}
+#: The same of three ranks; of these one that is neither first nor last has nothing. A sequence of
+#: three rows is whole on a rank, but for rows that do not count: losses of sequences ask for that.
+OF_THREE = {"three": (3, 4, 2), "three, one without rows": (6, 0, 3)}
 ALL_SPLITS = SPLITS | OF_THREE
 IGNORED = {
     "unequal": (6, 8),
     "none valid": (7, 8),
     "no rows": (3,),
-    "three": (6, 8),
+    "three": (7, 8),
     "three, one without rows": (3,),
 }
 
