@@ -20,13 +20,16 @@ from lightning_losses.losses import CrossEntropy
 class Surprise(nn.Module):
     """``max(0, -log p_y - H(p))``: a row costs what it surprises beyond what the model expects.
 
-    Per-row values ``(N,)`` in nats.
+    Per-row values ``(N,)`` in nats. Beside its value it tells which rows cost anything: their share
+    is in ``record.diagnostics``, and `LossMixin` logs it as train/diagnostics/mine/surprised.
     """
 
     scope = "rows"  # a value a row, which depends on no other row
 
     def forward(self, log_prob: Tensor, entropy: Tensor) -> Tensor:
-        return (-log_prob - entropy).relu()
+        cost = (-log_prob - entropy).relu()
+        self.diagnostics = {"surprised": cost > 0}
+        return cost
 
 
 def main() -> None:
@@ -42,6 +45,8 @@ def main() -> None:
     log_prob = rows.gather(1, target[target >= 0, None]).squeeze(1)
     by_hand = (-log_prob + rows.exp().mul(rows).sum(-1)).relu().mean()
     torch.testing.assert_close(record.terms["mine"], by_hand.detach())
+    share = (-log_prob + rows.exp().mul(rows).sum(-1) > 0).float().mean()
+    torch.testing.assert_close(record.diagnostics["mine/surprised"], share)
     assert hidden.grad is not None
     assert not hidden.grad[target < 0].any()
     print({name: round(float(value), 4) for name, value in record.terms.items()})

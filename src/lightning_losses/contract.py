@@ -1,6 +1,17 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`Contract`: what a loss says of its inputs, read by the check before it and by every monitor."""
+"""`Contract`: what a loss says of its inputs, read by the check before it and by every monitor.
+
+What a loss says of its *call* it leaves in an attribute ``diagnostics``, a dict of tensors::
+
+    self.diagnostics = {"clip_fraction": (ratio > 1 + self.clip).float()}
+
+written anew in ``forward``; each is one value a row ``(N,)``, of which the mean over the rows that
+count is told, or one number of the batch, which holds for each of its rows. The objective takes
+them away as it evaluates, detached, into ``LossRecord.diagnostics`` under ``<term>/<name>``;
+`LossMixin` logs ``{stage}/diagnostics/<term>/<name>``. Ranks, and batches of an epoch, are added up
+by rows; ``sample_weight`` does not weigh them. On several ranks the names must be the same on each.
+"""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class LossMixin(_Base):
 
         Works in automatic and manual optimisation, in training, validation and test steps, under
         Fabric, and several times a step. Logged are ``{stage}/loss``, the raw values
-        ``{stage}/loss/{term}``, and ``{stage}/weight/{term}`` where it moves.
+        ``{stage}/loss/{term}``, ``{stage}/weight/{term}`` where it moves, and
+        ``{stage}/diagnostics/{term}/{name}``, what losses tell beside their value.
 
         Values of validation and test epochs are sums over sums: every term's numerators over its
         divisors (rows that count, class weights, ...) of all batches and ranks, so that they do not
@@ -185,6 +186,8 @@ class LossMixin(_Base):
         log("loss", total, prog_bar=True)
         for name, value in terms.items():
             log(f"loss/{name}", value)
+        for name, value in record.diagnostics.items():
+            log(f"diagnostics/{name}", value)
         for name, term in objective.named_terms() if stage == "train" else ():
             if term.scale != 1.0 or not isinstance(term.schedule, Constant):
                 log(f"weight/{name}", record.weights[name].to(torch.float32, copy=True))
@@ -196,9 +199,10 @@ class LossMixin(_Base):
 
         loop = _evaluation_loop(trainer)
         means: dict[Any, EpochMean] = self.__dict__.setdefault("_epoch_means", {})
-        one = {name: torch.ones(()) for name in record.terms}
+        one = {name: torch.ones(()) for name in (*record.terms, *record.diagnostics)}
         values = {"loss": (tuple(record.terms), record.weights)}
         values |= {f"loss/{name}": ((name,), one) for name in record.terms}
+        values |= {f"diagnostics/{name}": ((name,), one) for name in record.diagnostics}
         for name, (terms, weights) in values.items():
             key = f"{prefix}/{name}", terms, loop._results.dataloader_idx
             if key not in means:

@@ -42,6 +42,9 @@ class LossRecord:
     divisors: dict[str, Tensor] = field(default_factory=dict)
     """Rows that count, class weights, sample weights, questions asked: 0-dim. 0 where there are
     none, and under ``reduction="sum"``, where nothing is to be divided."""
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    """What losses tell beside their value, by ``<term>/<name>``: the mean over the rows that count,
+    0-dim; see `lightning_losses.contract`. ``numerators`` and ``divisors`` have them too."""
 
     head: HeadKind = "softmax"
     """What the terms make of the logits: ``softmax`` over columns, one ``sigmoid`` a column, or
@@ -51,7 +54,8 @@ class LossRecord:
     def means(self) -> dict[str, Tensor]:
         """Each term as a mean over what it counts, whatever ``normalizer`` was passed; 0-dim."""
         terms = dict(self.terms)
-        for name, divisor in self.divisors.items():
+        for name in terms.keys() & self.divisors.keys():
+            divisor = self.divisors[name]
             terms[name] = self.numerators[name] / torch.where(divisor == 0, 1, divisor)
         return terms
 

@@ -134,7 +134,7 @@ def evaluate(objective: Objective, named: dict[str, Any]) -> dict[str, Any]:
     grads = torch.autograd.grad(record.total, list(wrt.values()), allow_unused=True)
     return {
         "total": record.total.detach(),
-        "terms": record.terms,
+        "terms": record.terms | record.diagnostics,
         "grads": {n: g for n, g in zip(wrt, grads, strict=True) if g is not None},
         "count": record.num_valid,
     }

@@ -328,3 +328,28 @@ def test_errors_say_what_to_pass() -> None:
         SupCon(0.0)
     with pytest.raises(ValueError, match="mining"):
         TripletMargin(mining="hardest")  # type: ignore[arg-type]
+
+
+def test_active_share() -> None:
+    """What is told of a batch: rows that contribute, or the share of a row's pairs or triplets."""
+    x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.9, 0.5], [-1.0, 0.0]])
+    expected: dict[nn.Module, float] = {
+        SupCon(): 1 / 2,
+        Circle(): 1 / 2,
+        # Row 0: its positive, 0.995, is more than 0.1 above its negative 0.874. Row 1: 0.92.
+        MultiSimilarity(): 1 / 4,
+        MultiSimilarity(miner_epsilon=None): 1,
+        # Of 3 pairs a row: the positive (margin 0), and rows 0, 1 with 2, which is nearer than 0.6.
+        Contrastive(0.0, 0.6): (2 / 3 + 2 / 3 + 2 / 3 + 0) / 4,
+        # Of 2 triplets a row: that with row 2; row 3 is too far away.
+        TripletMargin(0.6): (1 / 2 + 1 / 2) / 4,
+        TripletMargin(0.6, mining="hard"): (1 + 1) / 4,
+    }
+    for loss, share in expected.items():
+        objective = Objective({"pairs": loss})
+        record = objective(features=x, target=torch.tensor([0, 0, 1, 2]))
+        assert float(record.diagnostics["pairs/active"]) == pytest.approx(share), loss
+        if not isinstance(loss, Contrastive) and getattr(loss, "miner_epsilon", 1) is not None:
+            record = objective(features=x, target=torch.tensor([0, 1, 2, 3]))  # no positives
+            assert record.diagnostics == {"pairs/active": 0}
+            assert float(record.total) == 0

@@ -65,6 +65,7 @@ class Evaluation:
         self.stats: dict[str, Tensor] = {}  # without graph, for the record
         self.of_batch: list[str] = []  # terms that are one number of the batch, no sum over rows
         self.own_divisors: dict[str, Tensor] = {}  # of terms that are one number for the batch
+        self.noted: dict[str, tuple[Tensor, Tensor]] = {}  # diagnostics: sum over rows, and rows
         if plan.one_pass:
             self._add_one_pass(plan.one_pass)
         for name, term in plan.torch_sum.items():
@@ -95,6 +96,9 @@ class Evaluation:
         if "target" in captured and not plan.class_target:
             captured["target"] = captured["target"].float()  # a number, which names no class
         numerators, divisors = self._to_add_up(raw)
+        told, counts = self._diagnostics()
+        if divisors:
+            numerators, divisors = numerators | told, divisors | counts
         stats = SoftmaxStats(
             **{name: value.detach() for name, value in self.stats.items()}, valid=self.rows.valid
         )
@@ -107,6 +111,7 @@ class Evaluation:
             stats=stats,
             numerators=numerators,
             divisors=divisors,
+            diagnostics={name: told[name] / counts[name].clamp(min=1) for name in told},
             captured=captured,
             head=plan.head,
         )
@@ -122,6 +127,7 @@ class Evaluation:
             if value is not None:
                 data[name] = value
         divisors = {n: self._term_divisor(term, tensors) for n, term in terms.items()}
+        noted: dict[str, Tensor] = {}
 
         def row_function(
             stats: dict[str, Tensor], data: dict[str, Tensor]
@@ -137,6 +143,11 @@ class Evaluation:
                 _divide(v.sum() * self.world, divisors[n]) * terms[n].weight.to(v.dtype)
                 for n, v in values.items()
             ]
+            count = len(next(iter(values.values())))
+            for name, term in terms.items():
+                for key, value in collect_diagnostics(name, term, count).items():
+                    total = zero_ignored_rows(value, data.get("valid")).sum()
+                    noted[key] = noted[key] + total if key in noted else total
             return torch.stack(parts).sum(), torch.stack(list(values.values())).detach()
 
         plan = self.plan
@@ -148,6 +159,7 @@ class Evaluation:
         self.parts["+".join(terms)] = total
         for name, value in zip(terms, values, strict=True):
             self.raw[name] = _divide(value.sum() * self.world, divisors[name])
+        self.noted |= {name: (total, rows.num_valid) for name, total in noted.items()}
 
     def _torch_sum(self, term: Term) -> Tensor:
         """The sum over rows by torch's own kernel."""
@@ -183,6 +195,7 @@ class Evaluation:
         if term.target_transform is not None:
             refuse_transformed_target(name, term, tensors.get("target"))
         values = term(tensors)
+        self._note(name, term)
         if values.ndim == 0:
             if self.plan.reduction == "none" or term.weighs_rows:
                 raise ValueError(
@@ -230,6 +243,29 @@ class Evaluation:
                 f"{', '.join(self.of_batch)}, one number for the batch, and their balance would "
                 "change with the batch: write reduction='mean', or two objectives."
             )
+
+    # -- diagnostics -------------------------------------------------------------------------------
+
+    def _note(self, name: str, term: Term) -> None:
+        """Add up over rows what a term has left in its ``diagnostics``."""
+        rows = self.rows
+        # A penalty on parameters has no rows; what it says is the same on every rank.
+        rowless = getattr(term.loss, "scope", None) == "parameters"
+        for key, value in collect_diagnostics(name, term, 1 if rowless else rows.num_rows).items():
+            if rowless:
+                self.noted[key] = value.sum(), torch.ones_like(rows.num_valid)
+            else:
+                self.noted[key] = zero_ignored_rows(value, rows.valid).sum(), rows.num_valid
+
+    def _diagnostics(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Their sums and rows, of all ranks while gradients are enabled."""
+        if not self.noted:
+            return {}, {}
+        names = tuple(self.noted)
+        totals, counts = zip(*self.noted.values(), strict=True)
+        summed = all_sum(torch.stack([*totals, *counts])).unbind()
+        told = dict(zip(names, summed[: len(names)], strict=True))
+        return told, dict(zip(names, summed[len(names) :], strict=True))
 
     # -- divisors ----------------------------------------------------------------------------------
 
@@ -303,6 +339,32 @@ class Evaluation:
             return self._counted()
         with torch.no_grad():
             return all_sum(own(**pick(term.arguments, tensors)))
+
+
+def collect_diagnostics(name: str, term: Term, count: int) -> dict[str, Tensor]:
+    """What a term's loss has left in its ``diagnostics`` by ``<term>/<name>``, ``(count,)`` each.
+
+    Taken away from the loss: of a call that leaves none, none is told. One number holds for every
+    row.
+
+    Raises:
+        ValueError: a value is neither one number nor one a row.
+    """
+    left = getattr(term.loss, "diagnostics", None)
+    if not isinstance(left, dict) or not left:
+        return {}
+    found: dict[str, Tensor] = {}
+    for key, value in left.items():
+        if value.ndim and value.shape != (count,):
+            raise ValueError(
+                f"{type(term.loss).__name__} leaves {key!r} in its diagnostics as "
+                f"{tuple(value.shape)}: write one number, or one a row, ({count},)."
+            )
+        # At least float32: a count of ones in half precision ends at 2048.
+        value = value.detach().to(torch.promote_types(value.dtype, torch.float32))
+        found[f"{name}/{key}"] = value.expand(count)
+    term.loss.diagnostics = {}  # type: ignore[assignment]
+    return found
 
 
 def known_divisor(normalizer: float | Tensor, device: torch.device) -> float | Tensor:

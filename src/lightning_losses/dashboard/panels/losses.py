@@ -29,6 +29,22 @@ LOSSES = (
         scale="auto",
     ),
     Panel(
+        "diagnostics",
+        "Losses",
+        "What the terms tell beside their value",
+        (
+            "train/diagnostics/*",
+            "val/diagnostics/*",
+            "train/*/diagnostics/*",
+            "val/*/diagnostics/*",
+        ),
+        "Means over the rows that count, such as the share of rows with a pair that contributes.",
+        "an active share above 0: at 0 the term teaches nothing, solved or without pairs",
+        "LossMixin.compute_loss",
+        scale="auto",
+        detail=True,
+    ),
+    Panel(
         "weights",
         "Losses",
         "Weights",

@@ -71,10 +71,13 @@ class SupCon(PairLoss):
         values = values + pairs.nothing()
         if self.base_temperature is not None:
             values = values * (self.temperature / self.base_temperature)
+        active = (positives > 0).to(values.dtype)
         if self.anchors == "first":
-            values, positives = values[:: pairs.views], positives[:: pairs.views]
+            values, active = values[:: pairs.views], active[:: pairs.views]
+        rows = active if self.anchors == "first" else pairs.per_sample(active)
+        self.diagnostics = {"active": rows}
         if self.empty == "skip":
-            return mean_of_active(values, positives > 0)
+            return mean_of_active(values, active)
         return values if self.anchors == "first" else pairs.per_sample(values)
 
     def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:

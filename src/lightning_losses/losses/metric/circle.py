@@ -40,6 +40,7 @@ class Circle(PairLoss):
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """The loss of the batch, 0-dim."""
         (loss,) = pairs.each(self._anchors)
+        self.diagnostics = {"active": pairs.per_sample((loss > 0).float())}
         return mean_of_active(loss, loss > 0) + pairs.nothing()
 
     def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor]:

@@ -22,7 +22,8 @@ class Contrastive(PairLoss):
         negative_margin: negatives farther than this cost nothing.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
-    of all ranks. See `PairLoss` for other ways to say what is a pair.
+    of all ranks. See `PairLoss` for other ways to say what is a pair; ``active`` is the share of a
+    row's pairs.
     """
 
     def __init__(self, positive_margin: float = 0.0, negative_margin: float = 1.0) -> None:
@@ -31,7 +32,9 @@ class Contrastive(PairLoss):
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """The loss of the batch, 0-dim."""
-        pos, active_pos, neg, active_neg = pairs.each(self._anchors)
+        pos, active_pos, neg, active_neg, count = pairs.each(self._anchors)
+        share = (active_pos + active_neg) / count.clamp(min=1)
+        self.diagnostics = {"active": pairs.per_sample(share)}
         loss = mean_of_active(pos, active_pos) + mean_of_active(neg, active_neg)
         return loss + pairs.nothing()
 
@@ -39,4 +42,5 @@ class Contrastive(PairLoss):
         d = distance(s)
         far = torch.where(pos, d - self.positive_margin, 0).relu()
         near = torch.where(neg, self.negative_margin - d, 0).relu()
-        return far.sum(1), (far > 0).sum(1), near.sum(1), (near > 0).sum(1)
+        count = (pos | neg).sum(1)
+        return far.sum(1), (far > 0).sum(1), near.sum(1), (near > 0).sum(1), count

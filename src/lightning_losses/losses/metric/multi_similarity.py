@@ -45,10 +45,11 @@ class MultiSimilarity(PairLoss):
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Per-row values ``(B,)``: local anchors against the rows of all ranks."""
-        (values,) = pairs.each(self._anchors)
+        values, active = pairs.each(self._anchors)
+        self.diagnostics = {"active": pairs.per_sample(active.to(values.dtype))}
         return pairs.per_sample(values + pairs.nothing())
 
-    def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor]:
+    def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
         if self.miner_epsilon is not None:
             hardest_pos = torch.where(pos, s, torch.inf).amin(1, keepdim=True).detach()
             hardest_neg = torch.where(neg, s, -torch.inf).amax(1, keepdim=True).detach()
@@ -58,9 +59,10 @@ class MultiSimilarity(PairLoss):
             )
         loss = _soft_sum(-self.alpha * (s - self.base), pos) / self.alpha
         loss = loss + _soft_sum(self.beta * (s - self.base), neg) / self.beta
-        if self.miner_epsilon is not None:
-            loss = torch.where(pos.any(1) & neg.any(1), loss, 0.0)
-        return (loss,)
+        if self.miner_epsilon is None:
+            return loss, (pos | neg).any(1)
+        both = pos.any(1) & neg.any(1)
+        return torch.where(both, loss, 0.0), both
 
 
 def _soft_sum(x: Tensor, mask: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ class TripletMargin(PairLoss):
             (Hermans et al., arXiv 1703.07737).
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
-    of all ranks. See `PairLoss` for other ways to say what is a pair.
+    of all ranks. See `PairLoss` for other ways to say what is a pair; ``active`` is the share of a
+    row's triplets.
 
     Raises:
         ValueError: a negative margin, an unknown kind of mining.
@@ -44,18 +45,20 @@ class TripletMargin(PairLoss):
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """The loss of the batch, 0-dim."""
-        total, active = pairs.each(self._hardest if self.mining == "hard" else self._triplets)
+        hard = self.mining == "hard"
+        total, active, count = pairs.each(self._hardest if hard else self._triplets)
+        self.diagnostics = {"active": pairs.per_sample(active / count.clamp(min=1))}
         return mean_of_active(total, active) + pairs.nothing()
 
-    def _hardest(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
+    def _hardest(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, ...]:
         d = distance(s)
         both = pos.any(1) & neg.any(1)
         farthest = torch.where(pos, d, -1).amax(1)
         nearest = torch.where(neg, d, 3).amin(1)
         loss = torch.where(both, farthest - nearest + self.margin, 0).relu()
-        return loss, loss > 0
+        return loss, loss > 0, both.long()
 
-    def _triplets(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
+    def _triplets(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, ...]:
         d = distance(s)
         # Farther than any positive plus margin, so never counted. Not inf: 0 times it is NaN.
         none = 4 + self.margin
@@ -70,4 +73,4 @@ class TripletMargin(PairLoss):
         count = torch.where(pos, stop - start, 0)
         inside = sums.gather(1, stop) - sums.gather(1, start)
         total = torch.where(pos, count * limit - inside, 0)
-        return total.sum(1), count.sum(1)
+        return total.sum(1), count.sum(1), pos.sum(1) * neg.sum(1)

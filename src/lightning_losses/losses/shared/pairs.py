@@ -219,6 +219,9 @@ class PairLoss(nn.Module):
     Rows of one target are positives of each other, all others negatives; a target of -1 is not
     labelled and pairs with nobody but its own views. Features are scaled to length 1.
 
+    Its diagnostics hold ``active``: the share of rows (of a row's pairs, where a loss says so) that
+    contribute. 0 is a batch without pairs, or a problem that is solved.
+
     Args of ``forward``:
         features: ``(B, D)``, or ``(B, views, D)``, where views of a sample are positives.
         target: ``(B,)`` int64 labels; or one of the next two.
@@ -230,6 +233,7 @@ class PairLoss(nn.Module):
 
     scope = "pairs"
     contract = Contract(target=("label", "none"), head="none")
+    diagnostics: dict[str, Tensor]
 
     def forward(
         self,
