@@ -74,6 +74,12 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "pair_id": NamedTensor("rows", "(...) int64", "rows of both responses of one pair share it"),
     "chosen": NamedTensor("rows", "(...) bool", "rows of the response that was preferred"),
     "sequence_id": NamedTensor("rows", "(...) int64", "rows of one response share it"),
+    "prompt_id": NamedTensor("rows", "(...) int64", "rows of all responses to a prompt share it"),
+    "forget": NamedTensor("rows", "(...) bool", "rows to unlearn; the others are to be said"),
+    "cost_embedding": NamedTensor("whole", "(V, E) float", "whose angles are distances of words"),
+    "labelled": NamedTensor("rows", "(...) bool", "rows with a label; others are unlabelled"),
+    "other_logits": NamedTensor("vectors", "(..., C) float", "class scores of a second view"),
+    "class_prior": NamedTensor("whole", "(B, C) float", "expected shares of classes of an image"),
     # maps of pixels, classes second as convolutions have them; beside the rows, not instead
     "logit_map": NamedTensor("whole", "(B, C, H, W) float", "class scores, or (B, 1, H, W) binary"),
     "label_map": NamedTensor("whole", "(B, H, W) int64", "class of each pixel"),

@@ -42,7 +42,7 @@ ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "edl", "ensloss", "l2_svm", "ldr_
 ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
 ABSOLUTE += ["inter_variable_contrastive", "ips_bce", "bce_all_labels", "multi_aspect_kd"]
 #: Of their value, a part that depends on the logits sends no gradient.
-PARTLY_DETACHED = ["aldr_kl", "circle", "ensloss", "personal_loss"]
+PARTLY_DETACHED = ["aldr_kl", "circle", "emo", "ensloss", "hapo", "personal_loss"]
 
 
 def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
@@ -61,6 +61,12 @@ def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
         node.num_samples = 256
     if "num_groups" in (node.get("row_weighting") or {}):
         node.row_weighting.num_groups = 3
+    if "num_old" in node:
+        node.num_old = 2
+    if "num_labelled" in node:
+        node.num_labelled = min(3, classes)
+        # Not so cold that every prediction is sure.
+        node.temperature, node.confidence_temperature, node.threshold = 1.0, 1.0, 0.4
     if "num_classes" in node:
         # Of ordered classes there is one more than there are logits.
         node.num_classes = classes + (key in ORDINAL)
@@ -145,6 +151,13 @@ def inputs(
         "list_id": lambda: torch.arange(rows) // 3,
         "sequence_id": lambda: torch.arange(rows) // 3,
         "group_id": lambda: torch.arange(rows) % 3,
+        "prompt_id": lambda: torch.arange(rows) // 6,
+        "forget": lambda: torch.arange(rows) % 3 == 1,
+        "labelled": lambda: torch.arange(rows) % 3 == 1,
+        "other_logits": lambda: normal(rows, classes),
+        "class_prior": lambda: normal(rows, classes, grad=False).softmax(1),
+        "hidden": lambda: normal(rows, DIM),
+        "head_weight": lambda: normal(classes, DIM),
         "advantage": lambda: normal(rows, grad=False),
         "ref_log_prob": lambda: -normal(rows, grad=False).abs(),
         "pair_id": lambda: torch.arange(rows) // 3,

@@ -37,7 +37,7 @@ FREE_BY_KEY = {
 #: Settings that say how many columns there are.
 SETTINGS = ("class_counts", "num_classes", "num_bins")
 #: How many there are is their own matter: a list of layers, a set of other rows.
-FREE_ROWS = {"attention", "ref_features", "ref_target"}
+FREE_ROWS = {"attention", "head_weight", "ref_features", "ref_target"}
 
 
 class Mutation(NamedTuple):

@@ -21,23 +21,25 @@ from lightning_losses.kernels.eager import chunked
 
 #: With hidden and head_weight: values and gradients in one pass over the classes.
 ONE_PASS = [
-    "agce", "aul", "bootstrapping", "brier", "ce", "cispo", "class_balanced", "comp_sum",
+    "aepo", "agce", "aul", "bootstrapping", "brier", "ce", "cispo", "class_balanced", "comp_sum",
     "confidence_penalty", "dapo", "entropy_bonus", "entropy_min", "focal", "gce", "jensen_shannon",
     "kl_estimator", "label_smoothing", "logsumexp_penalty", "mae", "nce_rce", "normalized_ce",
-    "nrce", "ppo_clip", "rce", "sum_exponential", "symmetric_ce",
+    "nrce", "ppo_clip", "rce", "reinforce", "sum_exponential", "symmetric_ce",
 ]  # fmt: skip
 
 #: In two passes: their row weights, or one number for the batch, need every row first; or a row of
 #: theirs has a gradient of its own.
 TWO_PASSES = [
-    "avuc", "clip_cov", "correctness_aware", "dca", "dpo", "group_dro", "grpo", "kl_cov",
-    "kl_dro", "loss_reweighting", "margin_control", "marginalization_consistency", "mmce",
-    "soft_binned_ece", "truncated_gce",
+    "avuc", "clip_cov", "correctness_aware", "dca", "dco", "dpo", "flat", "group_dro", "grpo",
+    "gspo", "hapo", "kl_cov", "kl_dro", "loss_reweighting", "margin_control",
+    "marginalization_consistency", "mmce", "pacs", "soft_binned_ece", "truncated_gce",
+    "unlearning",
 ]  # fmt: skip
 
 #: Of those, one number for the batch: there are no values by row.
 ONE_NUMBER = [
-    "avuc", "correctness_aware", "dca", "dpo", "margin_control", "mmce", "soft_binned_ece",
+    "avuc", "correctness_aware", "dca", "dco", "dpo", "flat", "margin_control", "mmce", "pacs",
+    "soft_binned_ece", "unlearning",
 ]  # fmt: skip
 
 #: On statistics too, but beside a tensor that is itself as large as the logits: a soft target of

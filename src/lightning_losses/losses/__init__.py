@@ -2,8 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every loss class, by family; each is one small file, its YAML in ``conf/loss``."""
 
+from lightning_losses.losses.adaptation.dual_view_kl import DualViewKL
 from lightning_losses.losses.adaptation.entropy_min import EntropyMinimization
+from lightning_losses.losses.adaptation.entropy_with_prior import EntropyWithPrior
+from lightning_losses.losses.adaptation.local_entropy import LocalEntropy
 from lightning_losses.losses.adaptation.marginal_entropy import MarginalEntropy
+from lightning_losses.losses.adaptation.soft_entropy import SoftEntropy
+from lightning_losses.losses.adaptation.soft_likelihood_ratio import SoftLikelihoodRatio
 from lightning_losses.losses.adaptation.teacher_sce import TeacherSymmetricCE
 from lightning_losses.losses.calibration.avuc import AvUC, SoftAvUC
 from lightning_losses.losses.calibration.correctness_aware import CorrectnessAware
@@ -59,6 +64,10 @@ from lightning_losses.losses.information.cauchy_schwarz import (
     KdeKL,
 )
 from lightning_losses.losses.information.distance_covariance import DistanceCovariance
+from lightning_losses.losses.language.dco import DirectCoverage
+from lightning_losses.losses.language.emo import EarthMover
+from lightning_losses.losses.language.flat import FLAT
+from lightning_losses.losses.language.unlearning import AdaptiveUnlearning
 from lightning_losses.losses.metric.circle import Circle
 from lightning_losses.losses.metric.contrastive import Contrastive
 from lightning_losses.losses.metric.multi_similarity import MultiSimilarity
@@ -73,9 +82,13 @@ from lightning_losses.losses.ordinal.squared_error import SquaredError
 from lightning_losses.losses.policy.cispo import CISPO
 from lightning_losses.losses.policy.clip_cov import ClipCov
 from lightning_losses.losses.policy.dpo import DPO
+from lightning_losses.losses.policy.gspo import GSPO
+from lightning_losses.losses.policy.hapo import HAPO
 from lightning_losses.losses.policy.kl_cov import KLCov
 from lightning_losses.losses.policy.kl_estimator import KLEstimator
+from lightning_losses.losses.policy.pacs import PACS
 from lightning_losses.losses.policy.ppo_clip import PPOClip
+from lightning_losses.losses.policy.reinforce import Reinforce
 from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
 from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
@@ -114,11 +127,16 @@ __all__ = [
     "CLIP",
     "DCA",
     "DPO",
+    "FLAT",
+    "GSPO",
+    "HAPO",
     "LDRKL",
     "MDCA",
     "MMCE",
+    "PACS",
     "AdaptiveAlphaDivergence",
     "AdaptiveLDRKL",
+    "AdaptiveUnlearning",
     "AggregateResponses",
     "AnyLoss",
     "AsymmetricGCE",
@@ -149,15 +167,19 @@ __all__ = [
     "DecoupledKD",
     "Dice",
     "DiceCE",
+    "DirectCoverage",
     "Dist",
     "DistanceCovariance",
     "DistilledCrossEntropy",
     "DualFocal",
+    "DualViewKL",
+    "EarthMover",
     "ElementwiseError",
     "EnergyDistance",
     "EnsLoss",
     "EntropyBonus",
     "EntropyMinimization",
+    "EntropyWithPrior",
     "Evidential",
     "FDivergence",
     "Focal",
@@ -170,6 +192,7 @@ __all__ = [
     "KdeKL",
     "KnowledgeDistillation",
     "LabelProportion",
+    "LocalEntropy",
     "LogitAdjustment",
     "LogsumexpPenalty",
     "MannWhitney",
@@ -193,6 +216,7 @@ __all__ = [
     "ProfitAwareBCE",
     "PseudoHuber",
     "RegionWise",
+    "Reinforce",
     "RobustLogLoss",
     "SigLIP",
     "SinkhornDivergence",
@@ -201,7 +225,9 @@ __all__ = [
     "SoftAvUC",
     "SoftBinnedECE",
     "SoftClDice",
+    "SoftEntropy",
     "SoftLabelBinnedECE",
+    "SoftLikelihoodRatio",
     "SoftTopK",
     "SphericalSoftmax",
     "SphericalZ",

@@ -9,6 +9,8 @@ from lightning_losses.metrics.calibration.streaming import StreamingCalibration
 from lightning_losses.metrics.calibration.top_label import TopLabel, binary_event, top_label
 from lightning_losses.metrics.entropy.attention import attention_entropy
 from lightning_losses.metrics.entropy.attention_bound import entropy_lower_bound
+from lightning_losses.metrics.language.best_of_n import best_of_n_kl_bound
+from lightning_losses.metrics.language.membership import dc_pdd, min_k
 from lightning_losses.metrics.representation.ebab import layer_information
 from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
 from lightning_losses.metrics.representation.spectral_entropy import (
@@ -29,9 +31,11 @@ __all__ = [
     "StreamingCalibration",
     "TopLabel",
     "attention_entropy",
+    "best_of_n_kl_bound",
     "betti_error",
     "betti_numbers",
     "binary_event",
+    "dc_pdd",
     "diffusion_spectral_entropy",
     "diffusion_spectral_mutual_information",
     "entropy_lower_bound",
@@ -39,6 +43,7 @@ __all__ = [
     "forecast",
     "layer_information",
     "lr_sensitivity",
+    "min_k",
     "onset_step",
     "psi",
     "top_label",

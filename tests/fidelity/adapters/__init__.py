@@ -3,6 +3,7 @@
 """Adapters: from a golden case's inputs and parameters to a call of the public API, by key."""
 
 from adapters import (
+    adaptation,
     attention,
     beyond,
     calibration,
@@ -15,6 +16,8 @@ from adapters import (
     distillation,
     dynamics,
     entropy,
+    interventions,
+    language,
     linear_ce,
     metric_distillation,
     policy,
@@ -25,6 +28,7 @@ from adapters.table import ADAPTERS
 
 __all__ = [
     "ADAPTERS",
+    "adaptation",
     "attention",
     "beyond",
     "calibration",
@@ -37,6 +41,8 @@ __all__ = [
     "distillation",
     "dynamics",
     "entropy",
+    "interventions",
+    "language",
     "linear_ce",
     "metric_distillation",
     "policy",

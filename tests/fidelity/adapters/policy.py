@@ -54,7 +54,7 @@ def aggregated(loss: nn.Module, params: Inputs, mask: Tensor, name: str) -> Term
         length = params["max_completion_length"]
     kind = AGGREGATIONS[mode]
     weighting = None if kind is None else SequenceWeight(kind, float(length))  # type: ignore[arg-type]
-    return Term(loss, row_weighting=weighting)
+    return Term(loss, aggregation=weighting)
 
 
 def sequences(mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -87,7 +88,10 @@ def _double(value: Any) -> Tensor:
     if isinstance(value, (list, tuple)):
         parts = [_double(v) for v in value]
         return torch.stack(parts) if parts else torch.zeros(0, dtype=torch.float64)
-    return torch.tensor(number(value), dtype=torch.float64)
+    value = number(value)
+    if isinstance(value, str):  # a word is another number than any other word
+        value = crc32(value.encode())
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def compare(
