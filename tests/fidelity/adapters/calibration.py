@@ -17,7 +17,22 @@ from lightning_losses.calibrators import TemperatureScaling
 from lightning_losses.calibrators.histogram import bin_means
 from lightning_losses.calibrators.isotonic import interpolate, pool_adjacent_violators
 from lightning_losses.losses import CrossEntropy
-from lightning_losses.metrics import StreamingCalibration, top_label
+from lightning_losses.metrics import (
+    BrierByPrediction,
+    GaussianCalibration,
+    IntervalCoverage,
+    StreamingCalibration,
+    brier_corp,
+    class_scores,
+    conformal_threshold,
+    ece_kde,
+    loo_bandwidth,
+    prediction_sets,
+    quantile_score,
+    split_point_class_discrepancy,
+    top_label,
+    weighted_interval_score,
+)
 from lightning_losses.metrics.calibration.bins import (
     brier_decomposition,
     debiased,
@@ -31,8 +46,10 @@ from lightning_losses.metrics.calibration.fine_bins import equal_mass as groups_
 from lightning_losses.metrics.calibration.fine_bins import ks as kolmogorov_smirnov
 from lightning_losses.metrics.calibration.psi import psi
 from lightning_losses.metrics.calibration.ranking import augrc as generalised_area
+from lightning_losses.metrics.calibration.ranking import auprc_error as average_precision
 from lightning_losses.metrics.calibration.ranking import aurc as area_under_risk_coverage
 from lightning_losses.metrics.calibration.ranking import auroc as area_under_roc
+from lightning_losses.metrics.calibration.ranking import coverage_at_risk, risk_at_coverage
 from lightning_losses.metrics.calibration.ranking import eaurc as excess_area
 from lightning_losses.metrics.calibration.smooth import smece, smece_auto
 
@@ -238,6 +255,48 @@ def decomposition(inputs: Inputs, params: Inputs) -> Inputs:
     return brier_decomposition(measure(inputs, params.get("n_bins", 10)).bins)._asdict()
 
 
+@adapter("brier.decomposition.corp_isotonic")
+def corp(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "identity", "score=miscalibration-discrimination+uncertainty")
+    metric = measure(inputs)
+    found = brier_corp(metric.bins, metric.fine_bins)
+    return {
+        "score": found.brier,
+        "miscalibration": found.miscalibration,
+        "discrimination": found.discrimination,
+        "uncertainty": found.uncertainty,
+    }
+
+
+@adapter("brier.decomposition.tfp_by_predicted_class")
+def by_predicted_class(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "binning", "argmax class")
+    if "negative uncertainty" not in str(params.get("identity", "negative uncertainty")):
+        raise NotBuilt(f"identity {params['identity']!r}")
+    logits, y = inputs["logits"], inputs["y"]
+    assert inputs.get("use", "logits") == "logits"
+    metric = BrierByPrediction()
+    metric.update(logits.softmax(1), y)
+    found = metric.compute()
+    # The source leaves the 1 of its score out, and has no terms for what varies within a group.
+    values = {
+        "uncertainty": found["uncertainty"] - 1,
+        "reliability": found["reliability"] + found["within_group_variance"],
+        "resolution": found["resolution"],
+    }
+    shares = torch.nn.functional.one_hot(y, logits.shape[1]).double()
+    resolution = 0.0
+    for k in logits.argmax(1).unique():
+        group = shares[logits.argmax(1) == k]
+        away = (group.mean(0) - shares.mean(0)).square().sum()
+        resolution += len(group) / len(y) * float(away)
+    raise Deviates(
+        "the source's resolution subtracts class shares along the axis of predictions",
+        values,
+        {"resolution": resolution},
+    )
+
+
 @adapter("confidence_gap")
 def confidence_gap(inputs: Inputs, params: Inputs) -> Inputs:
     if not str(params.get("def", "mean confidence - accuracy")).startswith(
@@ -314,15 +373,24 @@ def smece_fixed(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("smece.top_label", "smece.binary")
 def smece_automatic(inputs: Inputs, params: Inputs) -> Inputs:
-    only(params, "kernel", "reflected_gaussian", "reflected")
+    only(params, "kernel", "reflected_gaussian", "reflected", "logit")
     only(params, "eps", 0.001)  # where the search ends, below our steps of 1/1024
     only(params, "refine", 10)
     only(params, "mesh", 200)
-    error, width = smece_auto(measure(inputs, fine_bins=2**14).fine_bins)
+    logit = params.get("kernel") == "logit"
+    fine = measure(inputs, fine_bins=2**14).fine_bins
+    error, width = smece_auto(fine, "logit" if logit else "reflected")
     rows = reference.rows_of(inputs)
-    smallest = reference.smallest_width(*rows)
-    ours = {"smece": reference.smooth_error(*rows, smallest), "bandwidth": smallest}
-    raise Deviates(RELPLOT, {"smece": error, "bandwidth": width}, ours)
+    smooth = reference.smooth_error_of_odds if logit else reference.smooth_error
+    smallest = reference.smallest_width(*rows, smooth)
+    ours = {"smece": smooth(*rows, smallest), "bandwidth": smallest}
+    raise Deviates(
+        "relplot's log-odds end at those of its 200 points; ours is on the whole line"
+        if logit
+        else RELPLOT,
+        {"smece": error, "bandwidth": width},
+        ours,
+    )
 
 
 @adapter("auroc_confidence_correctness")
@@ -336,6 +404,32 @@ def auroc(inputs: Inputs, params: Inputs) -> Inputs:
             {"value": math.nan},
         )
     return found
+
+
+@adapter("auprc_error")
+def auprc(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "positive", "error")
+    only(params, "score", "1-confidence")
+    return {"value": average_precision(sorted_rows(inputs))}
+
+
+@adapter("risk_at_80_cov")
+def risk_at_80(inputs: Inputs, params: Inputs) -> Inputs:
+    risks = reference.prefix_risks(*reference.rows_of(inputs))
+    found = {"value": risk_at_coverage(sorted_rows(inputs), 0.8)}
+    return ties_of(inputs, found, {"value": risks[math.ceil(0.8 * len(risks)) - 1]})
+
+
+@adapter("cov_at_5_risk")
+def coverage_at_5(inputs: Inputs, params: Inputs) -> Inputs:
+    risks = reference.prefix_risks(*reference.rows_of(inputs))
+    found = {"value": coverage_at_risk(sorted_rows(inputs), 0.05)}
+    safe = [k for k, risk in enumerate(risks, start=1) if risk <= 0.05]
+    if not safe:
+        raise Deviates(
+            "no row is so safe: nothing is to be accepted, a coverage of 0", found, {"value": 0.0}
+        )
+    return ties_of(inputs, found, {"value": safe[-1] / len(risks)})
 
 
 def l2(rows: FineBins, groups: int, unbiased: bool) -> Tensor:
@@ -490,6 +584,150 @@ def psi_standard_error(n: Tensor, m: Tensor) -> float:
         covariance = (share.diag() - share[:, None] * share) / own.sum()
         variance += float(slope @ covariance @ slope)
     return math.sqrt(variance)
+
+
+# -- kernels on the simplex ---------------------------------------------------------------------
+
+
+def kernel_error(inputs: Inputs, params: Inputs, kind: Any) -> Inputs:
+    return {
+        "value": ece_kde(
+            inputs["p"], inputs["y"], params.get("bandwidth", 0.1), params.get("p", 1), kind
+        )
+    }
+
+
+@adapter("ece_kde.canonical")
+def kernel_canonical(inputs: Inputs, params: Inputs) -> Inputs:
+    return kernel_error(inputs, params, "canonical")
+
+
+@adapter("ece_kde.marginal")
+def kernel_marginal(inputs: Inputs, params: Inputs) -> Inputs:
+    return kernel_error(inputs, params, "marginal")
+
+
+@adapter("ece_kde.top_label")
+def kernel_top_label(inputs: Inputs, params: Inputs) -> Inputs:
+    return kernel_error(inputs, params, "top_label")
+
+
+@adapter("ece_kde.binary")
+def kernel_binary(inputs: Inputs, params: Inputs) -> Inputs:
+    # The source doubles the error of the event, which is that of event and no event together.
+    two = torch.stack([1 - inputs["p"], inputs["p"]], -1)
+    return kernel_error({"p": two, "y": inputs["y"]}, params, "marginal")
+
+
+@adapter("ece_kde.loo_bandwidth")
+def kernel_bandwidth(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "grid", "logspace(-5,-1,15)+linspace(.2,1,5)")
+    raise Deviates(
+        "the source divides a density that integrates to 1 by the width once more",
+        {"value": loo_bandwidth(inputs["p"])},
+        {"value": reference.likeliest_width(inputs["p"])},
+    )
+
+
+# -- conformal ----------------------------------------------------------------------------------
+
+
+@adapter("conformal.split_threshold")
+def split_threshold(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "score", "1-p_true")
+    words = str(params.get("cal", "first 200 rows")).split()
+    if words[0] != "first" or words[2] != "rows":
+        raise NotBuilt(f"cal {params['cal']!r}")
+    n, alpha = int(words[1]), params.get("alpha", 0.1)
+    p, y = inputs["p"], inputs["y"]
+    scores = class_scores(p[:n], y[:n])
+    threshold = conformal_threshold(scores, alpha)
+    inside = prediction_sets(p[n:], threshold).gather(1, y[n:, None]).double().mean()
+    rank = -int(-round((n + 1) * (1 - alpha), 9) // 1)
+    ours = sorted(1 - float(p[i, y[i]]) / float(p[i].sum()) for i in range(n))[rank - 1]
+    raise Deviates(
+        "numpy's quantile of method higher is one rank above the ceil((n + 1) (1 - alpha))-th",
+        {"qhat": threshold, "coverage": inside},
+        {"qhat": ours},
+    )
+
+
+# -- distributions, quantiles and intervals of real numbers ---------------------------------------
+
+
+def gaussian(inputs: Inputs, params: Inputs, name: str) -> Inputs:
+    only(params, "defaults", None, True)
+    metric = GaussianCalibration()
+    metric.update(inputs["mu"], inputs["sd"], inputs["y"])
+    return {"value": metric.compute()[name]}
+
+
+@adapter("reg.miscalibration_area")
+def miscalibration_area(inputs: Inputs, params: Inputs) -> Inputs:
+    return gaussian(inputs, params, "miscalibration_area")
+
+
+@adapter("reg.mean_absolute_calibration_error")
+def mean_absolute_calibration_error(inputs: Inputs, params: Inputs) -> Inputs:
+    return gaussian(inputs, params, "calibration_error")
+
+
+@adapter("reg.sharpness")
+def sharpness(inputs: Inputs, params: Inputs) -> Inputs:
+    return gaussian(inputs, params, "sharpness")
+
+
+@adapter("reg.crps_gaussian")
+def crps(inputs: Inputs, params: Inputs) -> Inputs:
+    return gaussian(inputs, params, "crps")
+
+
+@adapter("reg.nll_gaussian")
+def nll_of_gaussian(inputs: Inputs, params: Inputs) -> Inputs:
+    return gaussian(inputs, params, "nll")
+
+
+@adapter("reg.check_score")
+def check_score(inputs: Inputs, params: Inputs) -> Inputs:
+    return gaussian(inputs, params, "quantile_score")
+
+
+def bounds(inputs: Inputs, alphas: list[float]) -> tuple[Tensor, Tensor]:
+    """Central intervals of the Gaussians, ``(N, K)`` each."""
+    far = torch.special.ndtri(1 - torch.tensor(alphas, dtype=torch.float64) / 2)
+    mu, sd = inputs["mu"][:, None], inputs["sd"][:, None]
+    return mu - far * sd, mu + far * sd
+
+
+@adapter("reg.interval_score")
+def score_of_interval(inputs: Inputs, params: Inputs) -> Inputs:
+    alpha = params.get("alpha", 0.1)
+    lower, upper = bounds(inputs, [alpha])
+    metric = IntervalCoverage(alpha)
+    metric.update(lower.squeeze(1), upper.squeeze(1), inputs["y"])
+    return {"value": metric.compute()["interval_score"]}
+
+
+@adapter("reg.weighted_interval_score")
+def score_of_intervals(inputs: Inputs, params: Inputs) -> Inputs:
+    only(params, "median", "mu")
+    only(params, "weights", "w0=1/2,wk=alpha/2, divided by K+1/2")
+    alphas = list(params.get("alphas", [0.02, 0.1, 0.5]))
+    lower, upper = bounds(inputs, alphas)
+    score = weighted_interval_score(inputs["mu"], lower, upper, inputs["y"], alphas)
+    return {"value": score.mean()}
+
+
+@adapter("reg.quantile_score")
+def score_of_quantile(inputs: Inputs, params: Inputs) -> Inputs:
+    level = params.get("tau", 0.5)
+    return {"value": quantile_score(inputs["mu"], inputs["y"], level).mean()}
+
+
+@adapter("spc.self_consistency")
+def self_consistency(inputs: Inputs, params: Inputs) -> Inputs:
+    p = inputs["logits"].softmax(1)
+    return {"value": split_point_class_discrepancy(p, inputs["mar"])}
 
 
 # -- calibrators --------------------------------------------------------------------------------

@@ -76,13 +76,13 @@ def ks(fine: FineBins) -> Tensor:
 
 
 def running_sum(values: Tensor) -> Tensor:
-    """`values.cumsum(0)` by doubling, O(F log F).
+    """`values.cumsum(-1)` by doubling, O(F log F).
 
     torch.cumsum of floats raises on CUDA under `use_deterministic_algorithms`, which is what
     `Trainer(deterministic=True)` turns on.
     """
     shift = 1
-    while shift < len(values):
-        values = values + functional.pad(values[:-shift], (shift, 0))
+    while shift < values.shape[-1]:
+        values = values + functional.pad(values[..., :-shift], (shift, 0))
         shift *= 2
     return values

@@ -70,3 +70,55 @@ def augrc(fine: FineBins) -> Tensor:
     total = fine.rows.sum()
     height = running_sum(wrong) - wrong / 2
     return (fine.rows.flip(0) * height).sum() / total / total
+
+
+def auprc_error(fine: FineBins) -> Tensor:
+    """Average precision of finding the errors by low confidence: `sum_b (R_b - R_{b-1}) P_b`.
+
+    Rows are flagged from the least confident on; `P` is the share of errors among the flagged ones
+    and `R` the share of all errors that they are. A random order has the error rate, so compare
+    models of one accuracy only. NaN without an error. Rows that share a fine bin are flagged
+    together, as scikit-learn does with ties. (The value of sorted rows may then be higher or
+    lower: by at most `sum_b e_b / E` over the bins that hold both kinds.)
+    """
+    wrong = fine.rows - fine.correct
+    flagged = fine.rows.cumsum(0).clamp(min=1)
+    return (wrong * running_sum(wrong) / flagged).sum() / wrong.sum()
+
+
+def risk_at_coverage(fine: FineBins, coverage: float = 0.8) -> Tensor:
+    """Error rate of the `ceil(coverage N)` most confident rows, a fraction.
+
+    Raises:
+        ValueError: coverage outside (0, 1].
+    """
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage must be in (0, 1], found {coverage}; write coverage=0.8")
+    n, wrong = fine.rows.flip(0).to(fine.correct), (fine.rows - fine.correct).flip(0)
+    last, total = fine.rows.flip(0).cumsum(0).to(n), fine.rows.sum().to(n)
+    # 0.07 * 100 is 7.000000000000001, which is meant to be 7 rows.
+    k = (coverage * total * (1 - 1e-12)).ceil()
+    share = ((k - (last - n)) / n.clamp(min=1)).clamp(0, 1)  # of each bin, which is accepted
+    return (share * wrong).sum() / k
+
+
+def coverage_at_risk(fine: FineBins, risk: float = 0.05) -> Tensor:
+    """Largest share of rows, the most confident first, whose error rate is at most `risk`.
+
+    0 where no number of rows is that safe (torch-uncertainty has NaN there; here NaN means that
+    there are no rows).
+
+    Raises:
+        ValueError: risk outside [0, 1].
+    """
+    if not 0 <= risk <= 1:
+        raise ValueError(f"risk must be in [0, 1], found {risk}; write risk=0.05")
+    n, wrong = fine.rows.flip(0).to(fine.correct), (fine.rows - fine.correct).flip(0)
+    above = fine.rows.flip(0).cumsum(0).to(n) - n
+    spare = risk * above - (running_sum(wrong) - wrong)  # errors that may still be made
+    excess = wrong - risk * n  # of those, what the whole bin takes; each row takes its share
+    slack = 1e-9  # of a row, against rounding
+    some = ((spare + slack) * n / excess.clamp(min=slack)).floor().clamp(min=0)
+    rows = torch.where(excess <= spare + slack, n, torch.where(spare + slack >= 0, some, -above))
+    rows = torch.minimum(rows, n)
+    return (above + rows).clamp(min=0).max() / fine.rows.sum()

@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Split conformal prediction: sets and intervals that hold the truth as often as promised.
+
+Vovk, Gammerman and Shafer 2005; Lei et al., "Distribution-Free Predictive Inference for
+Regression", arXiv 1604.04173. The promise is for rows that are exchangeable with the held-out ones,
+on average over all of them, whatever the model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_losses.metrics.calibration.validation import class_rows
+
+
+def conformal_threshold(scores: Tensor, alpha: float = 0.1) -> Tensor:
+    """The `ceil((n + 1) (1 - alpha))`-th smallest of `n` held-out scores, 0-dim.
+
+    A new row's score is at most that with chance `1 - alpha` or a little more. +inf where n is too
+    small to promise it (below `1 / alpha - 1` rows), which makes sets of all classes.
+
+    Args:
+        scores: `(n,)`, how badly a row fits; larger is worse.
+        alpha: allowed share of misses, in (0, 1).
+
+    Raises:
+        ValueError: scores that are not `(n,)` real numbers or hold a NaN; alpha outside (0, 1).
+    """
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be in (0, 1), found {alpha}; write 0.1 for 90 % coverage")
+    if scores.ndim != 1 or not scores.is_floating_point() or bool(scores.isnan().any()):
+        raise ValueError(
+            f"conformal_threshold needs scores (n,) float without NaN, found {scores.dtype} "
+            f"{tuple(scores.shape)}; leave out rows that do not count"
+        )
+    # 20 * 0.9 is 18, and (1 - 0.1) * 20 in floats must not become 19.
+    rank = math.ceil((len(scores) + 1) * (1 - alpha) - 1e-9)
+    if rank > len(scores):
+        return scores.new_tensor(math.inf)
+    return scores.detach().kthvalue(max(rank, 1)).values
+
+
+def class_scores(probabilities: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """`1 - p_y` of the rows that count, `(n,)`: the score of a class under `prediction_sets`.
+
+    Args:
+        probabilities: `(N, C)`.
+        target: `(N,)` int64.
+        valid: `(N,)` bool.
+
+    Raises:
+        ValueError: rows or classes that are none.
+    """
+    rows = class_rows("class_scores", probabilities, target, valid)
+    return 1 - rows.probabilities.gather(1, rows.target[:, None]).squeeze(1)[rows.keep]
+
+
+def prediction_sets(probabilities: Tensor, threshold: float | Tensor) -> Tensor:
+    """Which classes are in the set of each row: those of `1 - p <= threshold`, `(N, C)` bool."""
+    # The probability itself is rounded: as near the threshold as that counts as in.
+    return 1 - probabilities <= threshold
+
+
+def interval_scores(lower: Tensor, upper: Tensor, target: Tensor) -> Tensor:
+    """`max(lower - y, y - upper)`, by how much a target is outside, negative inside; `(n,)`.
+
+    Conformalised quantile regression, arXiv 1905.03222; with the mean as both bounds, the absolute
+    residual.
+
+    Raises:
+        ValueError: shapes differ: one would be broadcast.
+    """
+    if not lower.shape == upper.shape == target.shape:
+        raise ValueError(
+            f"interval_scores needs one shape for all, found lower {tuple(lower.shape)}, upper "
+            f"{tuple(upper.shape)}, target {tuple(target.shape)}; write squeeze(1) for (N, 1)"
+        )
+    return torch.maximum(lower - target, target - upper)
+
+
+def conformal_interval(
+    lower: Tensor, upper: Tensor, threshold: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bounds moved out by the threshold of `interval_scores`; in where that is negative.
+
+    Where a negative threshold would cross them, both are the middle.
+    """
+    low, high = lower - threshold, upper + threshold
+    middle = (lower + upper) / 2
+    return torch.where(low <= high, low, middle), torch.where(low <= high, high, middle)
+
+
+class ConformalThreshold(Metric):
+    """`conformal_threshold` of the scores of an epoch, of all processes; these are kept, `(n,)`.
+
+    Args:
+        alpha: allowed share of misses, in (0, 1).
+        **kwargs: passed to `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    scores: list[Tensor]
+
+    def __init__(self, alpha: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        conformal_threshold(torch.zeros(1), alpha)  # complains of what is none
+        self.alpha = alpha
+        self.add_state("scores", [], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, valid: Tensor | None = None) -> None:
+        """Add scores `(N,)`, of rows that count.
+
+        Raises:
+            ValueError: as `conformal_threshold`, and a `valid` of another shape.
+        """
+        if valid is not None and valid.shape != scores.shape:
+            raise ValueError(
+                f"valid must be as scores {tuple(scores.shape)}, found {tuple(valid.shape)}"
+            )
+        kept = scores if valid is None else scores[valid.bool()]
+        conformal_threshold(kept, self.alpha)
+        self.scores.append(kept.detach().to(torch.promote_types(kept.dtype, torch.float32)))
+
+    def compute(self) -> Tensor:
+        """The threshold, 0-dim; +inf without rows."""
+        kept = self.scores if isinstance(self.scores, list) else [self.scores]
+        return conformal_threshold(
+            torch.cat([torch.zeros(0), *(s.cpu() for s in kept)]), self.alpha
+        )
