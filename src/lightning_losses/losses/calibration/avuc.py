@@ -22,11 +22,15 @@ class AvUC(nn.Module):
     confidence where right, one minus it where wrong. A term beside another loss, after some epochs
     without.
 
+    A wrong and certain row weighs ``(1 - c) (1 - tanh H)``, which is small where it is surest: as
+    the paper has it, the loss falls when such a row becomes surer still. What teaches a wrong row
+    to doubt is the entropy alone, and ``detach_confidence`` leaves only that.
+
     Args:
         threshold: entropy in nats. The authors take the mean of the average entropies of right and
             of wrong rows after training without the term; 1.0 is only a start.
-        detach_confidence: no gradient through the confidence, as a released variant has it; the
-            value is the same.
+        detach_confidence: no gradient through the confidence, as a released variant has it, so that
+            no row is made surer by its being wrong; the value is the same.
 
     Shapes: confidence, entropy and prediction from the softmax statistics, target ``(N,)``; one
     number for the batch of all ranks; 0 where no row counts.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_losses.metrics.calibration.sum_metric import sum_dtype
 from lightning_losses.metrics.calibration.validation import class_rows
 
 
@@ -63,7 +64,6 @@ def class_scores(probabilities: Tensor, target: Tensor, valid: Tensor | None = N
 
 def prediction_sets(probabilities: Tensor, threshold: float | Tensor) -> Tensor:
     """Which classes are in the set of each row: those of `1 - p <= threshold`, `(N, C)` bool."""
-    # The probability itself is rounded: as near the threshold as that counts as in.
     return 1 - probabilities <= threshold
 
 
@@ -115,6 +115,13 @@ class ConformalThreshold(Metric):
         conformal_threshold(torch.zeros(1), alpha)  # complains of what is none
         self.alpha = alpha
         self.add_state("scores", [], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all scores."""
+        super().reset()
+        # A process that has none must take part in the gather all the same.
+        self.scores = [torch.zeros(0, dtype=sum_dtype(self.device), device=self.device)]
 
     def update(self, scores: Tensor, valid: Tensor | None = None) -> None:
         """Add scores `(N,)`, of rows that count.
@@ -128,11 +135,9 @@ class ConformalThreshold(Metric):
             )
         kept = scores if valid is None else scores[valid.bool()]
         conformal_threshold(kept, self.alpha)
-        self.scores.append(kept.detach().to(torch.promote_types(kept.dtype, torch.float32)))
+        self.scores.append(kept.detach().to(self.scores[0].dtype))
 
     def compute(self) -> Tensor:
         """The threshold, 0-dim; +inf without rows."""
-        kept = self.scores if isinstance(self.scores, list) else [self.scores]
-        return conformal_threshold(
-            torch.cat([torch.zeros(0), *(s.cpu() for s in kept)]), self.alpha
-        )
+        kept: list[Tensor] | Tensor = self.scores
+        return conformal_threshold(torch.cat(kept) if isinstance(kept, list) else kept, self.alpha)
