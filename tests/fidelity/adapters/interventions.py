@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.policy import METRICS, aggregated, clip_range, of_actions, sequences
+from adapters.policy import aggregated, clip_range, metrics, of_actions, sequences
 from adapters.table import Deviates, Term, Within, adapter, evaluate, only
 from lightning_losses.losses import GSPO, HAPO, PACS, PPOClip
 from lightning_losses.losses.policy.advantage import canon_advantage, hapo_advantage
@@ -41,7 +41,7 @@ def gspo(inputs: Inputs, params: Inputs) -> Inputs:
     found = of_actions(term, inputs)
     # As for ppo_clip: sources divide by the length of a response + 1e-8.
     within = Within(found, above=2e-8, below=2e-8)
-    return {"loss": within, "backward": found, "metrics": METRICS}
+    return {"loss": within, "backward": found, "metrics": metrics(term, inputs)}
 
 
 @adapter("steer")

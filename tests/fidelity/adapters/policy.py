@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.table import Deviates, NotBuilt, Term, Unbuilt, Within, adapter, evaluate, only
+from adapters.table import Deviates, NotBuilt, Term, Within, adapter, evaluate, only
+from lightning_losses import LossRecord, Objective
 from lightning_losses.callbacks.controllers.entropy_target import Coefficient
 from lightning_losses.losses import (
     CISPO,
@@ -64,10 +65,25 @@ def sequences(mask: Tensor) -> Tensor:
 
 def of_actions(term: Term | nn.Module, inputs: Inputs, reduction: str = "mean") -> Tensor:
     """The objective on two classes, of which the one that was taken has the given log p."""
+    total: Tensor = record_of(term, inputs, reduction).total
+    return total
+
+
+def metrics(term: Term | nn.Module, inputs: Inputs) -> Inputs:
+    """What verl logs beside the loss, from the record's diagnostics."""
+    told = record_of(term, inputs).diagnostics
+    return {
+        "actor/pg_clipfrac": told.get("loss/clip_fraction"),
+        "actor/ppo_kl": told["loss/kl"],
+        # Losses without a dual clip have no share of it.
+        "actor/pg_clipfrac_lower": told.get("loss/dual_clip_fraction", torch.zeros(())),
+    }
+
+
+def record_of(term: Term | nn.Module, inputs: Inputs, reduction: str = "mean") -> LossRecord:
+    """As `of_actions`, with all that it leaves behind."""
     log_prob, mask = inputs["log_prob"], inputs["response_mask"]
-    return evaluate(
-        term,
-        reduction,
+    return Objective({"loss": term}, reduction=reduction)(
         logits=torch.stack([log_prob, (-torch.expm1(log_prob)).log()], -1),
         target=torch.zeros(log_prob.shape, dtype=torch.int64),
         old_log_prob=inputs["old_log_prob"],
@@ -84,11 +100,7 @@ def ppo_clip(inputs: Inputs, params: Inputs) -> Inputs:
     found = of_actions(term, inputs)
     # Sources divide a response by its length + 1e-8: a loss of 2 a token changes by that much.
     loss_within = Within(found, above=2e-8, below=2e-8)
-    return {"loss": loss_within, "backward": found, "metrics": METRICS}
-
-
-#: What verl logs beside the loss.
-METRICS = Unbuilt("shares of clipped tokens and the estimated KL, which no loss here returns")
+    return {"loss": loss_within, "backward": found, "metrics": metrics(term, inputs)}
 
 
 def clip_range(params: Inputs) -> tuple[float, float]:
@@ -146,11 +158,12 @@ def clip_cov(inputs: Inputs, params: Inputs) -> Inputs:
         (of_actions(x, inputs, "none").detach().reshape(mask.shape) == 0) & mask
         for x in (loss, every)
     )
+    term = aggregated(loss, params, mask, "loss_agg_mode")
     return {
-        "loss": of_actions(aggregated(loss, params, mask, "loss_agg_mode"), inputs),
+        "loss": of_actions(term, inputs),
         "n_candidates": candidates.sum(),
         "clipped_mask": zero,
-        "metrics": METRICS,
+        "metrics": metrics(term, inputs),
     }
 
 
@@ -162,8 +175,10 @@ def kl_cov(inputs: Inputs, params: Inputs) -> Inputs:
         # A percentage there, capped by the number of tokens; a fraction, uncapped, here.
         ratio = min(float(params["k_percent"]), float(mask.sum())) / 100
     loss = KLCov(ratio, params.get("ppo_kl_coef", 0.1))
-    found = of_actions(aggregated(loss, params, mask, "loss_agg_mode"), inputs)
-    return {"loss": found, "abs_kl_mean": METRICS, "metrics": METRICS}
+    record = record_of(aggregated(loss, params, mask, "loss_agg_mode"), inputs)
+    size = record.diagnostics["loss/abs_log_ratio"]
+    # What verl calls ppo_kl here is the size of the log-ratio.
+    return {"loss": record.total, "abs_kl_mean": size, "metrics": {"actor/ppo_kl": size}}
 
 
 @adapter("token_covariance")
@@ -216,7 +231,7 @@ def series(inputs: Inputs, *names: str) -> list[float]:
 def cispo(inputs: Inputs, params: Inputs) -> Inputs:
     loss = CISPO(*clip_range(params))
     term = aggregated(loss, params, inputs["response_mask"], "loss_agg_mode")
-    return {"loss": of_actions(term, inputs), "metrics": METRICS}
+    return {"loss": of_actions(term, inputs), "metrics": metrics(term, inputs)}
 
 
 @adapter("kl_estimator")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.policy_ratio import check_clip, log_ratio
+from lightning_losses.losses.shared.policy_ratio import check_clip, log_ratio, shares
 
 
 class CISPO(nn.Module):
@@ -15,6 +15,8 @@ class CISPO(nn.Module):
 
     MiniMax-M1, arXiv 2506.13585: where PPO's clip gives a token no gradient, here every token keeps
     one, of bounded size.
+
+    Diagnostics: ``kl`` of the old policy from this one (nats), ``clip_fraction`` of the rows.
 
     Args:
         clip_low: how far below 1 the ratio may go, a fraction in [0, 1].
@@ -39,4 +41,5 @@ class CISPO(nn.Module):
         """Per-row values ``(N,)``."""
         ratio = log_ratio(log_prob.detach(), old_log_prob).exp()
         weight = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
+        self.diagnostics = shares(ratio.log(), clip_fraction=weight != ratio)
         return -weight * advantage.detach() * log_prob

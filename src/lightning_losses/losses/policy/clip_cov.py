@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
+from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair, log_ratio, shares
 from lightning_losses.losses.shared.token_covariance import first, shuffled, token_covariance
 
 
@@ -22,6 +22,8 @@ class ClipCov(nn.Module):
 
     The draw depends on the seed, the optimizer step and the place of a row among those that may be
     drawn: the same on any device and number of ranks, and after resuming.
+
+    Diagnostics: ``kl`` of the old policy from this one (nats), ``clip_fraction``: rows left out.
 
     Args:
         ratio: rows to leave out, a fraction of those that count.
@@ -77,4 +79,5 @@ class ClipCov(nn.Module):
         inside = (covariance > self.cov_low) & (covariance < self.cov_high)
         candidates = valid & inside & ~(clipped > plain)
         left_out = first(shuffled(candidates, self.seed + 1_000_003 * self.step), self.ratio, valid)
+        self.diagnostics = shares(log_ratio(log_prob, old_log_prob), clip_fraction=left_out)
         return torch.where(left_out, 0.0, torch.maximum(plain, clipped))

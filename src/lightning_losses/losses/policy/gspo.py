@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
+from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair, shares
 from lightning_losses.losses.shared.sequences import sequences
 
 
@@ -21,6 +21,8 @@ class GSPO(nn.Module):
     that is the gradient of the value. The key has ``aggregation: sequence_mean``. The paper's
     bounds are 3e-4 and 4e-4: the mean of many log-ratios is small. A response must be whole on one
     rank.
+
+    Diagnostics: ``kl`` of the old policy from this one (nats), ``clip_fraction`` of the rows.
 
     Args:
         clip_low: how far below 1 the ratio of a response may go, a fraction in [0, 1].
@@ -62,4 +64,5 @@ class GSPO(nn.Module):
             self.clip_low,
             self.clip_high,
         )
+        self.diagnostics = shares(logs, clip_fraction=clipped > plain)
         return torch.maximum(plain, clipped)

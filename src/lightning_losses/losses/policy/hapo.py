@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.policy_ratio import check_clip, log_ratio
+from lightning_losses.losses.shared.policy_ratio import check_clip, log_ratio, shares
 from lightning_losses.losses.shared.relative_entropy import entropy_scale
 
 
@@ -36,6 +36,9 @@ class HAPO(nn.Module):
     arXiv 2509.16591. See `EntropyScale` (signed, as the paper has it), `adaptive_clip` and
     `adaptive_advantage`; `hapo_advantage` and `sampling.adaptive_temperature` are the other parts.
     h is over the rows of all ranks of a call: it depends on the size of micro-batches.
+
+    Diagnostics: ``kl`` of the old policy from this one (nats), ``clip_fraction`` of the rows, whose
+    ratio is outside of their bounds.
 
     Args:
         clip_low: how far below 1 the ratio may go at h = 0, a fraction in [0, 1].
@@ -92,6 +95,7 @@ class HAPO(nn.Module):
         advantage = adaptive_advantage(advantage.detach(), h, ratio.detach(), low, high, self.beta)
         clipped = torch.minimum(torch.maximum(ratio, 1 - low), 1 + high)
         loss = torch.maximum(-advantage * ratio, -advantage * clipped)
+        self.diagnostics = shares(ratio.detach().log(), clip_fraction=clipped != ratio)
         if self.dual_clip is None:
             return loss
         return torch.where(advantage < 0, torch.minimum(loss, -advantage * self.dual_clip), loss)

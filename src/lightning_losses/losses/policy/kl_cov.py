@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.policy_ratio import log_ratio
+from lightning_losses.losses.shared.policy_ratio import log_ratio, shares
 from lightning_losses.losses.shared.token_covariance import first, token_covariance
 
 
@@ -20,6 +20,9 @@ class KLCov(nn.Module):
     first step on new data log r is 0, so the penalty and its gradient are too: it takes several
     steps on one batch of responses to act. The authors' runs have coefficient 1 and ratio 0.002
     (7B) or 0.0002 (32B); the default is that of verl.
+
+    Diagnostics: ``kl`` of the old policy from this one, ``abs_log_ratio`` (nats), and
+    ``penalised_fraction`` of the rows.
 
     Args:
         ratio: rows to penalise, a fraction of those that count.
@@ -54,4 +57,7 @@ class KLCov(nn.Module):
         valid = torch.ones_like(log_prob, dtype=torch.bool) if valid is None else valid
         covariance = token_covariance(advantage, log_prob, valid)
         largest = first(torch.where(valid, -covariance, torch.inf), self.ratio, valid)
+        self.diagnostics = shares(logs, penalised_fraction=largest) | {
+            "abs_log_ratio": logs.detach().abs()
+        }
         return torch.where(largest, loss + self.coefficient * logs.abs(), loss)

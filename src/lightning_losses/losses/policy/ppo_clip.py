@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair
+from lightning_losses.losses.shared.policy_ratio import check_clip, clipped_pair, log_ratio, shares
 
 
 class PPOClip(nn.Module):
@@ -20,6 +20,9 @@ class PPOClip(nn.Module):
     ``aggregation: sequence_mean`` (key ``grpo``). A row outside the bounds gets no gradient; in
     the first step on new data r is 1 and the gradient is that of REINFORCE. Log-ratios are held
     within +-20.
+
+    Diagnostics: ``kl`` of the old policy from this one (nats), ``clip_fraction`` of the rows, and
+    ``dual_clip_fraction``.
 
     Args:
         clip_low: how far below 1 the ratio may go, a fraction in [0, 1].
@@ -48,7 +51,11 @@ class PPOClip(nn.Module):
             log_prob, old_log_prob, advantage, self.clip_low, self.clip_high
         )
         loss = torch.maximum(plain, clipped)
+        logs, clip = log_ratio(log_prob, old_log_prob), clipped > plain
         if self.dual_clip is None:
+            self.diagnostics = shares(logs, clip_fraction=clip)
             return loss
         bound = -advantage.detach() * self.dual_clip
+        dual = (loss > bound) & (advantage < 0)
+        self.diagnostics = shares(logs, clip_fraction=clip, dual_clip_fraction=dual)
         return torch.where(advantage < 0, torch.minimum(loss, bound), loss)

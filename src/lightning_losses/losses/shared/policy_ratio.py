@@ -24,6 +24,16 @@ def clipped_pair(
     return -advantage * ratio, -advantage * ratio.clamp(1 - low, 1 + high)
 
 
+def shares(logs: Tensor, **fractions: Tensor) -> dict[str, Tensor]:
+    """What policy losses tell in their ``diagnostics``, one value a row.
+
+    ``kl`` is the estimate ``log p_old - log p`` in nats of KL(old || policy); means over rows of
+    the others, which are bool, are fractions.
+    """
+    told = {name: value.to(logs.dtype) for name, value in fractions.items()}
+    return {"kl": -logs.detach(), **told}
+
+
 def check_clip(low: float, high: float) -> None:
     """Raises ValueError unless a ratio of 1 is within the bounds and 0 is not below them."""
     if not (0 <= low <= 1 and high >= 0):
