@@ -4,6 +4,7 @@
 
 from lightning_losses.calibrators.calibrator import Calibrator
 from lightning_losses.calibrators.correctness_aware import CorrectnessAware
+from lightning_losses.calibrators.correctness_views import CorrectnessAwareViews
 from lightning_losses.calibrators.dirichlet import DirichletScaling
 from lightning_losses.calibrators.histogram import HistogramBinning
 from lightning_losses.calibrators.isotonic import Isotonic
@@ -13,6 +14,7 @@ from lightning_losses.calibrators.vector import VectorScaling
 __all__ = [
     "Calibrator",
     "CorrectnessAware",
+    "CorrectnessAwareViews",
     "DirichletScaling",
     "HistogramBinning",
     "Isotonic",

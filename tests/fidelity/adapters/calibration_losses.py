@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from adapters.classification import on_logits
-from adapters.table import Deviates, NotBuilt, adapter, evaluate, only
+from adapters.table import Deviates, adapter, evaluate, only
 from lightning_losses import Objective, Term
 from lightning_losses.calibrators.correctness_aware import correctness_loss
+from lightning_losses.calibrators.correctness_views import view_temperature
 from lightning_losses.losses import (
     DCA,
     MDCA,
@@ -181,4 +182,29 @@ def correctness_plain(inputs: Inputs, params: Inputs) -> Inputs:
 
 @adapter("loss.correctness_aware.official_calibrator")
 def correctness_official(inputs: Inputs, params: Inputs) -> Inputs:
-    raise NotBuilt("its network reads probabilities of transformed images; ours the row's own")
+    width, seen = params.get("feat_dim", 5), params.get("input_dim", 6)
+    weights, features = inputs["state_dict"], inputs["temp_arg"]
+    assert inputs.get("use", "logits") == "logits"
+    names = (
+        "embed_layer.0.weight",
+        "embed_layer.0.bias",
+        "temperature_layer.weight",
+        "temperature_layer.bias",
+    )
+    shapes = ((width, seen), (width,), (width,), ())
+    numbers = [
+        weights[name].reshape(shape).requires_grad_()
+        for name, shape in zip(names, shapes, strict=True)
+    ]
+    logits, target = inputs["logits"], inputs["y"]
+    temperature = view_temperature(features, *numbers)
+    confidence = (logits / temperature[:, None]).softmax(1).amax(1)
+    loss = correctness_loss(confidence, logits.argmax(1) == target)
+    gradients = torch.autograd.grad(loss, numbers, retain_graph=True)
+    shown = {
+        f"grad of {name}": gradient.reshape(shape)
+        for name, gradient, shape in zip(
+            names, gradients, ((width, seen), (width,), (1, width), (1,)), strict=True
+        )
+    }
+    return {"loss": loss, "temperature": temperature, **shown}

@@ -85,7 +85,13 @@ def _case(file: str, name: str, raw: dict[str, Any], data: dict[str, Any]) -> Ca
     for field in inputs.keys() & shapes.keys():  # [] does not tell (0,) from (0, 5)
         if isinstance(inputs[field], list):
             inputs[field] = {"shape": shapes[field], "data": inputs[field]}
-    expected, gradients = _expected(dict(inputs) if flat else raw["expected"], inputs, flat)
+    wanted = dict(inputs) if flat else raw["expected"]
+    if isinstance(wanted, dict) and "state_dict" in wanted:
+        # A network's input and weights, noted where it was run; gradients are of its weights.
+        wanted = dict(wanted)
+        inputs |= {name: wanted.pop(name) for name in ("state_dict", "temp_arg")}
+        wanted |= {f"grad of {name}": grad for name, grad in wanted.pop("grad").items()}
+    expected, gradients = _expected(wanted, inputs, flat)
     tolerance = raw.get("atol", raw.get("tol"))
     params = raw.get("params") or raw.get("options") or {}
     return Case(
