@@ -45,6 +45,11 @@ TITLES = {
         "Make a named tensor that a loss needs and the step does not pass.",
     ),
     "schedule": ("Schedules", "+schedule@loss.ce.weight={}", "Weights that move while training."),
+    "balance": (
+        "Balance",
+        "+balance={}",
+        "Weights of terms that find themselves while training: rules of `TermBalancer`.",
+    ),
     "callbacks": ("Monitors and controllers", "callbacks=[{}]", "Lightning callbacks."),
     "kernel": ("Kernels", "kernel={}", "How the softmax statistics are computed; see Kernels."),
     "logger": ("Loggers", "logger={}", "Where metrics go."),

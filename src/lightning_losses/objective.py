@@ -80,6 +80,7 @@ class Objective(nn.Module):
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
         self._shown: dict[str, Inspector] = {}
+        self._consulted: dict[str, Inspector] = {}
 
     # -- the host side: called before forward, never traced ------------------------------------
 
@@ -116,6 +117,17 @@ class Objective(nn.Module):
             self._shown.pop(owner, None)
         else:
             self._shown[owner] = inspector
+
+    def consult(self, owner: str, inspector: Inspector | None) -> None:
+        """Show a controller what training is about to evaluate, before it does; None to stop.
+
+        As `show`, but earlier: the weights that it writes (`Term.scale`, then `Term.set_step`) are
+        those of this evaluation.
+        """
+        if inspector is None:
+            self._consulted.pop(owner, None)
+        else:
+            self._consulted[owner] = inspector
 
     def named_terms(self) -> list[tuple[str, Term]]:
         """The terms by name, in order."""
@@ -163,6 +175,9 @@ class Objective(nn.Module):
                 rows = provide(rows, terms, self.providers, self.ignore_index)  # type: ignore[arg-type]
                 # One island: whatever the precision plug-in says, float32 at least.
                 with torch.autocast(rows.device.type, enabled=False):
+                    if not compiling and torch.is_grad_enabled() and self._consulted:
+                        for inspector in list(self._consulted.values()):
+                            inspector(named, rows, normalizer)
                     plan = plan_passes(rows, terms, self.kernel, self.reduction, watched)
                     record = evaluate(plan, normalizer)
                     # In this order: compiled code then does not depend on who looks.

@@ -2,11 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Monitors (read records) and controllers (also act), one a file."""
 
+from lightning_losses.callbacks.balance_parts.aggregator import Aggregator
+from lightning_losses.callbacks.balance_parts.rules import (
+    DWA,
+    GradNorm,
+    ReLoBRaLo,
+    Uncertainty,
+)
 from lightning_losses.callbacks.base.monitor import Monitor
 from lightning_losses.callbacks.controllers.entropy_target import EntropyTarget
 from lightning_losses.callbacks.controllers.perp_grad import PerpGrad
 from lightning_losses.callbacks.controllers.post_hoc_calibration import PostHocCalibration
 from lightning_losses.callbacks.controllers.step_radius_controller import StepRadiusController
+from lightning_losses.callbacks.controllers.term_balancer import TermBalancer
 from lightning_losses.callbacks.monitors.attention_entropy import AttentionEntropyMonitor
 from lightning_losses.callbacks.monitors.calibration import CalibrationMonitor
 from lightning_losses.callbacks.monitors.drift import DriftMonitor
@@ -22,12 +30,15 @@ from lightning_losses.callbacks.monitors.step_radius import StepRadiusMonitor
 from lightning_losses.callbacks.monitors.term_balance import TermBalanceMonitor
 
 __all__ = [
+    "DWA",
+    "Aggregator",
     "AttentionEntropyMonitor",
     "CalibrationMonitor",
     "DriftMonitor",
     "EntropyLaw",
     "EntropyMonitor",
     "EntropyTarget",
+    "GradNorm",
     "GradientRmsMonitor",
     "InformationPlaneMonitor",
     "LogitHealthMonitor",
@@ -35,9 +46,12 @@ __all__ = [
     "NeuralCollapseMonitor",
     "PerpGrad",
     "PostHocCalibration",
+    "ReLoBRaLo",
     "RepresentationEntropyMonitor",
     "ScalingForecast",
     "StepRadiusController",
     "StepRadiusMonitor",
     "TermBalanceMonitor",
+    "TermBalancer",
+    "Uncertainty",
 ]

@@ -16,6 +16,7 @@ GROUPS = (
     "head",
     "provider",
     "schedule",
+    "balance",
     "callbacks",
     "kernel",
     "logger",

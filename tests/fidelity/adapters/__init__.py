@@ -5,6 +5,7 @@
 from adapters import (
     adaptation,
     attention,
+    balance,
     beyond,
     calibration,
     calibration_losses,
@@ -30,6 +31,7 @@ __all__ = [
     "ADAPTERS",
     "adaptation",
     "attention",
+    "balance",
     "beyond",
     "calibration",
     "calibration_losses",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from golden_harness.compare import Unbuilt, Within
+from golden_harness.compare import Leading, Unbuilt, Within
 from torch import Tensor, nn
 
 from lightning_losses import Objective, Term
@@ -16,6 +16,7 @@ __all__ = [
     "ADAPTERS",
     "Adapter",
     "Deviates",
+    "Leading",
     "NotBuilt",
     "Term",
     "Unbuilt",

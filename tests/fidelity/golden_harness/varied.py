@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from golden_harness.cases import Case
-from golden_harness.compare import Unbuilt, Within, _double, _ragged
+from golden_harness.compare import Leading, Unbuilt, Within, _double, _ragged
 from golden_harness.runner import Outcome
 
 
@@ -68,4 +68,6 @@ def _row(found: Any) -> Tensor:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
     if _ragged(found):
         return torch.cat([_row(part) for part in found])
-    return _double(found.value if isinstance(found, Within) else found).reshape(-1)
+    if isinstance(found, (Leading, Within)):
+        found = found.value
+    return _double(found).reshape(-1)
