@@ -76,5 +76,6 @@ class ClassRange(NamedTuple):
         if target is not None and target.ndim == 2:
             raise ValueError(
                 f"class_range goes with class indices, got soft targets {tuple(target.shape)}: "
-                "give the whole head to one rank."
+                "give the whole head to one rank, as by logits.redistribute(placements=...) of "
+                "logits that are a DTensor."
             )

@@ -64,6 +64,11 @@ def over(group: Any) -> Iterator[None]:
         _group = before
 
 
+def group_is_said() -> bool:
+    """Whether this is within `over`."""
+    return _group is not None
+
+
 def ranks_of(mesh: DeviceMesh, copies: Collection[int] = ()) -> Any:
     """The group of ranks that hold other rows, by the names of the mesh's dimensions.
 

@@ -174,7 +174,7 @@ class Objective(nn.Module):
                 rows = flatten(named, self.ignore_index)
                 rows = provide(rows, terms, self.providers, self.ignore_index)  # type: ignore[arg-type]
                 # One island: whatever the precision plug-in says, float32 at least.
-                with torch.autocast(rows.device.type, enabled=False):
+                with over(rows.group), torch.autocast(rows.device.type, enabled=False):
                     if not compiling and torch.is_grad_enabled() and self._consulted:
                         for inspector in list(self._consulted.values()):
                             inspector(named, rows, normalizer)
@@ -202,7 +202,7 @@ class Objective(nn.Module):
         to call are moved by this as by any evaluation.
         """
         terms = dict(self.named_terms())
-        with over(self.group):
+        with over(rows.group if self.group is None else self.group):
             plan = plan_passes(rows, terms, self.kernel, self.reduction, apart=True)
             return evaluate_apart(plan, normalizer)
 
@@ -210,5 +210,5 @@ class Objective(nn.Module):
         """The error that names the tensor to blame for one that torch raised, or for a NaN."""
         if rows is None:
             return None
-        by_class = names_class(dict(self.named_terms()), rows.tensors.get("logits"))
+        by_class = names_class(dict(self.named_terms()), rows.all_logits)
         return explain(rows.tensors, rows.valid, self.ignore_index, by_class)

@@ -85,6 +85,27 @@ def test_three_ranks_equal_one(four: list[dict[Any, Any]], split: str) -> None:
     all_cases(split, four[:3])
 
 
+@pytest.mark.parametrize("tensor", [0, 1])
+def test_logits_split_by_classes_equal_whole_ones_or_are_refused(
+    four: list[dict[Any, Any]], tensor: int
+) -> None:
+    """And nobody said which ranks hold other rows: the DTensor's mesh does."""
+    names = [key[1] for key in four[0] if key[0] == "classes"]
+    refused, wrong = [], {}
+    for name in names:
+        found = [rank["classes", name] for rank in four[tensor::2]]
+        if isinstance(found[0], ValueError) and "redistribute" in str(found[0]):
+            refused.append(name)
+            continue
+        try:
+            compare(name, "unequal", found)
+        except AssertionError as error:
+            wrong[name] = str(error)[:300]
+    assert not wrong
+    assert {"ce", "class_balanced", "focal", "ppo_clip"} <= {*names} - {*refused}
+    assert {"stablemax", "kd"} <= {*refused}
+
+
 def test_a_pair_loss_does_not_take_copies_for_pairs(four: list[dict[Any, Any]]) -> None:
     objective, named = two_ranks.one("supcon")
     expected = objective(**masked(named, "unequal")).total.detach()

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from factory import LOSSES, ONE_SCORE, build, inputs, leaves
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
 
 from lightning_losses import Objective, Term
 from lightning_losses.distributed import gather_with_gradient, over, ranks_of, row_offset
@@ -162,6 +163,35 @@ def gathered(rank: int) -> tuple[Any, ...]:
     return rows, together, loss, offset
 
 
+def split_classes(mesh: DeviceMesh, rank: int) -> dict[Any, Any]:
+    """Every case whose logits can be split by classes, the others as they are."""
+    out: dict[Any, Any] = {}
+    for name, make in CASES.items():
+        objective, named = make()
+        named = local(masked(named, "unequal"), "unequal", rank)
+        logits = named.get("logits")
+        if logits is None or logits.ndim < 2 or logits.shape[-1] < 2:
+            continue
+        leaf = logits.detach().chunk(2, -1)[mesh.get_local_rank()].clone().requires_grad_()
+        shape, strides = logits.shape, logits.stride()
+        named["logits"] = DTensor.from_local(
+            leaf, mesh, [Shard(-1)], shape=shape, stride=strides, run_check=False
+        )
+        try:
+            out["classes", name] = evaluate(objective, named)
+            (leaf_grad,) = torch.autograd.grad(objective(**named).total, leaf, allow_unused=True)
+            grads = out["classes", name]["grads"]
+            del grads["logits"]
+            if leaf_grad is not None:
+                parts = DTensor.from_local(
+                    leaf_grad, mesh, [Shard(-1)], shape=shape, stride=strides, run_check=False
+                )
+                grads["logits"] = parts.full_tensor()
+        except Exception as error:
+            out["classes", name] = error
+    return out
+
+
 def of_copies(mesh: DeviceMesh) -> dict[str, Any]:
     """A pair loss on the mesh, and what it is if the copies are taken for other rows."""
     data, group = mesh.get_local_rank("data_parallel"), ranks_of(mesh)
@@ -208,6 +238,7 @@ def work_on_mesh(rank: int, folder: str) -> None:
     loss.backward()  # outside, as Lightning has it
     out["gather"] = (rows.detach(), together.detach(), rows.grad, offset)
     out["copies"] = of_copies(mesh)
+    out |= split_classes(mesh["tensor_parallel"], data)
     three = dist.new_group([0, 1, 2])
     if rank < 3:
         for split in OF_THREE:

@@ -207,6 +207,17 @@ def data_parallel(rank: int, out: Given) -> None:
         apart.loss(hidden, target)
     except ValueError as error:
         out["fsdp sharded"] = str(error)
+    # Of a module it is known that it is FSDP's, of a mesh with a name what it splits.
+    objective()(hidden=hidden, head=apart.head, target=target).total.backward()
+    out["fsdp head"] = gradients(apart)
+    named = Model()
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("data_parallel",))
+    fully_shard(named.head, mesh=mesh)
+    fully_shard(named, mesh=mesh)
+    named.loss(named(x), target).backward()
+    out["fsdp named"] = gradients(named)
+    apart.zero_grad()
+    hidden = apart(x)
     apart.head.unshard()
     apart.loss(hidden, target).backward()
     out["fsdp unshard"] = gradients(apart)

@@ -85,7 +85,7 @@ def test_an_objective_on_two_ranks_equals_one(ranks: list[dict[str, Any]], name:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["ddp", "fsdp forward", "fsdp unshard"])
+@pytest.mark.parametrize("how", ["ddp", "fsdp forward", "fsdp unshard", "fsdp head", "fsdp named"])
 def test_the_head_whole_under_ddp_and_fsdp2(ranks: list[dict[str, Any]], how: str) -> None:
     model = two_ranks_head.Model()
     model(*two_ranks_head.batch()).backward()
@@ -99,7 +99,7 @@ def test_the_head_whole_under_ddp_and_fsdp2(ranks: list[dict[str, Any]], how: st
 def test_what_ranks_refuse(ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         assert "hold no class" in rank["empty"]
-        assert "unshard" in rank["fsdp sharded"]
+        assert "mesh_dim_names" in rank["fsdp sharded"]
     assert [rank["held"] for rank in ranks] == [(0, 4, V), (4, V, V)]
     assert [rank["own group"] for rank in ranks] == [(0, V, V)] * 2
 

@@ -83,9 +83,9 @@ def plan_passes(
         watched: statistics and named tensors that monitors want.
         apart: each term must have a graph of its own, so never the one pass.
     """
-    class_target = names_class(terms, rows.tensors.get("logits"))
+    class_target = names_class(terms, rows.all_logits)
     target = _index_target(rows, class_target)
-    head = head_of(terms, rows.tensors.get("logits"))
+    head = head_of(terms, rows.all_logits)
     # Where no softmax is taken its statistics would be numbers of something else, but for argmax.
     asked = watched if head == "softmax" else watched & {"prediction"}
     watched_statistics = _available(rows, target, asked)

@@ -16,6 +16,7 @@ from lightning_losses.evaluation.validation import (
     missing_tensors,
     refuse_given_statistics,
     refuse_options_with_raw_logits,
+    refuse_some_classes,
 )
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import STATISTICS, in_autocast_dtype, zero_ignored_rows
@@ -58,6 +59,7 @@ def provide(
     if missing:
         raise missing_tensors(dict.fromkeys(missing), rows.tensors)
     refuse_options_with_raw_logits(terms, tensors)
+    refuse_some_classes(terms, tensors)
     if "hidden" in tensors and "logits" not in tensors:
         tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
     read = {name for term in terms.values() for name in term.read} - LEFT_TO_KERNELS

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.evaluation.meshes import is_on_mesh, to_local
 from lightning_losses.evaluation.validation import ONE_OR_MANY, require_tensors
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import (
@@ -38,6 +39,12 @@ class Rows(NamedTuple):
     num_valid: Tensor  # 0-dim int64, number of valid rows
     num_rows: int  # N
     device: torch.device
+    group: Any = None  # of ranks with other rows, where DTensors tell it; see `distributed.over`
+
+    @property
+    def all_logits(self) -> Tensor | None:
+        """The logits, unless they are those of some classes; of others a softmax is taken."""
+        return None if "class_range" in self.tensors else self.tensors.get("logits")
 
     def problem(self, target: Tensor | None) -> Problem:
         """What a softmax kernel is given."""
@@ -71,7 +78,7 @@ def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
         ValueError: if there is nothing with rows, or shapes do not go together.
     """
     given = {name: value for name, value in named.items() if value is not None}
-    _use_head(given)
+    head = _use_head(given)
     require_tensors(given)
     if "class_range" in given and "logits" in given:
         raise ValueError(
@@ -79,6 +86,7 @@ def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
             "this rank's classes for all. Write softmax_stats(logits, class_range=...) for the "
             "statistics of such logits."
         )
+    given, group = to_local(given, ignore_index, head)
     lead = _lead(given)
     _spread_numbers(given, lead)
     _shift(given, lead, ignore_index)
@@ -103,7 +111,7 @@ def flatten(named: Mapping[str, Any], ignore_index: int) -> Rows:
         valid = None if int(num_valid) == n else valid
     if target is not None:
         tensors["target"] = zero_ignored_rows(target, valid)
-    return Rows(tensors, valid, weight, num_valid, n, device)
+    return Rows(tensors, valid, weight, num_valid, n, device, group)
 
 
 def _valid(mask: Tensor | None, target: Tensor | None, ignore_index: int) -> Tensor | None:
@@ -118,15 +126,15 @@ def _valid(mask: Tensor | None, target: Tensor | None, ignore_index: int) -> Ten
     return labelled if mask is None else mask & labelled
 
 
-def _use_head(given: dict[str, Any]) -> None:
-    """Take ``head_weight`` and ``head_bias`` out of a linear ``head``.
+def _use_head(given: dict[str, Any]) -> nn.Module | None:
+    """Take ``head_weight`` and ``head_bias`` out of a linear ``head``, which is returned.
 
     Any other module is more than its weight: an adapter (LoRA), a scale, a norm. Its weight alone
     would train nothing of the rest, in silence.
     """
     head = given.pop("head", None)
     if head is None:
-        return
+        return None
     if "hidden" not in given or "head_weight" in given or "logits" in given:
         raise ValueError(
             "head goes with hidden, instead of head_weight, head_bias and logits; got "
@@ -134,7 +142,9 @@ def _use_head(given: dict[str, Any]) -> None:
         )
     name = type(head).__name__
     plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
-    if not plain or head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head):
+    # FSDP2 and tensor parallelism act by hooks; what those do is done in `meshes`.
+    hooks = bool(head._forward_hooks or head._forward_pre_hooks) and not is_on_mesh(head.weight)
+    if not plain or hooks or "forward" in vars(head):
         raise ValueError(
             f"head must be a plain nn.Linear, of which weight and bias are all, got {name}"
             f"{' with hooks' if plain else ''}. Write logits=head(hidden); or, to keep the logits "
@@ -143,6 +153,7 @@ def _use_head(given: dict[str, Any]) -> None:
     given["head_weight"] = head.weight
     if head.bias is not None:
         given["head_bias"] = head.bias
+    return head  # type: ignore[no-any-return]
 
 
 def _spread_numbers(given: dict[str, Any], lead: tuple[int, ...]) -> None:
@@ -225,7 +236,7 @@ def _same_classes(tensors: dict[str, Any]) -> None:
 
     A teacher may have another vocabulary; that is between it and the loss.
     """
-    logits = tensors.get("logits")
+    logits = None if "class_range" in tensors else tensors.get("logits")
     for name in ("teacher_logits", "logits_adv"):
         other = tensors.get(name)
         if logits is None or other is None or other.shape == logits.shape:

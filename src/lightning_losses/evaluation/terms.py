@@ -88,10 +88,13 @@ class Evaluation:
             value, *rest = all_sum(local) / self.world
             raw = dict(zip(raw, rest, strict=True))
             total = total + (value - total).detach()  # the global value, this rank's gradient
+        # A slice of the classes would pass for all of them.
+        some = "class_range" in self.rows.tensors
+        sliced = {"logits", "head_weight", "head_bias"} if some else set()
         captured = {
             name: value.detach() if isinstance(value, Tensor) else value
             for name, value in self.rows.tensors.items()
-            if name in plan.watched and name not in STATISTICS
+            if name in plan.watched and name not in STATISTICS and name not in sliced
         }
         if "target" in captured and not plan.class_target:
             captured["target"] = captured["target"].float()  # a number, which names no class
@@ -174,6 +177,8 @@ class Evaluation:
         tensors: dict[str, Any] = {}  # what each term reads
         for transform, class_weight, terms, want in shared:
             own, problem = dict(self.rows.tensors), self.plan.problem
+            if "class_range" in own:  # one that needs logits was refused, others do without
+                own.pop("logits", None)
             if transform is not None:
                 own["target"] = transform(own["target"])
                 problem = self.rows.problem(own["target"]) if want else None

@@ -176,6 +176,22 @@ def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, 
     )
 
 
+def refuse_some_classes(terms: Terms, tensors: Mapping[str, Any]) -> None:
+    """Statistics merge what ranks say of their classes; a loss that reads logits needs them all."""
+    if "class_range" not in tensors or "logits" not in tensors:
+        return
+    for name, term in terms.items():
+        soft = term.target_transform is not None
+        if "logits" in term.read or soft:
+            what = "makes soft targets" if soft else "reads whole rows of logits"
+            raise ValueError(
+                f"Term {name!r} ({type(term.loss).__name__}) {what}, and each rank has the logits "
+                "of some classes: write logits=logits.redistribute(placements=[Replicate(), ...]), "
+                "with Shard(0) along dimensions of the mesh that split rows, and Replicate() for "
+                "the classes."
+            )
+
+
 def refuse_options_with_raw_logits(terms: Terms, tensors: Mapping[str, Any]) -> None:
     """Statistics know a soft-cap and the like; a loss that reads logits gets them as passed."""
     if "logits" in tensors and "head_bias" in tensors and "hidden" not in tensors:
@@ -339,12 +355,14 @@ DEFAULT_IGNORE = -100
 def _columns(tensors: Mapping[str, Any]) -> int | None:
     """The number of classes of the step, of all ranks; None for binary scores or none at all."""
     logits, head = tensors.get("logits"), tensors.get("head_weight")
+    held = tensors.get("class_range")
+    if held is not None:
+        return int(held.num_classes)
     if isinstance(logits, Tensor):
         return logits.shape[-1] if logits.ndim > 1 else None
     if not isinstance(head, Tensor) or "hidden" not in tensors:
         return None
-    held = tensors.get("class_range")
-    return head.shape[0] if held is None else int(held.num_classes)
+    return head.shape[0]
 
 
 def _is_kind(kind: str, target: Tensor, columns: int | None, tensors: Mapping[str, Any]) -> bool:

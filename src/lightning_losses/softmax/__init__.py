@@ -21,6 +21,7 @@ from lightning_losses.kernels.problem import STATISTICS, Problem
 from lightning_losses.kernels.valid_rows import zero_ignored_rows
 from lightning_losses.softmax.arguments import (
     FLOATS,
+    check_shift,
     float_of,
     in_autocast_dtype,
     may_ask,
@@ -42,6 +43,7 @@ __all__ = [
     "RowFunction",
     "SoftmaxStats",
     "Spread",
+    "check_shift",
     "describe_kernel",
     "final_logits",
     "float_of",

@@ -1,0 +1,210 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""A small language model on a mesh, through Lightning's ModelParallelStrategy, is that of one rank.
+
+Four processes as 2 x 2 and three as 1 x 3; all that they do is done within one start of them,
+which is what takes time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from ranks import on_ranks
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    SequenceParallel,
+    loss_parallel,
+    parallelize_module,
+)
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_losses import LossMixin, Objective, Term
+from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
+from lightning_losses.distributed import over
+from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal
+
+pytestmark = pytest.mark.slow
+
+#: Classes and positions that no number of ranks divides.
+V, D, S, BATCH, STEPS = 11, 6, 5, 4, 20
+
+#: How logits or hidden states reach the loss.
+#:   logits: ColwiseParallel(use_local_output=False), a DTensor split by classes
+#:   loss_parallel: the same, as torch's own example has it
+#:   head: hidden states whole, the head split by classes
+#:   sequence: hidden states split by positions, the head by classes
+#:   sharded: the head is a module of FSDP2 of its own, and split by rows again when the loss sees it
+#:   whole: tensor ranks do the same
+MODES = ("logits", "loss_parallel", "head", "sequence", "sharded", "whole")
+
+
+def objective() -> Objective:
+    terms = {"ce": CrossEntropy(0.1), "focal": Focal(), "h": Term(EntropyBonus(), 0.1)}
+    return Objective(terms)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.body = nn.Embedding(V, D), nn.Linear(D, D)
+        self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, V)
+
+    def forward(self, x: Tensor, logits: bool) -> Any:
+        h = self.norm(self.body(self.embed(x)).tanh())
+        return self.head(h) if logits else h
+
+
+class Tiny(LossMixin, L.LightningModule):
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.mode, self.net, self.loss = mode, Net().double(), objective()
+
+    def configure_model(self) -> None:
+        mesh = self.device_mesh
+        if mesh is None or isinstance(self.net.body.weight, DTensor):
+            return
+        tensor, data = mesh["tensor_parallel"], mesh["data_parallel"]
+        if self.mode != "whole":
+            plan = ColwiseParallel(use_local_output=False)
+            parallelize_module(self.net.head, tensor, plan)
+        if self.mode == "sequence":
+            parallelize_module(self.net.norm, tensor, SequenceParallel())
+        if self.mode == "sharded":
+            fully_shard(self.net.head, mesh=data)
+        fully_shard(self.net, mesh=data)
+
+    def given(self, x: Tensor) -> dict[str, Any]:
+        if self.mode in ("logits", "loss_parallel", "whole"):
+            return {"logits": self.net(x, True)}
+        return {"hidden": self.net(x, False), "head": self.net.head}
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        x, target = batch
+        if self.mode != "loss_parallel":
+            return self.compute_loss(**self.given(x), target=target, shift=1)
+        with loss_parallel():
+            return self.compute_loss(**self.given(x), target=target, shift=1)
+
+    def validation_step(self, batch: Any, _: int) -> None:
+        x, target = batch
+        self.compute_loss(**self.given(x), target=target, shift=1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    def train_dataloader(self) -> Any:
+        g = torch.Generator().manual_seed(1)
+        x = torch.randint(V, (BATCH * STEPS, S), generator=g)
+        target = x.clone()
+        target[::3, 1:4] = -100
+        ranks = 1 if self.device_mesh is None else self.device_mesh["data_parallel"].size()
+        return DataLoader(TensorDataset(x, target), batch_size=BATCH // ranks)
+
+    def val_dataloader(self) -> Any:
+        return self.train_dataloader()
+
+
+def train(mode: str, **options: Any) -> dict[str, Tensor]:
+    """Weights after training, and what was logged."""
+    callbacks = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1), CalibrationMonitor()]
+    trainer = L.Trainer(
+        max_epochs=1, callbacks=callbacks, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        accelerator="cpu", **options,
+    )  # fmt: skip
+    model = Tiny(mode)
+    trainer.fit(model)
+    out = {name: whole(p.detach()) for name, p in model.named_parameters()}
+    return out | {f"metric {k}": v.double().cpu() for k, v in trainer.callback_metrics.items()}
+
+
+def whole(tensor: Any) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def on_mesh(data: int, tensor: int) -> dict[str, Any]:
+    out = {}
+    for mode in MODES:
+        strategy = ModelParallelStrategy(data, tensor, process_group_backend="gloo")
+        try:
+            out[mode] = train(mode, devices=data * tensor, strategy=strategy)
+        except Exception as error:
+            out[mode] = {"error": f"{type(error).__name__}: {error}"}
+    return out
+
+
+def four(rank: int) -> dict[str, Any]:
+    return on_mesh(2, 2) | {"context": context()}
+
+
+def three(rank: int) -> dict[str, Any]:
+    return on_mesh(1, 3)
+
+
+def sequences() -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(2)
+    return {
+        "hidden": torch.randn(4, 6, D, generator=g, dtype=torch.float64),
+        "head_weight": torch.randn(V, D, generator=g, dtype=torch.float64),
+        "target": torch.randint(V, (4, 6), generator=g),
+    }
+
+
+def context() -> dict[str, Tensor]:
+    """Rows over data ranks and positions over others, a shift of one across the cut."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data_parallel", "context_parallel"))
+    named: dict[str, Any] = sequences()
+    a, b = (slice(2 * mesh.get_local_rank(0), None), slice(3 * mesh.get_local_rank(1), None))
+    leaf = named["hidden"][a, b][:2, :3].clone().requires_grad_()
+    named["hidden"] = DTensor.from_local(leaf, mesh, [Shard(0), Shard(1)])
+    named["head_weight"].requires_grad_()
+    total = objective()(**named, shift=1).total
+    grads = torch.autograd.grad(total, [leaf, named["head_weight"]])
+    whole = DTensor.from_local(grads[0], mesh, [Shard(0), Shard(1)]).full_tensor()
+    torch.distributed.all_reduce(grads[1])
+    return {"total": total.detach(), "hidden": whole / 4, "head_weight": grads[1] / 4}
+
+
+def same(found: dict[str, Any], mode: str) -> None:
+    assert "error" not in found[mode], found[mode]["error"]
+    expected = train(mode)
+    assert found[mode].keys() == expected.keys()
+    for name, value in expected.items():
+        tolerance = 1e-5 if name.startswith("metric") else 1e-9
+        torch.testing.assert_close(
+            found[mode][name], value, rtol=tolerance, atol=tolerance, equal_nan=True,
+            msg=lambda m, n=name: f"{mode} {n}: {m}",
+        )  # fmt: skip
+
+
+def test_two_by_two_ends_with_the_weights_of_one(tmp_path: Path) -> None:
+    ranks = on_ranks(four, tmp_path, 4)
+    for found in (ranks[0], ranks[3]):
+        for mode in MODES:
+            same(found, mode)
+    named: dict[str, Any] = sequences()
+    leaves = [named[n].requires_grad_() for n in ("hidden", "head_weight")]
+    with over(None):
+        total = objective()(**named, shift=1).total
+    grads = torch.autograd.grad(total, leaves)
+    for found in ranks:
+        one = found["context"]
+        torch.testing.assert_close(one["total"], total.detach())
+        torch.testing.assert_close([one["hidden"], one["head_weight"]], list(grads))
+
+
+def test_one_by_three_ends_with_the_weights_of_one(tmp_path: Path) -> None:
+    for found in on_ranks(three, tmp_path, 3):
+        for mode in MODES:
+            same(found, mode)
