@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
+from lightning_losses.evaluation.meshes import is_on_mesh
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
 
@@ -72,12 +74,19 @@ def term_gradients(
         vectors.append(at_roots(value * scale, copies, handed_over, roots))
     dtype = torch.promote_types(torch.float32, next(iter(parts.values())).dtype)
     gram = torch.zeros(len(parts), len(parts), dtype=dtype, device=batch.device)
+    sliced = torch.zeros_like(gram)  # what logits of some classes say
+    held = batch.tensors.get("class_range")
+    of_some = [held is not None and root.name == "logits" for root in roots]
     for i, a in enumerate(vectors):
         for j, b in enumerate(vectors[: i + 1]):
-            pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-            for x, y in pairs:
-                gram[i, j] += (x.to(dtype) * y.to(dtype)).sum()
-            gram[j, i] = gram[i, j]
+            for x, y, some in zip(a, b, of_some, strict=True):
+                if x is not None and y is not None:
+                    into = sliced if some else gram
+                    into[i, j] += (x.to(dtype) * y.to(dtype)).sum()
+    if any(of_some):
+        dist.all_reduce(sliced, group=held.group)
+        gram += sliced
+    gram += gram.tril(-1).t()
     names = [root.name for root in roots]
     reach = tuple(
         frozenset(n for n, v in zip(names, vector, strict=True) if v is not None)
@@ -118,6 +127,7 @@ def interfaces(named: Mapping[str, Any], batch: Rows) -> list[Interface]:
             continue
         passed: Any = named.get(name)  # what a provider made was not passed
         own = isinstance(passed, Tensor) and passed.grad_fn is not None
+        own = own and not is_on_mesh(passed)  # then what is read is this rank's part of it
         handed_over.append(Interface(name, passed if own else read, read))
     return handed_over
 

@@ -65,8 +65,8 @@ def step_rows(
     problem = batch.problem(None)
     if problem.class_range is not None:
         raise ValueError(
-            "compute_loss gets class_range, and this rank's slice of the head does not tell how "
-            "far the logits of all classes moved"
+            "classes are split over ranks (class_range, or a DTensor), and those of one rank do not "
+            "tell how far the logits of all classes moved"
         )
     kind = problem.source.device.type
     dtypes = [problem.source.dtype, *([] if dtype is None else [dtype])]
