@@ -65,7 +65,7 @@ def step_rows(
     problem = batch.problem(None)
     if problem.class_range is not None:
         raise ValueError(
-            "classes are split over ranks (class_range, or a DTensor), and those of one rank do not "
+            "classes are split over ranks (class_range or DTensor), and those of one rank do not "
             "tell how far the logits of all classes moved"
         )
     kind = problem.source.device.type
