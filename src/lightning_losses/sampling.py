@@ -75,11 +75,9 @@ def truncate(
     if top_k is not None:
         last = z.topk(min(top_k, size), -1).values[..., -1:]
         z = z.masked_fill(z < last, -torch.inf)
-    best = z.topk(min(min_keep, size), -1).indices
     for fraction, outside in ((top_p, _outside_mass), (min_p, _unlikely)):
         if fraction is not None:
-            out = outside(z, fraction).scatter(-1, best, False)
-            z = z.masked_fill(out, -torch.inf)
+            z = z.masked_fill(outside(z, fraction, min_keep), -torch.inf)
     return z
 
 
@@ -160,7 +158,7 @@ class Mirostat:
         sampler = Mirostat(len(prompts), target=3.0)
         kept = sampler.truncate(logits)                  # (B, V)
         token = draw(kept, generator).token
-        sampler.update(logits, kept, token)
+        sampler.observe(logits, kept, token)
 
     Surprise is ``-log2 p``, in bits. Version 2 keeps the tokens of a surprise of at most mu;
     version 1 as many as Zipf's law says give the target. mu begins at twice the target, and moves
@@ -203,6 +201,8 @@ class Mirostat:
                 "target must be positive, rate at least 0 and ratios at least 1, got "
                 f"{target}, {rate} and {ratios}; write 3.0, 0.1, 100."
             )
+        if vocabulary is not None and vocabulary < 2:
+            raise ValueError(f"vocabulary must be at least 2, got {vocabulary}.")
         for name, value, words in (
             ("version", version, (1, 2)),
             ("surprise", surprise, ("kept", "full")),
@@ -234,7 +234,7 @@ class Mirostat:
         return z.masked_fill(~torch.zeros_like(kept).scatter(-1, order, kept), -torch.inf)
 
     @torch.no_grad()
-    def update(self, logits: Tensor, kept: Tensor, token: Tensor) -> Tensor:
+    def observe(self, logits: Tensor, kept: Tensor, token: Tensor) -> Tensor:
         """Move mu by what was drawn; returns its surprise in bits ``(batch,)``."""
         of = kept if self.surprise == "kept" else logits
         surprise = -_pick(of.double().log_softmax(-1), token) / math.log(2)
@@ -254,7 +254,7 @@ class Mirostat:
         squares = t.square().sum(-1)
         s = (t * torch.where(some, b, 0)).sum(-1) / torch.where(squares > 0, squares, 1)
         self.exponent = s
-        n = float(size if self.vocabulary is None else self.vocabulary)
+        n = float(max(size, 2) if self.vocabulary is None else self.vocabulary)
         # (s - 1) / (1 - n^-(s - 1)) is 1 / log n where s is 1.
         epsilon = s - 1
         near = epsilon.abs() < 1e-9
@@ -265,21 +265,23 @@ class Mirostat:
         return k.round() + 1 if self.rounding == "paper" else k.floor().clamp(min=1)
 
 
-def _outside_mass(z: Tensor, mass: float) -> Tensor:
-    """Tokens beyond the likeliest that together have this mass."""
+def _outside_mass(z: Tensor, mass: float, least: int) -> Tensor:
+    """Tokens beyond the likeliest that together have this mass, and beyond the ``least`` likeliest."""
     ascending, order = z.sort(dim=-1, stable=True)
     p = ascending.softmax(-1)
     # Where the mass is met exactly, rounding must not decide.
     slack = 4 * torch.finfo(p.dtype).eps
     out = p.cumsum(-1) <= 1 - mass + (slack if mass < 1 else -slack)
+    out[..., max(z.shape[-1] - least, 0) :] = False
     return torch.zeros_like(out).scatter(-1, order, out)
 
 
-def _unlikely(z: Tensor, fraction: float) -> Tensor:
-    """Tokens less than this fraction as likely as the likeliest."""
+def _unlikely(z: Tensor, fraction: float, least: int) -> Tensor:
+    """Tokens less than this fraction as likely as the likeliest, beyond the ``least`` likeliest."""
     if not fraction:
         return torch.zeros_like(z, dtype=torch.bool)
-    return z < z.amax(-1, keepdim=True) + math.log(fraction)
+    best = z.topk(min(least, z.shape[-1]), -1).indices
+    return (z < z.amax(-1, keepdim=True) + math.log(fraction)).scatter(-1, best, False)
 
 
 def _pick(log_p: Tensor, token: Tensor) -> Tensor:

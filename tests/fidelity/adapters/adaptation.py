@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from adapters.table import Term, adapter, evaluate, only
+from adapters.table import NotBuilt, Term, adapter, evaluate, only
 from lightning_losses.losses import (
+    CrossEntropy,
     DualViewKL,
     EntropyMinimization,
     EntropyWithPrior,
@@ -17,6 +18,7 @@ from lightning_losses.losses import (
     SoftEntropy,
     SoftLikelihoodRatio,
 )
+from lightning_losses.losses.adaptation.entropy_with_prior import class_shares
 from lightning_losses.weighting import AgreesWithSource, ReliableRows
 
 Inputs = dict[str, Any]
@@ -62,12 +64,11 @@ def sfda(inputs: Inputs, params: Inputs) -> Inputs:
         for pair in ((both[0], 0.0), (0.0, both[1]), both)
     ]
     p = inputs["logits"].softmax(1)
-    shares = (p / p.amax(1, keepdim=True)).flatten(2).sum(2)
     return {
         "entropy_term": parts[0],
         "kl_term": parts[1],
         "loss": parts[2],
-        "est_prop": shares / shares.sum(1, keepdim=True),
+        "est_prop": class_shares(p, torch.ones_like(p[:, :1], dtype=torch.bool)),
     }
 
 
@@ -111,18 +112,22 @@ def legogcd_ler(inputs: Inputs, params: Inputs) -> Inputs:
 @adapter("legogcd_dkl")
 def legogcd_dkl(inputs: Inputs, params: Inputs) -> Inputs:
     z = inputs["student_logits"].clone().requires_grad_()
+    if max(*params["view1_rows"], *params["view2_rows"]) >= len(z):
+        raise NotBuilt("rows that are not there")
     one, two = (z[params[f"view{i}_rows"]] for i in (1, 2))
     dkl = evaluate(DualViewKL(params["student_temp"], twice=True), logits=one, other_logits=two)
     (grad,) = torch.autograd.grad(dkl, z)
     # The self-distillation beside it is a cross-entropy to the sharpened prediction of the other
-    # view, which no loss here is.
+    # view.
     only(params, "teacher_temp", 0.04)
     only(params, "epoch_after_warmup", True)
     teacher = (z.detach() / params["teacher_temp"]).softmax(1)
-    log_s = (z.detach() / params["student_temp"]).log_softmax(1)
+    student = z.detach() / params["student_temp"]
     rows = params["view1_rows"], params["view2_rows"]
     pairs = ((rows[0], rows[1]), (rows[1], rows[0]))
-    distilled = sum(-(teacher[a] * log_s[b]).sum(1).mean() for a, b in pairs) / 2
+    distilled = torch.stack(
+        [evaluate(CrossEntropy(), logits=student[b], target=teacher[a]) for a, b in pairs]
+    ).mean()
     return {
         "dkl": dkl,
         "grad_dkl": grad,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.policy import aggregated, clip_range, metrics, of_actions, sequences
-from adapters.table import Deviates, Term, Within, adapter, evaluate, only
+from adapters.table import Deviates, Term, Within, adapter, evaluate, named, only
 from lightning_losses.losses import GSPO, HAPO, PACS, PPOClip
 from lightning_losses.losses.policy.advantage import canon_advantage, hapo_advantage
 from lightning_losses.losses.policy.hapo import adaptive_advantage, adaptive_clip
@@ -140,19 +140,24 @@ def canon(inputs: Inputs, params: Inputs) -> Inputs:
     return {"advantages": found[:, None] * mask}
 
 
+SCORES = {"1": "log_ratio", "2": "mean_log_prob"}
+BASELINES = {"naive": "none", "rloo": "rloo", "grpo": "grpo"}
+WEIGHTS = {"question": "balanced", "only_positive": "positive"}
+
+
 @adapter("pacs")
 def pacs(inputs: Inputs, params: Inputs) -> Inputs:
     log_prob, mask = inputs["log_prob"], inputs["response_mask"]
-    weight = {"question": "balanced", "only_positive": "positive"}[params["weight_mode"]]
+    weight = named(params, "weight_mode", WEIGHTS)
     only(params, "norm_adv_by_std_in_grpo", True)
     loss = PACS(
         params["beta"],
-        {"1": "log_ratio", "2": "mean_log_prob"}[params["reward_method"]],  # type: ignore[arg-type]
-        params["adv_estimator"].replace("naive", "none"),
-        weight if params["use_weight"] else "none",  # type: ignore[arg-type]
+        named(params, "reward_method", SCORES),
+        named(params, "adv_estimator", BASELINES),
+        weight if params["use_weight"] else "none",
     )
     rows = sequences(mask)
-    named = {
+    given = {
         "log_prob": log_prob,
         "old_log_prob": inputs["old_log_prob"],
         "reward": inputs["token_level_scores"],
@@ -160,7 +165,7 @@ def pacs(inputs: Inputs, params: Inputs) -> Inputs:
         "prompt_id": rows // params["rollout_n"],
     }
     # No mask: the source adds up what stands in padding too.
-    return {"loss": evaluate(loss, **{name: value.reshape(-1) for name, value in named.items()})}
+    return {"loss": evaluate(loss, **{name: value.reshape(-1) for name, value in given.items()})}
 
 
 @adapter("aepo_gate")

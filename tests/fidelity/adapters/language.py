@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from adapters.policy import sequences
-from adapters.table import Deviates, adapter, evaluate, only
+from adapters.table import Deviates, NotBuilt, adapter, evaluate, named, only
 from lightning_losses import Objective
 from lightning_losses.losses import FLAT, DirectCoverage, EarthMover
 from lightning_losses.losses.language.dco import coverage_factor, coverage_loss
 from lightning_losses.metrics.language.best_of_n import best_of_n_kl_bound
 from lightning_losses.metrics.language.membership import dc_pdd, min_k, standardised
 from lightning_losses.sampling import Mirostat, truncate
+from lightning_losses.softmax import softmax_stats
 
 Inputs = dict[str, Any]
 
@@ -48,7 +49,7 @@ def emo(inputs: Inputs, params: Inputs) -> Inputs:
 def dco(inputs: Inputs, params: Inputs) -> Inputs:
     logits, labels = inputs["logits"], inputs["labels"]
     only(params, "shift", True)
-    named = {
+    given = {
         "logits": logits,
         "target": labels,
         "sequence_id": sequences(labels),
@@ -57,18 +58,17 @@ def dco(inputs: Inputs, params: Inputs) -> Inputs:
 
     def total(loss: DirectCoverage) -> Tensor:
         objective = Objective({"x": loss}, ignore_index=params["ignore_index"])
-        value: Tensor = objective(**named).total
+        value: Tensor = objective(**given).total
         return value
 
     samples = params["N"]
     direct = total(DirectCoverage(samples))
     (grad,) = torch.autograd.grad(direct, logits, retain_graph=True)
     shifted = labels[:, 1:]
-    nll = torch.nn.functional.cross_entropy(
-        logits[:, :-1].transpose(1, 2), shifted, ignore_index=params["ignore_index"],
-        reduction="none",
-    )  # fmt: skip
-    log_p, tokens = -nll.sum(1), (shifted != params["ignore_index"]).sum(1)
+    counts = shifted != params["ignore_index"]
+    stats = softmax_stats(logits[:, :-1], target=shifted, ignore_index=params["ignore_index"])
+    assert stats.log_prob is not None
+    log_p, tokens = stats.log_prob.reshape(shifted.shape).sum(1), counts.sum(1)
     factor = coverage_factor(log_p, samples)
     # Below its rounding error the source's logarithm of nearly 1 is 0.
     rounds = direct < 1e-16
@@ -140,11 +140,11 @@ def flat(inputs: Inputs, params: Inputs) -> Inputs:
         none = y == params["ignore_index"]
         low = torch.tensor([-1e30, 0, 0, 0], dtype=z.dtype)
         z, y = torch.where(none[:, None], low, z), torch.where(none, 0, y)
-        p[side] = z.log_softmax(1).gather(1, y[:, None]).exp().mean()
+        p[side] = softmax_stats(z, target=y).log_prob.exp().mean()
         logits.append(z)
         labels.append(y)
         forget.append(torch.full_like(y, side == "forget", dtype=torch.bool))
-    loss = FLAT(DIVERGENCES[params["divergence"]])  # type: ignore[arg-type]
+    loss = FLAT(named(params, "divergence", DIVERGENCES))
     value = evaluate(
         loss, logits=torch.cat(logits), target=torch.cat(labels), forget=torch.cat(forget)
     )
@@ -171,6 +171,8 @@ def best_of_n(inputs: Inputs, params: Inputs) -> Inputs:
 @adapter("sampling")
 def sampling(inputs: Inputs, params: Inputs) -> Inputs:
     z = inputs["logits"]
+    if not all(isinstance(step, dict) for step in params["steps"]):
+        raise NotBuilt("a step without name")
     for step in params["steps"]:
         z = truncate(z, **step)
     kept = z > -torch.inf
@@ -188,7 +190,7 @@ def steps(sampler: Mirostat, inputs: Inputs) -> Inputs:
         kept = sampler.truncate(logits[None])
         number = int((kept > -torch.inf).sum())
         token = kept.argsort(descending=True, stable=True)[:, min(int(rank), number - 1)]
-        surprise = sampler.update(logits[None], kept, token)
+        surprise = sampler.observe(logits[None], kept, token)
         for name, value in (
             ("s", sampler.exponent),
             ("k", number),
@@ -233,7 +235,7 @@ def mirostat(inputs: Inputs, params: Inputs) -> Inputs:
         p = 2.0**-bits
         rest = torch.full((4095,), (1 - p) / 4095, dtype=torch.float64)
         logits = torch.cat([torch.tensor([p], dtype=torch.float64), rest]).log()[None]
-        sampler.update(logits, logits, torch.tensor([0]))
+        sampler.observe(logits, logits, torch.tensor([0]))
         after.append(float(sampler.mu))
     assert math.isfinite(after[-1])
     return {"mu_after": after}

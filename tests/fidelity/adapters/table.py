@@ -23,6 +23,7 @@ __all__ = [
     "Within",
     "adapter",
     "evaluate",
+    "named",
     "only",
 ]
 
@@ -75,6 +76,14 @@ def evaluate(loss: nn.Module | Term, reduction: str = "mean", **named: Any) -> T
     objective = Objective({"loss": loss}, reduction=reduction)
     total: Tensor = objective(**named).total
     return total
+
+
+def named(params: dict[str, Any], name: str, known: dict[str, Any]) -> Any:
+    """What we call a word of the source's; raises `NotBuilt` for a word that is none of these."""
+    value = params[name]
+    if value not in known:
+        raise NotBuilt(f"{name}={value!r}")
+    return known[value]
 
 
 def only(params: dict[str, Any], name: str, *known: Any) -> None:

@@ -74,9 +74,7 @@ class EntropyWithPrior(nn.Module):
         check_length("class_weight", len(weight), classes)
         w = constant(weight, p).reshape(-1, *[1] * (p.ndim - 2))
         entropy = -torch.where(counts, w * p * log_p, 0).sum()
-        shares = torch.where(counts, p / p.amax(1, keepdim=True), 0).flatten(2).sum(2)
-        there = counts.flatten(1).any(1)
-        shares = shares / torch.where(there, shares.sum(1), 1)[:, None]
+        shares, there = class_shares(p, counts), counts.flatten(1).any(1)
         prior = torch.where(there[:, None], class_prior.detach(), 1).to(p.dtype)
         prior = prior / prior.sum(1, keepdim=True)
         tiny = torch.finfo(p.dtype).tiny
@@ -91,3 +89,13 @@ class EntropyWithPrior(nn.Module):
         """The pixels that count."""
         every = torch.ones_like(logit_map[:, :1], dtype=torch.bool)
         return (every & pixels(valid, every)).sum()
+
+
+def class_shares(p: Tensor, counts: Tensor) -> Tensor:
+    """How much of an image each class has ``(B, C)``, of probabilities ``(B, C, ...)``.
+
+    Each pixel adds ``p / max p``. ``counts`` is ``(B, 1, ...)`` bool; 0 where no pixel counts.
+    """
+    shares = torch.where(counts, p / p.amax(1, keepdim=True), 0).flatten(2).sum(2)
+    there = counts.flatten(1).any(1)
+    return shares / torch.where(there, shares.sum(1), 1)[:, None]

@@ -38,7 +38,8 @@ def standardised(log_prob: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
     All ``(B, T)``; mean and variance of the log-probability under the model, see `moments`.
     """
-    some = variance > 0
+    # Of equal probabilities rounding leaves a variance.
+    some = variance > (16 * torch.finfo(mean.dtype).eps * mean).square()
     return torch.where(some, (log_prob - mean) / torch.where(some, variance, 1).sqrt(), 0)
 
 
