@@ -266,7 +266,7 @@ class Mirostat:
 
 
 def _outside_mass(z: Tensor, mass: float, least: int) -> Tensor:
-    """Tokens beyond the likeliest that together have this mass, and beyond the ``least`` likeliest."""
+    """Tokens beyond the likeliest that have this mass together, and beyond the ``least`` first."""
     ascending, order = z.sort(dim=-1, stable=True)
     p = ascending.softmax(-1)
     # Where the mass is met exactly, rounding must not decide.

@@ -19,7 +19,7 @@ from training import require_config_is_the_class, train
 
 from lightning_losses import LossMixin, Objective, Term
 from lightning_losses.callbacks.controllers.entropy_target import Coefficient, EntropyTarget
-from lightning_losses.losses import CrossEntropy, EntropyBonus
+from lightning_losses.losses import CrossEntropy, EntropyBonus, EntropyMinimization
 from lightning_losses.schedules import Linear
 
 BATCH, CLASSES, STEPS = 8, 4, 12
@@ -142,6 +142,47 @@ def test_it_keeps_entropy_up() -> None:
     last = [float(torch.cat(m.entropies[-STEPS:]).mean()) for m in (free, held)]
     assert last[0] < 0.6
     assert 0.8 < last[1] < 1.2
+
+
+class Even(Policy):
+    """Trained on labels at random, with a term that makes it sure: entropy alone stays high."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        terms = {
+            "ce": CrossEntropy(),
+            "entropy_bonus": Term(EntropyBonus(), 0.01),
+            "entropy_min": Term(EntropyMinimization(), 1.0),
+        }
+        self.loss = Objective(terms)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        g = torch.Generator().manual_seed(0)
+        y = torch.randint(CLASSES, (STEPS * BATCH,), generator=g)
+        return loader(TensorDataset(torch.randn(len(y), 3, generator=g), y))
+
+
+def test_it_keeps_entropy_from_both_sides() -> None:
+    """Entropy that would stay near log 4 = 1.39 comes between the bounds."""
+    found = []
+    for upper in (50.0, 1.0):
+        module = Even()
+        controller = EntropyTarget(0.5, delta=0.1, max_coefficient=9.0, upper=upper)
+        fit(module, controller, max_epochs=6)
+        found.append(float(torch.cat(module.entropies[-STEPS:]).mean()))
+    assert found[0] > 1.2
+    assert 0.5 < found[1] < 1.1
+
+
+def test_two_coefficients_are_one_rule_turned_round() -> None:
+    low = Coefficient(1.0, 0.1, 0.0, 0.0, 0.5)
+    high = Coefficient(1.0, 0.1, 0.0, 0.0, 0.5, above=True)
+    for entropy in (0.3, 1.2, 0.9, 1.7):
+        low.update(entropy)
+        high.update(2.0 - entropy)
+        assert (low.value, low.applied) == (high.value, high.applied)
+    with pytest.raises(ValueError, match="upper must be at least target"):
+        EntropyTarget(1.0, upper=0.5)
 
 
 def test_resuming_is_going_on(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""`EntropyTarget`: moves the weight of an entropy bonus so that entropy stays above a target."""
+"""`EntropyTarget`: moves weights of entropy terms so that entropy stays where it is wanted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_losses.record import LossRecord
 
 
 class Coefficient:
-    """A coefficient that grows while entropy is below a target and shrinks while it is not.
+    """A coefficient that grows while entropy is on the wrong side of a target, else shrinks.
 
     The rule of Skywork-OR1 (arXiv 2505.22312). Without trainer or tensors, so that a loop of one's
     own can use it.
@@ -28,12 +28,21 @@ class Coefficient:
         initial: where it begins.
         low: its smallest value.
         high: its largest value.
+        above: the wrong side is above the target; else below it.
 
     Raises:
         ValueError: values out of order.
     """
 
-    def __init__(self, target: float, delta: float, initial: float, low: float, high: float):
+    def __init__(
+        self,
+        target: float,
+        delta: float,
+        initial: float,
+        low: float,
+        high: float,
+        above: bool = False,
+    ) -> None:
         if not 0 <= low <= initial <= high < math.inf:
             raise ValueError(
                 "The coefficient must have 0 <= min_coefficient <= initial_coefficient <= "
@@ -42,7 +51,7 @@ class Coefficient:
         if not (target > 0 and delta > 0):
             raise ValueError(f"target and delta must be positive, got {target} and {delta}.")
         self.target, self.delta, self.low, self.high = target, delta, low, high
-        self.initial = initial
+        self.initial, self.above = initial, above
         self.reset()
 
     def reset(self) -> None:
@@ -51,20 +60,27 @@ class Coefficient:
 
     @property
     def applied(self) -> float:
-        """The coefficient where the last entropy was below the target, else 0."""
-        return self.value if self.entropy < self.target else 0.0
+        """The coefficient where the last entropy was on the wrong side, else 0."""
+        return self.value if self._wrong(self.entropy) else 0.0
 
     def update(self, entropy: float) -> None:
         """Take the mean entropy of one optimizer step; NaN, of no rows, changes nothing."""
         if math.isnan(entropy):
             return
         self.entropy = entropy
-        step = self.delta if entropy < self.target else -self.delta
+        step = self.delta if self._wrong(entropy) else -self.delta
         self.value = min(max(self.value + step, self.low), self.high)
+
+    def _wrong(self, entropy: float) -> bool:
+        return entropy > self.target if self.above else entropy < self.target
 
 
 class EntropyTarget(RecordReader):
     """Sets the weight of an entropy bonus after each optimizer step, by the entropy of that step.
+
+    With ``upper`` entropy is kept from both sides: a second coefficient, by the same rule turned
+    round, is the weight of ``upper_term``, an `entropy_min`, after steps whose entropy was above
+    it.
 
     The coefficient grows by ``delta`` after a step whose mean entropy was below ``target``, shrinks
     by ``delta`` after any other, and is the weight of the term in the next step if entropy was
@@ -78,8 +94,9 @@ class EntropyTarget(RecordReader):
     step without rows changes nothing. Reads the device once an optimizer step. Of several
     ``compute_loss`` calls in a batch the last counts. The state is in checkpoints.
 
-    Logs ``entropy_target/coefficient`` (after this step) and ``entropy_target/entropy`` (nats) at
-    each optimizer step, and the mixin logs ``train/weight/<term>``.
+    Logs ``entropy_target/coefficient`` (after this step; ``entropy_target/upper_coefficient``) and
+    ``entropy_target/entropy`` (nats) at each optimizer step, and the mixin logs
+    ``train/weight/<term>``.
 
     Args:
         target: entropy in nats.
@@ -88,6 +105,8 @@ class EntropyTarget(RecordReader):
         initial_coefficient: where it begins.
         min_coefficient: its smallest value.
         max_coefficient: its largest value.
+        upper: entropy in nats that is not to be exceeded, at least the target; None for no bound.
+        upper_term: name of the term whose weight moves for that.
         name: first part of the logged names; give a second one another.
 
     Raises:
@@ -106,6 +125,8 @@ class EntropyTarget(RecordReader):
         initial_coefficient: float = 0.0,
         min_coefficient: float = 0.0,
         max_coefficient: float = 0.005,
+        upper: float | None = None,
+        upper_term: str = "entropy_min",
         name: str = "entropy_target",
     ) -> None:
         super().__init__()
@@ -113,6 +134,17 @@ class EntropyTarget(RecordReader):
         self.coefficient = Coefficient(
             target, delta, initial_coefficient, min_coefficient, max_coefficient
         )
+        #: Of each term that moves, the coefficient.
+        self.coefficients = {term: self.coefficient}
+        if upper is not None:
+            if not upper >= target or upper_term == term:
+                raise ValueError(
+                    "upper must be at least target, and upper_term another term, got "
+                    f"{upper} beside {target} and {upper_term!r} beside {term!r}."
+                )
+            self.coefficients[upper_term] = Coefficient(
+                upper, delta, initial_coefficient, min_coefficient, max_coefficient, above=True
+            )
         # Of entropy and of rows since the last optimizer step; stays on the device until then.
         self._sums = torch.zeros(2)
         self._step = 0
@@ -123,17 +155,19 @@ class EntropyTarget(RecordReader):
         if objective is None:
             return
         terms = dict(objective.named_terms())
-        if self.term not in terms:
-            raise ValueError(
-                f"EntropyTarget moves the weight of a term {self.term!r}; the objective has "
-                f"{', '.join(terms)}. Write +loss=entropy_bonus, or callbacks.entropy_target.term="
-                "NAME."
-            )
-        if not terms[self.term].schedule(0) > 0:
-            raise ValueError(
-                f"The term {self.term!r} has weight 0, which no scale makes anything else: write "
-                f"loss.{self.term}.weight=1."
-            )
+        usually = (("term", "entropy_bonus"), ("upper_term", "entropy_min"))
+        for name, (option, usual) in zip(self.coefficients, usually, strict=False):
+            if name not in terms:
+                raise ValueError(
+                    f"EntropyTarget moves the weight of a term {name!r}; the objective has "
+                    f"{', '.join(terms)}. Write +loss={usual}, or "
+                    f"callbacks.entropy_target.{option}=NAME."
+                )
+            if not terms[name].schedule(0) > 0:
+                raise ValueError(
+                    f"The term {name!r} has weight 0, which no scale makes anything else: write "
+                    f"loss.{name}.weight=1."
+                )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are counted from here, or from where a checkpoint was taken."""
@@ -142,7 +176,8 @@ class EntropyTarget(RecordReader):
 
     def reset(self) -> None:
         super().reset()
-        self.coefficient.reset()
+        for coefficient in self.coefficients.values():
+            coefficient.reset()
         self._sums = torch.zeros(2)
 
     def on_train_batch_start(
@@ -152,9 +187,10 @@ class EntropyTarget(RecordReader):
         self.start_measuring(pl_module)
         objective = self.objective(pl_module)
         if objective is not None:
-            term = dict(objective.named_terms())[self.term]
-            planned = float(term.schedule(trainer.global_step))
-            term.scale = self.coefficient.applied / planned if planned > 0 else 0.0
+            terms = dict(objective.named_terms())
+            for name, coefficient in self.coefficients.items():
+                planned = float(terms[name].schedule(trainer.global_step))
+                terms[name].scale = coefficient.applied / planned if planned > 0 else 0.0
 
     def on_train_batch_end(
         self,
@@ -175,12 +211,15 @@ class EntropyTarget(RecordReader):
         sums = self._sums.to(pl_module.device)
         self._sums = torch.zeros_like(sums)
         total, rows = summed(trainer, sums).tolist()
-        self.coefficient.update(total / rows if rows else math.nan)
+        for coefficient in self.coefficients.values():
+            coefficient.update(total / rows if rows else math.nan)
         entropy = self.coefficient.entropy
         values = {
             "coefficient": self.coefficient.value,
             "entropy": 0.0 if math.isnan(entropy) else entropy,
         }
+        for coefficient in list(self.coefficients.values())[1:]:
+            values["upper_coefficient"] = coefficient.value
         self.publish(trainer, {f"{self.name}/{key}": value for key, value in values.items()})
 
     def on_exception(
@@ -194,8 +233,9 @@ class EntropyTarget(RecordReader):
         """Give the term back with the weight of the config."""
         super().teardown(trainer, pl_module, stage)
         terms = dict(one for o in objectives_of(pl_module)[:1] for one in o.named_terms())
-        if stage == "fit" and self.term in terms:
-            terms[self.term].scale = 1.0
+        if stage == "fit":
+            for name in self.coefficients.keys() & terms.keys():
+                terms[name].scale = 1.0
 
     def _add(self, record: LossRecord) -> None:
         entropy, valid = row_entropy(record), record.stats.valid
@@ -207,12 +247,15 @@ class EntropyTarget(RecordReader):
         self._sums = self._sums.to(both.device) + both.float()
 
     def state_dict(self) -> dict[str, Any]:
-        """The coefficient, the last entropy, and the sums of an unfinished accumulation."""
-        c = self.coefficient
-        return {"coefficient": c.value, "entropy": c.entropy, "sums": self._sums.tolist()}
+        """The coefficients, the last entropy, and the sums of an unfinished accumulation."""
+        c, *upper = self.coefficients.values()
+        state = {"coefficient": c.value, "entropy": c.entropy, "sums": self._sums.tolist()}
+        return state | ({"upper_coefficient": upper[0].value} if upper else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; within the limits of now."""
-        c = self.coefficient
-        c.value = min(max(state_dict["coefficient"], c.low), c.high)
-        c.entropy, self._sums = state_dict["entropy"], torch.tensor(state_dict["sums"])
+        names = ("coefficient", "upper_coefficient")
+        for name, c in zip(names, self.coefficients.values(), strict=False):
+            value = state_dict.get(name, c.initial)
+            c.value, c.entropy = min(max(value, c.low), c.high), state_dict["entropy"]
+        self._sums = torch.tensor(state_dict["sums"])
