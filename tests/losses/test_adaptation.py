@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -20,6 +21,7 @@ from lightning_losses.losses import (
     PPOClip,
     TeacherSymmetricCE,
 )
+from lightning_losses.providers import EMATeacher
 
 
 def total(loss: nn.Module, **named: Any) -> Tensor:
@@ -68,6 +70,32 @@ def test_teacher_sce_is_both_cross_entropies() -> None:
     value = total(TeacherSymmetricCE(), logits=hidden, teacher_logits=hidden.detach())
     assert value.isfinite()
     assert torch.autograd.grad(value, hidden)[0].isfinite().all()
+
+
+def test_a_mean_teacher_follows_its_model() -> None:
+    """By hand over three steps; the same within one, and after loading what was saved."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
+    teacher = EMATeacher(model, 0.9)
+    objective = Objective({"sce": TeacherSymmetricCE()}, providers={"teacher_logits": teacher})
+    x = torch.randn(5, 3, dtype=torch.float64)
+    expected = model[0].weight.detach().clone()
+    for step in range(3):
+        objective.set_step(step)
+        for _ in range(2):  # accumulation
+            total = objective(logits=model(x), input=x).total
+        assert total.requires_grad
+        torch.testing.assert_close(teacher.teacher[0].weight, expected)
+        with torch.no_grad():
+            model[0].weight.add_(step + 1.0)
+        expected = 0.9 * expected + 0.1 * model[0].weight.detach()
+    assert not teacher.train().teacher.training
+    assert not any(p.requires_grad for p in objective.parameters())
+    again = EMATeacher(copy.deepcopy(model), 0.9)
+    again.load_state_dict(teacher.state_dict())
+    torch.testing.assert_close(again({"input": x}), teacher({"input": x}))
+    with pytest.raises(ValueError, match="input=x"):
+        teacher({})
 
 
 def test_kl_estimators_agree_on_the_mean() -> None:

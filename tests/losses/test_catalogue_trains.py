@@ -62,6 +62,8 @@ def settings_of_the_data(key: str, node: DictConfig) -> list[str]:
         made.append(f"loss.{key}.num_samples={STEPS * BATCH}")
     if "num_bins" in (node.get("target_transform") or {}):
         made.append(f"loss.{key}.target_transform.num_bins={CLASSES}")
+    if key == "local_entropy":  # in the first steps nothing is sure
+        made.append(f"loss.{key}.threshold=0")
     return made
 
 

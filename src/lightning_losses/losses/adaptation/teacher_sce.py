@@ -14,8 +14,10 @@ class TeacherSymmetricCE(nn.Module):
     """``-(1 - alpha) sum p_t log p_s - alpha sum p_s log p_t`` of each row, in nats.
 
     Doebler et al., "Robust Mean Teacher for Continual and Gradual Test-Time Adaptation", arXiv
-    2211.13081. A class that the teacher excludes (-inf) and the student does not costs about 1e30;
-    one that both exclude costs nothing.
+    2211.13081. Both targets are soft; `EMATeacher` provides the teacher's logits. The paper's other
+    part is a contrastive loss of each sample's two views and its nearest source prototype:
+    ``loss=[rmt_sce,nt_xent]``. A class that the teacher excludes (-inf) and the student does not
+    costs about 1e30; one that both exclude costs nothing.
 
     Args:
         alpha: share of the reverse part, in [0, 1].
