@@ -44,6 +44,7 @@ from lightning_losses.metrics.regression.scores import (
 from lightning_losses.metrics.representation.ebab import layer_information
 from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
 from lightning_losses.metrics.representation.spectral_entropy import (
+    classic_entropy,
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "binary_event",
     "brier_corp",
     "class_scores",
+    "classic_entropy",
     "conformal_interval",
     "conformal_threshold",
     "crps_gaussian",

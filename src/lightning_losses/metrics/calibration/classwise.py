@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_losses.metrics.calibration import bins as binned
 from lightning_losses.metrics.calibration import sum_metric as sums
-from lightning_losses.metrics.calibration.top_label import refuse_labels
+from lightning_losses.metrics.calibration.top_label import counting, refuse_labels
 
 
 class ClasswiseCalibration(sums.SumMetric):
@@ -78,10 +78,16 @@ class ClasswiseCalibration(sums.SumMetric):
                 f"valid must be (N,) or (N, K) as the probabilities {tuple(probabilities.shape)} "
                 f"are, found {tuple(valid.shape)}"
             )
+        if target.ndim == 1 and target.is_floating_point():
+            raise ValueError(
+                f"ClasswiseCalibration needs classes (N,) of integers, found {target.dtype}; write "
+                "target.long()"
+            )
         column = torch.arange(columns, device=probabilities.device)
         counts = torch.ones_like(probabilities, dtype=torch.bool)
         if valid is not None:
-            counts = counts & (valid[:, None] if valid.ndim == 1 else valid).bool()
+            wide = valid[:, None].expand_as(counts) if valid.ndim == 1 else valid
+            counts = counting(wide, counts, "ClasswiseCalibration")
         if target.ndim == 1:
             happened = target[:, None] == column
             unclear = counts & ((target < 0) | (target >= columns))[:, None]

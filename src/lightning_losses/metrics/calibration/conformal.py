@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_losses.metrics.calibration.sum_metric import sum_dtype
+from lightning_losses.metrics.calibration.sum_metric import SLACK, sum_dtype
 from lightning_losses.metrics.calibration.validation import class_rows
 
 
@@ -63,7 +63,20 @@ def class_scores(probabilities: Tensor, target: Tensor, valid: Tensor | None = N
 
 
 def prediction_sets(probabilities: Tensor, threshold: float | Tensor) -> Tensor:
-    """Which classes are in the set of each row: those of `1 - p <= threshold`, `(N, C)` bool."""
+    """Which classes are in the set of each row: those of `1 - p <= threshold`, `(N, C)` bool.
+
+    Raises:
+        ValueError: on a CPU, probabilities outside [0, 1] or a threshold that is NaN.
+    """
+    p = probabilities
+    if p.device.type == "cpu" and (
+        bool(((p < -SLACK) | (p > 1 + SLACK)).any()) or float(threshold) != float(threshold)
+    ):
+        raise ValueError(
+            f"prediction_sets needs probabilities in [0, 1] and a threshold, found "
+            f"{float(p.min()):.6g} to {float(p.max()):.6g} and {float(threshold)}; write "
+            "softmax(-1) of logits"
+        )
     return 1 - probabilities <= threshold
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_losses.metrics.calibration import fine_bins as fine
 from lightning_losses.metrics.calibration import sum_metric as sums
+from lightning_losses.metrics.calibration.top_label import counting
 
 
 class ConfidenceHistogram(sums.SumMetric):
@@ -36,10 +37,11 @@ class ConfidenceHistogram(sums.SumMetric):
         """Add confidences of any shape; what is no probability, or not `valid`, does not count.
 
         Raises:
-            ValueError: on a CPU, a confidence outside [0, 1].
+            ValueError: a `valid` of another shape; on a CPU, a confidence outside [0, 1], and what
+                is neither True nor False in `valid`.
         """
         c = confidence.flatten().to(self.edges.dtype)
-        counts = ~c.isnan() if valid is None else ~c.isnan() & valid.flatten().bool()
+        counts = ~c.isnan() & counting(valid, confidence, "ConfidenceHistogram").flatten()
         keep = counts & (c >= -sums.SLACK) & (c <= 1 + sums.SLACK)
         if c.device.type == "cpu" and not torch.equal(keep, counts):
             raise ValueError(

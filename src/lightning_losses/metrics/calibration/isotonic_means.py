@@ -30,4 +30,5 @@ def isotonic_means(total: Tensor, weight: Tensor) -> Tensor:
     mean = torch.where(weights > 0, sums / torch.where(weights > 0, weights, 1), torch.inf)
     least = mean.flip(-1).cummin(-1).values.flip(-1)  # over k >= i, at (j, i)
     found = torch.where(inside, least, -torch.inf).amax(-2)
-    return torch.where(found.isfinite(), found, 0)  # the last groups, if they have no weight
+    later = running_sum(weight.flip(-1).to(total.dtype)).flip(-1) > 0
+    return torch.where(later, found, 0)  # the last groups, if they have no weight

@@ -36,13 +36,23 @@ def psi(reference: Tensor, counts: Tensor) -> PSI:
         counts: `(K,)` counts that `q` is the shares of.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ; on a CPU, counts that are negative or not finite, and shares.
     """
     if reference.shape != counts.shape or reference.ndim != 1:
         raise ValueError(
             f"psi needs two histograms over the same cells (K,), found {tuple(reference.shape)} "
             f"and {tuple(counts.shape)}; count both with the same edges"
         )
+    for name, side in (("reference", reference), ("counts", counts)):
+        if side.device.type != "cpu" or not side.numel():
+            continue
+        wrong = ~side.isfinite() | (side < 0)
+        if bool(wrong.any()) or (side.is_floating_point() and 0 < float(side.sum()) <= 1 + 1e-6):
+            raise ValueError(
+                f"psi needs counts of rows, at least 0, found {name} from {float(side.min()):.6g} "
+                f"to {float(side.max()):.6g} that sum to {float(side.sum()):.6g}; write counts, "
+                "not shares, whose standard error nobody knows"
+            )
     dtype = torch.float32 if counts.device.type == "mps" else torch.float64
     n, m = reference.to(dtype), counts.to(dtype)
     used = (n > 0) | (m > 0)

@@ -69,11 +69,17 @@ def split_point_scale(
     divides, and a negative quotient becomes 1).
 
     Raises:
-        ValueError: shapes differ; `most` below 1.
+        ValueError: shapes differ; `most` below 1; on a CPU, a negative mean.
     """
     same_shape("split_point_scale", residual=residual, above=above, below=below)
     if not most >= 1:
         raise ValueError(f"most must be at least 1, found {most}; write 10.0")
+    for name, mean in (("residual", residual), ("above", above), ("below", below)):
+        if mean.device.type == "cpu" and bool((mean < 0).any()):
+            raise ValueError(
+                f"{name} must be at least 0, found {float(mean.min()):.6g}; write softplus of what "
+                "the head says"
+            )
 
     def factor(own: Tensor, other: Tensor) -> Tensor:
         room = (2 * other - residual) * own

@@ -13,7 +13,12 @@ from lightning_losses.metrics.calibration import bins as binned
 from lightning_losses.metrics.calibration import fine_bins as fine
 from lightning_losses.metrics.calibration import sum_metric as sums
 from lightning_losses.metrics.calibration.measures import measures
-from lightning_losses.metrics.calibration.top_label import TopLabel, top_label
+from lightning_losses.metrics.calibration.top_label import (
+    TopLabel,
+    counting,
+    refuse_labels,
+    top_label,
+)
 
 __all__ = ["StreamingCalibration", "TopLabel", "top_label"]
 
@@ -86,18 +91,20 @@ class StreamingCalibration(sums.SumMetric):
     ) -> None:
         """Add rows. All arguments have one shape, `(N,)` or any other that flattens to it.
 
-        A row with a NaN, or with a confidence that is no probability, is left out of everything and
-        counted in `nan_rows`. An infinite nll is a fact about the model and is kept.
+        A row with a NaN, with a confidence that is no probability or a Brier score outside [0, 2],
+        is left out of everything and counted in `nan_rows`. An infinite nll is a fact about the
+        model and is kept.
 
         Args:
             confidence: probability of the predicted class (or of a binary event), in [0, 1].
-            correct: whether the prediction was right (or the event happened).
+            correct: whether the prediction was right (or the event happened), 1 or 0 of any dtype.
             nll: negative log-probability of the target, nats.
             brier: multiclass Brier score of the row, in [0, 2].
             valid: False marks rows that do not count at all.
 
         Raises:
-            ValueError: shapes differ.
+            ValueError: shapes differ; on a CPU, what is neither 1 nor 0 in `correct` or `valid`.
+                Elsewhere rows with such a `correct` are counted in `nan_rows`.
         """
         given = {"correct": correct, "nll": nll, "brier": brier, "valid": valid}
         for name, tensor in given.items():
@@ -108,19 +115,27 @@ class StreamingCalibration(sums.SumMetric):
                     " per row in each (top_label makes them from logits)"
                 )
         real = self.bin_sums.dtype
+        if confidence.is_complex():
+            raise ValueError(f"confidence must be real numbers, found {confidence.dtype}")
         c = confidence.flatten().to(real)
         usable = (c >= -sums.SLACK) & (c <= 1 + sums.SLACK)  # False for NaN
         scores = [None if s is None else s.flatten().to(real) for s in (nll, brier)]
         for score in scores:
             if score is not None:
                 usable = usable & ~score.isnan()
-        counts = torch.ones_like(usable) if valid is None else valid.flatten().bool()
+        if scores[1] is not None:
+            usable = usable & (scores[1] >= -sums.SLACK) & (scores[1] <= 2 + sums.SLACK)
+        counts = counting(valid, confidence, "StreamingCalibration").flatten()
+        right = correct.flatten() == 1
+        unclear = counts & ~right & (correct.flatten() != 0)
+        refuse_labels(unclear, correct.flatten(), "StreamingCalibration")
+        usable = usable & ~unclear
         # Rows are masked by weight zero, not dropped: dropping would wait for the device to say how
         # many are left. bincount would wait as well, index_add does not. All sums are out of place
         # because torchmetrics keeps references to the previous ones while it syncs.
         keep = counts & usable
         c = torch.where(keep, c, 0).clamp(0, 1)
-        a = (correct.flatten().bool() & keep).to(real)
+        a = (right & keep).to(real)
         weight = keep.long()
         coarse_bin = torch.bucketize(c, self.edges[1:-1], right=True)
         fine_bin = torch.bucketize(c, self.fine_edges[1:-1], right=True)

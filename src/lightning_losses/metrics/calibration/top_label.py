@@ -35,7 +35,9 @@ def top_label(logits: Tensor, target: Tensor, ignore_index: int = -100) -> TopLa
         score in [0, 2], valid (bool).
 
     Raises:
-        ValueError: `target` has not the shape of `logits` without its last dimension.
+        ValueError: `target` has not the shape of `logits` without its last dimension, or is not of
+            integers; on a CPU, a class without a column. Elsewhere, where asking would wait for the
+            device, all numbers of such a row are NaN.
     """
     if target.shape != logits.shape[:-1]:
         raise ValueError(
@@ -43,12 +45,26 @@ def top_label(logits: Tensor, target: Tensor, ignore_index: int = -100) -> TopLa
             f" and target {tuple(target.shape)}; classes go last, so for (N, C, ...) write"
             " logits.movedim(1, -1)"
         )
+    if target.is_floating_point() or target.is_complex() or not logits.shape[-1]:
+        raise ValueError(
+            "top_label needs class indices and at least one class, found target "
+            f"{target.dtype} and logits {tuple(logits.shape)}; write .long() for indices, "
+            ".argmax(-1) for soft targets"
+        )
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    log_p = logits.detach().to(dtype).flatten(0, -2).log_softmax(-1)
-    target = target.flatten()
+    log_p = logits.detach().to(dtype).reshape(-1, logits.shape[-1]).log_softmax(-1)
+    target = target.flatten().long()
     valid = target != ignore_index
+    unclear = valid & ((target < 0) | (target >= log_p.shape[-1]))
+    if unclear.device.type == "cpu" and bool(unclear.any()):
+        raise ValueError(
+            f"top_label got {log_p.shape[-1]} columns of logits and class "
+            f"{target[unclear][0].item()}; write ignore_index={target[unclear][0].item()} if such "
+            "rows do not count, target - 1 for labels from 1"
+        )
+    log_p = torch.where(unclear[:, None], torch.nan, log_p)
     highest, prediction = log_p.max(-1)
-    log_p_target = log_p.gather(-1, target.where(valid, 0).unsqueeze(-1)).squeeze(-1)
+    log_p_target = log_p.gather(-1, target.where(valid & ~unclear, 0).unsqueeze(-1)).squeeze(-1)
     collision = log_p.exp().square().sum(-1)
     return TopLabel(
         confidence=highest.exp(),
@@ -98,6 +114,27 @@ def binary_event(logits: Tensor, target: Tensor, ignore_index: int = -100) -> To
         brier=(p - happened.to(p)).square(),
         valid=valid,
     )
+
+
+def counting(valid: Tensor | None, like: Tensor, who: str) -> Tensor:
+    """Which rows count, bool of the shape of ``like``: all without ``valid``.
+
+    Raises ValueError for another shape; on a CPU, for values that are neither 0 nor 1, as -1 or 0.5
+    would be taken for True.
+    """
+    if valid is None:
+        return torch.ones_like(like, dtype=torch.bool)
+    if valid.shape != like.shape:
+        raise ValueError(
+            f"{who} needs valid {tuple(like.shape)}, one a row, found {tuple(valid.shape)}"
+        )
+    wrong = (valid != 0) & (valid != 1)
+    if wrong.device.type == "cpu" and bool(wrong.any()):
+        raise ValueError(
+            f"{who} needs valid of True and False, found {valid[wrong][0].item()}: write target >= "
+            "0 or another comparison; weights of rows are not known here"
+        )
+    return valid.bool()
 
 
 def refuse_labels(unclear: Tensor, target: Tensor, who: str) -> None:

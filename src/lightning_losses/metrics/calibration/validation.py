@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.metrics.calibration.sum_metric import SLACK
+from lightning_losses.metrics.calibration.top_label import counting
 
 #: How far from 1 the probabilities of a row may sum: bfloat16 rounds each by up to 2^-9.
 SUM_SLACK = 2.0**-5
@@ -57,11 +58,8 @@ def class_rows(
             f"{target.dtype} {tuple(target.shape)}; write target.squeeze(1) for (N, 1), .argmax(1) "
             "for one-hot, .long() for numbers"
         )
-    if valid is not None and valid.shape != target.shape:
-        raise ValueError(
-            f"{who} needs valid (N,) as target {tuple(target.shape)}, found {tuple(valid.shape)}"
-        )
-    counts = torch.ones_like(target, dtype=torch.bool) if valid is None else valid.bool()
+    counts = counting(valid, target, who)
+    target = target.long()
     p = probabilities.detach().to(torch.promote_types(probabilities.dtype, torch.float32))
     known = (target >= 0) & (target < p.shape[1])
     usable = (p >= -SLACK) & (p <= 1 + SLACK) & ((p.sum(1) - 1).abs() <= SUM_SLACK)[:, None]

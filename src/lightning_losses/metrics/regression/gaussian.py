@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_losses.metrics.calibration import sum_metric as sums
 from lightning_losses.metrics.calibration.fine_bins import running_sum
+from lightning_losses.metrics.calibration.top_label import counting
 from lightning_losses.metrics.regression.scores import (
     crps_gaussian,
     nll_gaussian,
@@ -81,11 +82,9 @@ class GaussianCalibration(sums.SumMetric):
         """
         given = {"mean": mean, "deviation": deviation, "target": target}
         same_shape("GaussianCalibration", **given)
-        if valid is not None:
-            same_shape("GaussianCalibration", mean=mean, valid=valid)
         real = self.totals.dtype
         m, s, y = (tensor.detach().flatten().to(real) for tensor in given.values())
-        counts = torch.ones_like(m, dtype=torch.bool) if valid is None else valid.flatten().bool()
+        counts = counting(valid, mean, "GaussianCalibration").flatten()
         flat = counts & (s <= 0)
         if flat.device.type == "cpu" and bool(flat.any()):
             raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.metrics.calibration import sum_metric as sums
+from lightning_losses.metrics.calibration.top_label import counting
 from lightning_losses.metrics.regression.scores import interval_score, same_shape
 
 
@@ -52,10 +53,8 @@ class IntervalCoverage(sums.SumMetric):
         """
         given = {"lower": lower, "upper": upper, "target": target}
         same_shape("IntervalCoverage", **given)
-        if valid is not None:
-            same_shape("IntervalCoverage", lower=lower, valid=valid)
         low, high, y = (t.detach().flatten().to(self.totals.dtype) for t in given.values())
-        counts = torch.ones_like(y, dtype=torch.bool) if valid is None else valid.flatten().bool()
+        counts = counting(valid, lower, "IntervalCoverage").flatten()
         crossed = counts & (low > high)
         if crossed.device.type == "cpu" and bool(crossed.any()):
             raise ValueError(

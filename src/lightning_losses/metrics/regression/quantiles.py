@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.metrics.calibration.isotonic_means import isotonic_means
+from lightning_losses.metrics.regression.scores import refuse
 
 
 def aggregate_quantiles(quantiles: Tensor, weight: Tensor) -> Tensor:
@@ -67,12 +68,18 @@ def isotonic_quantiles(quantiles: Tensor, weight: Tensor | None = None) -> Tenso
     Args:
         quantiles: `(..., Q)`.
         weight: `(Q,)` of the levels, positive.
+
+    Raises:
+        ValueError: a weight of another shape; on a CPU, weights that are not positive and infinite
+            quantiles. A NaN makes its row NaN.
     """
     w = quantiles.new_ones(quantiles.shape[-1]) if weight is None else weight.to(quantiles)
     if w.shape != quantiles.shape[-1:]:
         raise ValueError(
             f"weight must be ({quantiles.shape[-1]},), one a level, found {tuple(w.shape)}"
         )
+    refuse(w <= 0, "weights of levels must be positive")
+    refuse(quantiles.isinf(), "quantiles must be finite: leave out the levels of infinite bounds")
     return isotonic_means(quantiles * w, w)
 
 

@@ -25,6 +25,15 @@ def same_shape(who: str, **tensors: Tensor) -> None:
         )
 
 
+def refuse(wrong: Tensor, words: str) -> None:
+    """Raise ValueError of these words if anything is wrong, on a CPU, where asking is no wait."""
+    if wrong.device.type == "cpu" and bool(wrong.any()):
+        raise ValueError(words)
+
+
+DEVIATION = "deviation must be at least 0: write softplus of what the network says, variance.sqrt()"
+
+
 def crps_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
     """Continuous ranked probability score of `N(mean, deviation^2)`, of each entry.
 
@@ -32,9 +41,10 @@ def crps_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
     2007, doi 10.1198/016214506000001437); the absolute error where s is 0.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ; on a CPU, a negative deviation.
     """
     same_shape("crps_gaussian", mean=mean, deviation=deviation, target=target)
+    refuse(deviation < 0, DEVIATION)
     error = target - mean
     z = error / torch.where(deviation > 0, deviation, 1)
     density = (-0.5 * z.square()).exp() / math.sqrt(2 * math.pi)
@@ -46,9 +56,10 @@ def nll_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
     """Negative log-density of `N(mean, deviation^2)` at the target, nats, of each entry.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: shapes differ; on a CPU, a negative deviation.
     """
     same_shape("nll_gaussian", mean=mean, deviation=deviation, target=target)
+    refuse(deviation < 0, DEVIATION)
     z = (target - mean) / deviation
     return 0.5 * z.square() + deviation.log() + 0.5 * math.log(2 * math.pi)
 
@@ -62,11 +73,11 @@ def quantile_score(quantile: Tensor, target: Tensor, level: float | Tensor) -> T
         level: tau in (0, 1); or a tensor that is one with the shape's last dimensions.
 
     Raises:
-        ValueError: shapes differ; a level outside (0, 1) that is a number.
+        ValueError: shapes differ; on a CPU, a level outside (0, 1).
     """
     same_shape("quantile_score", quantile=quantile, target=target)
-    if not isinstance(level, Tensor) and not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1), found {level}; write 0.9 for 90 %")
+    tau = torch.as_tensor(level)
+    refuse((tau <= 0) | (tau >= 1), "level must be in (0, 1): write 0.9 for 90 %")
     error = target - quantile
     return torch.maximum(level * error, (level - 1) * error)
 
@@ -78,11 +89,16 @@ def interval_score(lower: Tensor, upper: Tensor, target: Tensor, alpha: float = 
     the target with chance `1 - alpha` (Gneiting and Raftery 2007).
 
     Raises:
-        ValueError: shapes differ; alpha outside (0, 1).
+        ValueError: shapes differ; alpha outside (0, 1); on a CPU, bounds the wrong way round.
     """
     same_shape("interval_score", lower=lower, upper=upper, target=target)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be in (0, 1), found {alpha}; write 0.1 for 90 % intervals")
+    refuse(
+        lower > upper,
+        "lower must not be above upper, where a score would be negative: write isotonic_quantiles "
+        "of quantiles that cross",
+    )
     outside = (lower - target).clamp(min=0) + (target - upper).clamp(min=0)
     return (upper - lower) + 2 / alpha * outside
 

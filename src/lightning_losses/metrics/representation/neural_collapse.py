@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.metrics.calibration import sum_metric as sums
+from lightning_losses.metrics.calibration.top_label import counting
 from lightning_losses.metrics.representation.class_moments import (
     ClassMoments,
     GlobalMean,
@@ -70,12 +71,16 @@ class NeuralCollapse(sums.SumMetric):
         Raises:
             ValueError: shapes that do not fit, or a class index that is too large.
         """
-        if features.shape != (len(target), self.features) or target.ndim != 1:
+        if (
+            target.ndim != 1
+            or target.is_floating_point()
+            or features.shape != (len(target), self.features)
+        ):
             raise ValueError(
-                f"needs features (N, {self.features}) and target (N,), found "
-                f"{tuple(features.shape)} and {tuple(target.shape)}."
+                f"needs features (N, {self.features}) and target (N,) of integers, found "
+                f"{tuple(features.shape)} and {target.dtype} {tuple(target.shape)}."
             )
-        keep = target >= 0 if valid is None else (target >= 0) & valid.bool()
+        keep = (target >= 0) & counting(valid, target, "NeuralCollapse")
         finite = features.isfinite().all(1)
         self.skipped = self.skipped + (keep & ~finite).sum()
         keep = keep & finite

@@ -64,6 +64,33 @@ def diffusion_spectral_entropy(
     return _entropy(x, bandwidth, t)
 
 
+def classic_entropy(features: Tensor, bins: int = 2) -> Tensor:
+    """Shannon entropy in bits of the cells that rows fall in, 0-dim float64: what DSE replaces.
+
+    Each dimension is cut into equal bins from its least to its largest value, and rows that share
+    all bins share a cell. Between 0 and log2 N, which it reaches in a few dimensions whatever the
+    features are: no two rows share a cell then. The paper's comparison, of two bins.
+
+    Args:
+        features: ``(N, D)``; 0 rows have entropy 0.
+        bins: of each dimension.
+
+    Raises:
+        ValueError: features that are not ``(N, D)`` or not finite; fewer than one bin.
+    """
+    x = _double(features)
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}; write 2.")
+    if not x.numel():
+        return x.new_zeros(())
+    low, high = x.amin(0), x.amax(0)
+    share = (x - low) / torch.where(high > low, high - low, 1)
+    cell = (share * bins).long().clamp(max=bins - 1)
+    p = torch.unique(cell, dim=0, return_counts=True)[1] / x.new_tensor(len(x))
+    bits: Tensor = -torch.xlogy(p, p).sum() / torch.log(x.new_tensor(2.0))
+    return bits.clamp(min=0)
+
+
 def diffusion_spectral_mutual_information(
     features: Tensor,
     target: Tensor,
@@ -80,7 +107,7 @@ def diffusion_spectral_mutual_information(
 
     Args:
         features: ``(N, D)``.
-        target: ``(N,)`` class indices.
+        target: ``(N,)`` class indices; rows with a negative one do not count.
         bandwidth: see `diffusion_spectral_entropy`.
         t: see `diffusion_spectral_entropy`.
         repeats: random subsets that are averaged for each class.
@@ -89,11 +116,13 @@ def diffusion_spectral_mutual_information(
         ValueError: as `diffusion_spectral_entropy`; a target that is not ``(N,)``; repeats below 1.
     """
     x = _double(features)
-    if target.shape != x.shape[:1] or repeats < 1:
+    if target.shape != x.shape[:1] or target.is_floating_point() or repeats < 1:
         raise ValueError(
-            f"needs target ({len(x)},) and repeats of at least 1, found {tuple(target.shape)} and "
-            f"{repeats}."
+            f"needs target ({len(x)},) of class indices and repeats of at least 1, found "
+            f"{target.dtype} {tuple(target.shape)} and {repeats}."
         )
+    known = (target >= 0).to(x.device)
+    x, target = x[known], target.to(x.device)[known]
     if not t > 0 or (bandwidth is not None and not bandwidth > 0):
         raise ValueError(f"bandwidth and t must be positive, got {bandwidth} and {t}.")
     if bandwidth is None:
