@@ -26,6 +26,7 @@ STUDIES = {
     "onset": ("mlp, descent", "all nets, random"),
     "neural_collapse": ("ce, few errors", "brier, end"),
     "grokking": ("ce, float64", "perp_grad"),
+    "calibration": ("ce", "ce + correctness_aware"),
     "entropy_collapse": ("grpo", "entropy_target"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
