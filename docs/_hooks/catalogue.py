@@ -21,6 +21,10 @@ from lightning_losses.config.catalogue import GROUPS, keys, summary, yaml_text
 from lightning_losses.config.facts import Facts, docstring, facts
 from lightning_losses.named_tensors import NAMED_TENSORS, NamedTensor
 
+sys.path.append(str(Path(__file__).parent))  # mkdocs loads a hook by its file alone
+from curves import curves, drawable
+from formula import lead
+
 ROWS, CLASSES = 8, 5
 STUDIES = Path(__file__).parents[2] / "examples" / "reproduce" / "results"
 VERDICTS = ("shown", "not told apart", "the opposite")
@@ -218,7 +222,13 @@ def made_up(name: str) -> str:
 def page(group: str, key: str, one: Facts, picture: str = "") -> str:
     """The page of a key, in Markdown, with a picture in SVG if there is one."""
     title, choose, _ = TITLES[group]
-    parts = [f"# {key}", summary(group, key), f"`{choose.format(key)}`"]
+    made = one.made or ""
+    own = made.startswith("lightning_losses.")
+    opening, _, rest = docstring(made).partition("\n\n") if own else ("", "", "")
+    parts = [f"# {key}", summary(group, key)]
+    if opening:
+        parts.append(lead(opening))
+    parts.append(f"`{choose.format(key)}`")
     if group == "loss":
         parts += ["## Example", f"```python\n{example(key, one)}```"]
         parts += ["In a `LightningModule` with `LossMixin`: `return self.compute_loss(...)`."]
@@ -228,18 +238,19 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
         if claims := studied(key):
             parts += ["## Does it do what its paper says?", *claims]
     parts += ["## Defaults", f"```yaml\n{yaml_text(group, key).rstrip()}\n```"]
-    if one.made and one.made.startswith("lightning_losses."):
-        parts += [f"## {one.made.rpartition('.')[2]}", described(docstring(one.made))]
-    elif one.made:
-        parts += [f"It makes a `{one.made}`."]
-    for what, made in (
+    if own:
+        parts += [f"## {made.rpartition('.')[2]}", described(rest)]
+    elif made:
+        parts += [f"It makes a `{made}`."]
+    for what, part in (
         ("Target transform", one.target_transform),
         ("Row weighting", one.row_weighting),
         ("Aggregation", one.aggregation),
     ):
-        if made:
-            name = made.rpartition(".")[2]
-            parts += [f"## {what}: {name}", described(docstring(made))]
+        if part:
+            name = part.rpartition(".")[2]
+            opening, _, rest = docstring(part).partition("\n\n")
+            parts += [f"## {what}: {name}", lead(opening), described(rest)]
     parts += [f"[All {title.lower()}](../index.md#{slug(title)})"]
     return "\n\n".join(parts) + "\n"
 
@@ -342,9 +353,6 @@ def slug(title: str) -> str:
 
 def on_files(files: Files, config: Any) -> Files:
     """Called by mkdocs when it has collected the files that are written by hand."""
-    sys.path.append(str(Path(__file__).parent))
-    from curves import curves, drawable
-
     known = facts()
     pages = {"catalogue/index.md": contents(known)}
     pictures = curves([k for k in keys("loss") if drawable(k, known[f"loss/{k}"])])

@@ -11,6 +11,7 @@ import importlib.util
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -66,6 +67,65 @@ def test_a_page_says_what_its_loss_needs_and_what_was_found(catalogue: Any) -> N
     )
     whole = catalogue.page("loss", "stablemax", FACTS["loss/stablemax"])
     assert "It needs whole rows of logits" in whole
+
+
+def text(made: str) -> str:
+    """What a formula's MathML says, without its tags, in the order of the elements."""
+    return re.sub(r"<[^>]*>", "", made)
+
+
+def test_formulas_are_typeset(catalogue: Any) -> None:
+    formula = hook("formula")
+    made = formula.mathml("-alpha_y (1 - p_y)^gamma log p_y")
+    assert text(made) == "−αy(1−py)γlogpy"
+    assert "<msub><mi>α</mi><mrow><mi>y</mi></mrow></msub>" in made
+    # A fraction takes the product before it and one factor after it, or all of a sum.
+    half = formula.mathml("2 a / (b + c) d")
+    assert "<mfrac><mrow><mn>2</mn><mi>a</mi></mrow><mrow><mi>b</mi>" in half
+    assert half.endswith("</mfrac><mi>d</mi></math>")
+    assert formula.mathml("s / sum_j s_j").count("<mfrac>") == 1
+    assert text(formula.mathml("s / sum_j s_j")) == "s∑jsj"
+    assert "/" in text(formula.mathml("1/2 x"))  # unspaced, it stays a line
+    assert text(formula.mathml("KL(p || q)")) == "KL(p∥q)"
+    assert formula.mathml("E|x - y|").count('fence="true"') == 2
+    assert formula.mathml("P(y | x)").count("∣") == 1
+    assert "<msup><mi>β</mi><mrow><msub><mi>n</mi>" in formula.mathml("1 - beta^n_c")
+    assert '<mi mathvariant="normal">clip_high</mi>' in formula.mathml("1 + clip_high")
+    for wrong in ("a (b", "a + )", "^2", "a_", "|a", "3 ° C"):
+        with pytest.raises(ValueError, match=r"\w"):
+            formula.mathml(wrong)
+
+
+def test_pages_open_with_the_formula_of_their_loss(catalogue: Any) -> None:
+    opens = [
+        key
+        for key in keys("loss")
+        if '<div class="formula"><math' in catalogue.page("loss", key, FACTS[f"loss/{key}"])
+    ]
+    usual = (
+        "bce binary_focal brier circle class_balanced clip clip_cov confidence_penalty contrastive "
+        "coral dapo decoupled_softmax dice dice_ce dkd dpo entropy_bonus entropy_min focal "
+        "focal_tversky gce grpo hl_gauss kd kl_cov label_smoothing logit_adjustment "
+        "logsumexp_penalty mart multi_similarity nt_xent ppo_clip pseudo_huber siglip supcon "
+        "symmetric_ce trades triplet_margin tversky"
+    )
+    assert {"ce", *usual.split()} <= set(opens)
+    for key in opens:  # nothing that MathML has no word for reached the page
+        page = catalogue.page("loss", key, FACTS[f"loss/{key}"])
+        formula = re.search(r"<math.*?</math>", page)
+        assert formula is not None
+        ElementTree.fromstring(formula[0])
+
+
+def test_programs_are_included_where_a_page_says_so() -> None:
+    """Once a formatter took the sign of inclusion for Python and no page had its program."""
+    for page in DOCS.glob("*.md"):
+        for line in page.read_text().splitlines():
+            assert not re.match(r"--8 ", line), page
+            if line.startswith("--8<--"):
+                named = re.fullmatch(r'--8<-- "([^":]+)(:\d+:)?"', line)
+                assert named is not None, line
+                assert (DOCS.parent / named[1]).exists(), line
 
 
 def test_pictures_are_drawn_where_the_margin_says_it_all(catalogue: Any) -> None:

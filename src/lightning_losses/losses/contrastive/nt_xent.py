@@ -13,7 +13,9 @@ from lightning_losses.losses.shared.views import TWO_VIEWS, two_views
 
 
 class NTXent(SupCon):
-    """Cross-entropy of the other view of a sample among all other rows, by cosine over T.
+    """``-log(exp(s_other / T) / sum_all exp(s / T))``, the other view of a sample among all rows.
+
+    s are cosines with the row, ``sum_all`` goes over every other row of both views.
 
     Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv
     2002.05709. Labels are not read: with labels it is `SupCon`. With more than two views the mean

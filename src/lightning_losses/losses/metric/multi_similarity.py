@@ -12,11 +12,9 @@ from lightning_losses.losses.shared.rows_math import LOWEST
 
 
 class MultiSimilarity(PairLoss):
-    """Soft-max weighted positives and negatives of every anchor, after mining.
+    """``log(1 + sum_pos exp(-alpha (s - b))) / alpha + log(1 + sum_neg exp(beta (s - b))) / beta``.
 
-    ``log(1 + sum_pos exp(-alpha (s - base))) / alpha``
-    ``+ log(1 + sum_neg exp(beta (s - base))) / beta`` with cosine similarities s.
-
+    Weighted positives and negatives of every anchor, after mining; s cosines, b the ``base``.
     Wang et al., "Multi-Similarity Loss with General Pair Weighting", arXiv 1904.06627. An anchor
     without a pair on both sides counts as 0, as in the authors' code.
 

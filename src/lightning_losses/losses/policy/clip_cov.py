@@ -13,7 +13,10 @@ from lightning_losses.losses.shared.token_covariance import first, shuffled, tok
 
 
 class ClipCov(nn.Module):
-    """PPO's clipped loss, but 0 for a random few of the rows with a covariance within bounds.
+    """``keep max(-A r, -A clamp(r, 1 - clip_low, 1 + clip_high))`` with r = p / p_old.
+
+    PPO's clipped loss, but ``keep`` is 0 for a random few of the rows with a covariance within
+    bounds and 1 for all others.
 
     The covariance of a row is (A - mean A)(log p - mean log p). Of the rows with one between
     ``cov_low`` and ``cov_high``, that PPO has not clipped already, ``max(1, ratio * rows)`` are
