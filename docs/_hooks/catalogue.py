@@ -24,6 +24,7 @@ from lightning_losses.named_tensors import NAMED_TENSORS, NamedTensor
 sys.path.append(str(Path(__file__).parent))  # mkdocs loads a hook by its file alone
 from curves import curves, drawable
 from formula import lead
+from watching import program, reading
 
 ROWS, CLASSES = 8, 5
 STUDIES = Path(__file__).parents[2] / "examples" / "reproduce" / "results"
@@ -237,8 +238,13 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
         parts += ["## What it reads", *needs(one)]
         if claims := studied(key):
             parts += ["## Does it do what its paper says?", *claims]
+    if group == "callbacks":
+        parts += ["## What it does", described(rest)]
+        if charts := reading(made):
+            parts += ["## How to read it", charts]
+        parts += ["## Example", f"```python\n{program(key, made)}```"]
     parts += ["## Defaults", f"```yaml\n{yaml_text(group, key).rstrip()}\n```"]
-    if own:
+    if own and group != "callbacks":
         parts += [f"## {made.rpartition('.')[2]}", described(rest)]
     elif made:
         parts += [f"It makes a `{made}`."]

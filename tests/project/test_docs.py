@@ -47,6 +47,30 @@ def test_the_example_of_every_loss_runs(key: str, catalogue: Any) -> None:
     assert list(space["record"].terms) == [key]
 
 
+#: Need a longer training than an example has before they say anything.
+LATE = {"entropy_law", "scaling_forecast"}
+#: What is logged under another name than the key.
+FIRST = {"post_hoc_calibration": "post_hoc", "wandb": "train"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_of_every_monitor_measures(
+    catalogue: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = ", ".join(f"enable_{what}=False" for what in ("checkpointing", "progress_bar"))
+    quiet += ", enable_model_summary=False"
+    for key in keys("callbacks"):
+        page = catalogue.page("callbacks", key, FACTS[f"callbacks/{key}"])
+        assert "## What it does" in page
+        (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        space: dict[str, Any] = {"__name__": f"example_of_{key}"}
+        torch.manual_seed(0)
+        exec(source.replace("max_epochs=2", f"max_epochs=2, {quiet}"), space)
+        logged = {name.split("/")[0] for name in space["trainer"].callback_metrics}
+        assert FIRST.get(key, key) in logged or key in LATE, (key, logged)
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_key_has_a_page(group: str, catalogue: Any) -> None:
     for key in keys(group):

@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the page of a monitor or controller has beside its docstring: a program, and how to read it.
+
+`program` is run for every key by ``tests/project/test_docs.py``; what the charts mean is said where
+the report takes it from, in ``dashboard/panels``.
+"""
+
+from __future__ import annotations
+
+from lightning_losses.dashboard.panels.catalogue import PANELS, Panel
+
+#: Arguments that make a monitor measure within the few steps of the program, or that it must have.
+ARGUMENTS = {
+    "attention_entropy": "every_n_steps=2",
+    "entropy": "every_n_steps=2",
+    "entropy_law": 'reward="train/reward", every_n_steps=2',
+    "entropy_target": "target=1.0",
+    "gradient_rms": "every_n_steps=2",
+    "logit_health": "every_n_steps=2",
+    "step_radius": "every_n_steps=4",
+    "term_balance": "every_n_steps=4",
+}
+#: Losses, where cross-entropy alone has nothing to show.
+LOSSES = {
+    "entropy_target": '["ce", "entropy_bonus"]',
+    "term_balance": '["ce", "logsumexp_penalty"]',
+}
+#: The forward pass, where it is not ``self.body(x)``.
+FORWARD = {
+    "attention_entropy": [
+        "tokens = x.reshape(-1, 5, 4)",
+        "h = self.attend(tokens, tokens, tokens)[0].flatten(1)",
+    ],
+    "entropy_law": ["h = self.body(x)", 'self.log("train/reward", h.sigmoid().mean())'],
+}
+LAYERS = {"attention_entropy": ["self.attend = torch.nn.MultiheadAttention(4, 2)"]}
+
+
+def program(key: str, made: str) -> str:
+    """A training of seconds with this callback, which prints what it logged."""
+    name = made.rpartition(".")[2]
+    home = "dashboard" if key == "wandb" else "callbacks"
+    loggers = 'logger=WandbLogger(project="demo", offline=True), ' if key == "wandb" else ""
+    layers = LAYERS.get(key, ["self.body = torch.nn.Sequential(torch.nn.Linear(20, 20), Tanh())"])
+    forward = FORWARD.get(key, ["h = self.body(x)"])
+    imports = ["import lightning as L", "import torch"]
+    if key == "wandb":
+        imports.append("from lightning.pytorch.loggers import WandbLogger")
+    if key not in LAYERS:
+        imports.append("from torch.nn import Tanh")
+    head = ", head_weight=self.head.weight" if key == "neural_collapse" else ""
+    lines = [
+        *imports,
+        "",
+        "from lightning_losses import LossMixin, build_objective",
+        f"from lightning_losses.{home} import {name}",
+        "",
+        "",
+        "class Classifier(LossMixin, L.LightningModule):",
+        "    def __init__(self):",
+        "        super().__init__()",
+        *(f"        {line}" for line in layers),
+        "        self.head = torch.nn.Linear(20, 4)",
+        f"        self.loss = build_objective({LOSSES.get(key, chr(34) + 'ce' + chr(34))})",
+        "",
+        "    def training_step(self, batch, batch_idx):",
+        "        x, y = batch",
+        *(f"        {line}" for line in forward),
+        "        return self.compute_loss(logits=self.head(h), target=y, features=h)",
+        "",
+        "    validation_step = training_step",
+        "",
+        "    def configure_optimizers(self):",
+        "        return torch.optim.AdamW(self.parameters(), lr=0.01)",
+        "",
+        "",
+        "x = torch.randn(256, 20)",
+        "data = torch.utils.data.TensorDataset(x, x[:, :4].argmax(1))",
+        "loader = torch.utils.data.DataLoader(data, 32)",
+        f"watch = {name}({ARGUMENTS.get(key, '')})",
+        f"trainer = L.Trainer(max_epochs=2, {loggers}callbacks=[watch])",
+        "trainer.fit(Classifier(), loader, loader)",
+        "print(trainer.callback_metrics)",
+    ]
+    if head:
+        lines = [line.replace("features=h)", f"features=h{head})") for line in lines]
+    return "\n".join(lines) + "\n"
+
+
+def reading(made: str) -> str:
+    """The charts of what this class logs: what they are, and what healthy looks like."""
+    name = made.rpartition(".")[2]
+    charts = [one for one in PANELS if one.source.split(" ")[0] == name]
+    if not charts:
+        return ""
+    lines = ["| chart of the report | logged as | what it is | healthy |", "|---|---|---|---|"]
+    return "\n".join(lines + [row(one) for one in charts])
+
+
+def row(panel: Panel) -> str:
+    """A chart as a row of a table."""
+    names = ", ".join(f"`{key}`" for key in panel.keys) or f"`{panel.table}.csv`"
+    unit = f" ({panel.unit})" if panel.unit else ""
+    about, healthy = (text.replace("|", "\\|") for text in (panel.about, panel.healthy))
+    return f"| {panel.title}{unit} | {names} | {about} | {healthy} |"
