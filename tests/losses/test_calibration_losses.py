@@ -374,3 +374,11 @@ def test_terms_beside_cross_entropy_bring_confidence_to_accuracy() -> None:
         if not name.startswith(("edl", "mdca")) and "avuc" not in name:
             (slope,) = torch.autograd.grad(Objective({"a": loss})(z * scale, y).total, scale)
             assert float(slope) > 0, name
+
+
+def test_much_evidence_leaves_the_divergence_of_edl_its_digits() -> None:
+    """evidence: exp makes 1.2 million of a logit of 14, whose lgamma float32 has in steps of 1."""
+    for evidence, z in (("exp", 14.0), ("relu", 1e6)):
+        logits, y = torch.tensor([[z, 0.0, z]]), torch.tensor([0])
+        loss = Evidential(evidence=evidence)  # type: ignore[arg-type]
+        torch.testing.assert_close(loss(logits, y), loss(logits.double(), y).float())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -260,6 +261,15 @@ def test_soft_topk_memberships_sum_to_k_and_its_gradient_is_exact() -> None:
     assert 0 < relevant.item() < value.item() * 10
     with pytest.raises(ValueError, match="k=6 and 6"):
         total(SoftTopK(6), logits=scores(), target=HOT)
+
+
+def test_soft_topk_finds_the_border_of_certain_scores_in_float32() -> None:
+    """Beside the k that are in, what the others have rounds away: the border is where both meet."""
+    s = torch.tensor([[40.0, 30.0, -10.0, -30.0]], requires_grad=True)  # k=2: t = (-30 + 10) / 2
+    log_in = log_soft_topk(s, torch.tensor([2]))
+    torch.testing.assert_close(log_in, F.logsigmoid(2 * (s - 10)))
+    (grad,) = torch.autograd.grad(-log_in[0, 2], s)
+    torch.testing.assert_close(grad, torch.tensor([[0.0, 1.0, -1.0, 0.0]]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
+from lightning_losses.losses.shared.constant import exact
 
 Kind = Literal["mse", "log", "digamma"]
 Evidence = Literal["relu", "softplus", "exp"]
@@ -86,7 +87,7 @@ class Evidential(nn.Module):
         if not self.kl_now:
             return loss
         misleading = alpha.scatter(1, target[:, None], 1.0)
-        return loss + self.kl_now * _divergence_from_nothing(misleading)
+        return loss + self.kl_now * _divergence_from_nothing(misleading).to(loss.dtype)
 
 
 def _evidence(logits: Tensor, kind: Evidence) -> Tensor:
@@ -97,6 +98,8 @@ def _evidence(logits: Tensor, kind: Evidence) -> Tensor:
 
 def _divergence_from_nothing(alpha: Tensor) -> Tensor:
     """``KL(Dirichlet(alpha) || Dirichlet(1, ..., 1))`` of each row ``(N, C)``, nats."""
+    # Differences of numbers of order alpha log alpha: in float32 a million would leave no digits.
+    alpha = alpha.to(exact(alpha.device))
     total = alpha.sum(1)
     constant = torch.lgamma(total) - torch.lgamma(torch.full_like(total, alpha.shape[1]))
     slopes = torch.digamma(alpha) - torch.digamma(total)[:, None]

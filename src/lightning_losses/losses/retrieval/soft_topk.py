@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.retrieval.multilabel_softmax import positives_of
+from lightning_losses.losses.shared.rows_math import LOWEST
 
 #: Halvings of the interval that holds the threshold: float64 has 52 bits.
 HALVINGS = 60
@@ -79,10 +81,17 @@ class _LogSoftTopK(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, k: Tensor, sharpness: float) -> Tensor:
         # One label in, or all but one: the border is within 40 / sharpness of the scores.
-        low, high = -scores.amax(1) - 40 / sharpness, -scores.amin(1) + 40 / sharpness
+        scores = scores - scores.amax(1, keepdim=True)
+        margin = 40 / sharpness + math.log(max(2, scores.shape[1])) / sharpness
+        low, high = torch.full_like(scores[:, 0], -margin), margin - scores.amin(1)
+        inside = scores.argsort(1, descending=True).argsort(1) < k[:, None]  # the hard top k
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            many = (sharpness * (scores + middle[:, None])).sigmoid().sum(1) > k
+            z = sharpness * (scores + middle[:, None])
+            # Whether memberships sum to more than k, by logarithms of what the k lack and of what
+            # the others have: beside k itself both may round away, and with them the border.
+            lack = torch.where(inside, F.logsigmoid(-z), LOWEST).logsumexp(1)
+            many = torch.where(inside, LOWEST, F.logsigmoid(z)).logsumexp(1) > lack
             low, high = torch.where(many, low, middle), torch.where(many, middle, high)
         z = sharpness * (scores + ((low + high) / 2)[:, None])
         ctx.save_for_backward(z)
@@ -92,8 +101,7 @@ class _LogSoftTopK(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (z,) = ctx.saved_tensors
-        # dt/ds_j = -v_j / sum v, v the slope of the membership.
-        v = z.sigmoid() * (-z).sigmoid()
+        # dt/ds_j = -v_j / sum v, v = sigmoid(z) sigmoid(-z) the slope of the membership.
+        share = (F.logsigmoid(z) + F.logsigmoid(-z)).softmax(1)
         upstream = grad * ctx.sharpness * (-z).sigmoid()
-        share = v / v.sum(1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
         return upstream - share * upstream.sum(1, keepdim=True), None, None
