@@ -21,7 +21,9 @@ def statistics(problem: Problem, want: tuple[str, ...]) -> dict[str, Tensor]:
     if "log_prob" in want:
         out["log_prob"] = target_log_prob(log_p, problem.target)
     if "logsumexp" in want:
-        out["logsumexp"] = torch.logsumexp(z, dim=1)
+        # Its gradient would be exp(z - logsumexp), of which a large offset leaves no digits.
+        top = z.detach().amax(1, keepdim=True)
+        out["logsumexp"] = torch.logsumexp(z - top, dim=1) + top.squeeze(1)
     if "entropy" in want:
         out["entropy"] = -(p * log_p).sum(1)  # finite: log_p is at least LOWEST, never -inf
     if "mean_logit" in want:

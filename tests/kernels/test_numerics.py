@@ -107,6 +107,16 @@ def test_two_equal_logits_of_a_hundred_million(kernel: str) -> None:
         torch.testing.assert_close(slope, torch.tensor([[-half, half]]))
 
 
+@pytest.mark.parametrize("kernel", ["reference", "chunked", "triton"])
+def test_the_slope_of_a_large_log_sum_exp_is_p(kernel: str) -> None:
+    """As exp(z - logsumexp) it would be 1 for either, as if each class were certain."""
+    skip_unless_available(kernel)
+    z = torch.full((1, 2), 1e8, requires_grad=True)
+    value = softmax_stats(z, want=["logsumexp"], kernel=kernel).logsumexp
+    assert value is not None
+    torch.testing.assert_close(torch.autograd.grad(value, z)[0], torch.full((1, 2), 0.5))
+
+
 # -- rows without any class ------------------------------------------------------------------------
 
 
