@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 import torch
-from factory import LOSSES, PARAMETERS_ONLY, PARTLY_DETACHED, build, inputs, leaves
+from factory import (
+    ABSOLUTE,
+    LOSSES,
+    ONE_SCORE,
+    PARAMETERS_ONLY,
+    PARTLY_DETACHED,
+    REAL_TARGET,
+    build,
+    inputs,
+    leaves,
+)
 from mutations import case, first_kind, judge, mutations
 from torch import Tensor, nn
 
@@ -112,6 +122,24 @@ def test_float32_is_near_float64(key: str) -> None:
     for a, b in zip(near, found, strict=True):
         size = b.abs().max().double().clamp(min=1e-6) if b.numel() else 1.0
         torch.testing.assert_close(a.double() / size, b.double() / size, rtol=0, atol=2e-3)
+
+
+def test_an_offset_of_all_scores_of_a_row_is_nothing() -> None:
+    """Of 2^20, beside which float32 has steps of 1/8: eighths stay exact, a log-sum-exp does not."""
+    # Some compare scores of different rows, or read each by itself.
+    others = {*ABSOLUTE, *REAL_TARGET, *ONE_SCORE, "profit_aware_bce"}
+    for key in (k for k in LOSSES if k not in others):
+        named = cast(case(key), torch.float32)
+        scores = {"logits", "logits_adv", "logit_map", "concept_logits"} & named.keys()
+        found = []
+        for offset in (0.0, 2.0**20) if scores else ():
+            moved = {n: (named[n].detach() * 8).round() / 8 + offset for n in sorted(scores)}
+            moved = {n: z.requires_grad_() for n, z in moved.items()}
+            total = build(key)(**{**named, **moved}).total
+            found.append([total, *torch.autograd.grad(total, list(moved.values()))])
+        for a, b in zip(*found, strict=True):
+            said = f"{key}: {b} for {a}"
+            torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-3, msg=said)
 
 
 @pytest.mark.parametrize("key", [key for key in WITH_ROWS if key not in BY_PLACE])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import from_top
 
 
 class MarginalEntropy(nn.Module):
@@ -45,7 +45,7 @@ class MarginalEntropy(nn.Module):
         """The loss of the batch, 0-dim."""
         if valid is None:
             valid = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        p = (logits.clamp(min=LOWEST) / self.temperature).softmax(1)
+        p = (from_top(logits) / self.temperature).softmax(1)
         count = all_sum(valid.sum().to(p.dtype))
         mean = reduce_with_gradient(torch.where(valid[:, None], p, 0).sum(0)) / count.clamp(min=1)
         # The smallest positive number keeps the logarithm, and its slope times 0, finite.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST, from_top
 
 
 class InterVariableContrastive(nn.Module):
@@ -86,7 +86,7 @@ class InterVariableContrastive(nn.Module):
 
     def _contrast(self, logits: Tensor, ones: Tensor, every: Tensor) -> Tensor:
         """-log of the share of the ones in the softmax over variables, ``(B, Q)``."""
-        z = (logits / self.temperature).clamp(min=LOWEST)[:, None]
+        z = (from_top(logits) / self.temperature).clamp(min=LOWEST)[:, None]
         above, below = (torch.where(which, z, LOWEST).logsumexp(2) for which in (ones, every))
         return below - above
 

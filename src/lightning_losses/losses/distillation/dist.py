@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import from_top
 
 
 class Dist(nn.Module):
@@ -54,8 +54,8 @@ class Dist(nn.Module):
         """The loss of the batch, 0-dim; 0 without rows that count."""
         if valid is None:
             valid = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        s = (logits.clamp(min=LOWEST) / self.temperature).softmax(1)
-        t = (teacher_logits.detach().clamp(min=LOWEST) / self.temperature).softmax(1)
+        s = (from_top(logits) / self.temperature).softmax(1)
+        t = (from_top(teacher_logits.detach()) / self.temperature).softmax(1)
         count = all_sum(valid.sum().to(s.dtype))
         each = count.clamp(min=1)
 

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import LOWEST, kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import (
+    LOWEST,
+    from_top,
+    kl_divergence,
+    log_softmax,
+)
 
 
 class DecoupledKD(nn.Module):
@@ -53,7 +58,7 @@ class DecoupledKD(nn.Module):
 
 def _parts(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """log (p, 1 - p) of the target ``(N, 2)``, and log-softmax without it ``(N, C)``."""
-    z = z.clamp(min=LOWEST)
+    z = from_top(z)
     own = torch.zeros_like(z, dtype=torch.bool).scatter(1, target[:, None], True)
     rest = torch.where(own, LOWEST, z)
     pair = torch.stack([z.gather(1, target[:, None])[:, 0], rest.logsumexp(1)], 1)

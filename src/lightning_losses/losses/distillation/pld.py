@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST, from_top
 
 
 class PlackettLuceDistillation(nn.Module):
@@ -57,10 +57,10 @@ class PlackettLuceDistillation(nn.Module):
         teacher = teacher_logits.detach().clamp(min=LOWEST)
         first = teacher.scatter(1, target[:, None], torch.inf)
         order = first.argsort(dim=1, descending=True, stable=True)
-        s = logits.clamp(min=LOWEST).gather(1, order)
+        s = from_top(logits).gather(1, order)
         choices = _tail_logsumexp(s) - s
         if self.weights == "teacher":
-            w = (teacher / self.temperature).softmax(1).gather(1, order)
+            w = (from_top(teacher) / self.temperature).softmax(1).gather(1, order)
         else:
             w = torch.full_like(s, 1 / max(1, min(s.shape[1], self.prefix or s.shape[1])))
         if self.prefix is not None:

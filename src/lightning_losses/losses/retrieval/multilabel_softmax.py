@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST, from_top
 
 
 class MultilabelSoftmax(nn.Module):
@@ -50,7 +50,7 @@ class MultilabelSoftmax(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
         positive = positives_of(logits, target)
-        s = logits.clamp(min=LOWEST)
+        s = from_top(logits)
         if self.others == "all":
             each = s.logsumexp(1, keepdim=True) - s
         else:

@@ -26,6 +26,14 @@ def log_softmax(z: Tensor) -> Tensor:
     return F.log_softmax(z.clamp(min=LOWEST), dim=-1).clamp(min=LOWEST)
 
 
+def from_top(z: Tensor, dim: int = -1) -> Tensor:
+    """Scores less the largest of their row, `LOWEST` instead of -inf, for any function of their
+    differences: at 1e6 a float32 has four bits after the point, and a log-sum-exp rounds to these.
+    """
+    z = z.clamp(min=LOWEST)
+    return z - z.detach().amax(dim, keepdim=True) if z.numel() else z
+
+
 def log_p_and_rest(z: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     """``log p`` and ``log(1 - p)`` of every class, both exact where p is near 0 and near 1.
 
@@ -33,7 +41,7 @@ def log_p_and_rest(z: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
     others' share is summed. ``(..., C, ...)`` with the classes in ``dim``; `LOWEST` stands for
     -inf. With one class ``log(1 - p)`` is `LOWEST`.
     """
-    z = z.clamp(min=LOWEST)
+    z = from_top(z, dim)
     if not z.numel():
         return z, z
     top = z.detach().argmax(dim, keepdim=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import gather_with_gradient
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST, from_top
 
 
 class ConceptBottleneckGumbel(nn.Module):
@@ -58,7 +58,9 @@ class ConceptBottleneckGumbel(nn.Module):
         counts = gather_with_gradient(valid)
         if not z.numel():
             return z.sum()
-        over_concepts, over_rows = ((z + g) / self.temperature for g in self.noise(z, counts))
+        first, second = self.noise(z, counts)
+        over_concepts = (from_top(z, 1) + first) / self.temperature
+        over_rows = (from_top(z, 0) + second) / self.temperature
         by_row = over_concepts.logsumexp(1) - over_concepts.mean(1)
         by_row = torch.where(counts, by_row, 0.0).sum() / counts.sum().clamp(min=1)
         total = torch.where(counts[:, None], over_rows, 0.0).sum(0) / counts.sum().clamp(min=1)
