@@ -125,7 +125,7 @@ def test_float32_is_near_float64(key: str) -> None:
 
 
 def test_an_offset_of_all_scores_of_a_row_is_nothing() -> None:
-    """Of 2^20, beside which float32 has steps of 1/8: eighths stay exact, a log-sum-exp does not."""
+    """Of 2^20, where float32 has steps of 1/8: eighths stay exact, a log-sum-exp does not."""
     # Some compare scores of different rows, or read each by itself.
     others = {*ABSOLUTE, *REAL_TARGET, *ONE_SCORE, "profit_aware_bce"}
     for key in (k for k in LOSSES if k not in others):

@@ -61,7 +61,8 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "callbacks": (
         {"calibrators", "callbacks", "contract", "distributed", "evaluation", "metrics", "mixin"}
         | {"named_tensors", "objective", "record", "softmax"},
-        TORCH | {"lightning", "lightning_utilities", "numpy", "torchmetrics"},  # all Lightning's
+        # All Lightning's, but for torchjd, which one controller asks for where it is used.
+        TORCH | {"lightning", "lightning_utilities", "numpy", "torchjd", "torchmetrics"},
     ),
     "describe": ({"config", "named_tensors"}, set()),
     "doctor": ({"softmax"}, TORCH | {"hydra"}),
@@ -129,7 +130,7 @@ def test_the_core_knows_no_concrete_loss() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=relative)
 def test_wandb_pictures_and_triton_are_imported_lazily(path: Path) -> None:
     """Importing the package must not need them: no account, no GPU, no wheels."""
-    heavy = {"wandb", "altair", "vl_convert", "pandas", "matplotlib"}
+    heavy = {"wandb", "altair", "vl_convert", "pandas", "matplotlib", "torchjd"}
     found = {m.split(".")[0] for m in imports(path, lazy=False)}
     assert not found & heavy, found & heavy
 
