@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -58,7 +59,7 @@ def loader(n: int = 400) -> DataLoader[Any]:
 def trainer(*callbacks: L.Callback, **kwargs: Any) -> L.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     quiet |= {"enable_checkpointing": False}
-    return L.Trainer(accelerator="cpu", devices=1, callbacks=list(callbacks), **quiet, **kwargs)
+    return L.Trainer(accelerator="cpu", devices=1, callbacks=list(callbacks), **(quiet | kwargs))
 
 
 def by_hand(factor: float) -> float:
@@ -113,16 +114,57 @@ def test_it_is_announced_again_after_it_was_over() -> None:
     assert len([w for w in caught if "PSI of the confidences" in str(w.message)]) == 2
 
 
-def test_stop_stops() -> None:
-    class Grow(L.Callback):
-        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            with torch.no_grad():
-                pl_module.factor.mul_(3)
+class Grow(L.Callback):
+    """A model that becomes surer with each epoch, as models do."""
 
-    run = trainer(DriftMonitor(action="stop"), Grow(), max_epochs=9)
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        with torch.no_grad():
+            pl_module.factor.mul_(1.5)
+
+
+def test_a_model_that_learns_does_not_drift(tmp_path: Path) -> None:
+    monitor, module = DriftMonitor(), Scaled()
+    run = trainer(monitor, Grow(), max_epochs=4, logger=CSVLogger(tmp_path))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*PSI")
+        run.fit(module, loader(), loader())
+        assert "drift/psi" not in run.callback_metrics
+        # Of the last validation, before the epoch's end grew it once more.
+        confidence = ConfidenceHistogram()
+        z, y = loader().dataset.tensors
+        confidence.update((z * 1.5**3)[y >= 0].softmax(1).amax(1))
+        assert torch.equal(monitor.reference, confidence.compute())
+        with torch.no_grad():
+            module.factor.div_(1.5)
+        run.validate(module, loader(), verbose=False)
+        run.test(module, loader(), verbose=False)
+    assert float(run.callback_metrics["drift/psi"]) == 0
+    with torch.no_grad():
+        module.factor.mul_(3)
+    with pytest.warns(UserWarning, match="DriftMonitor: PSI of the confidences of this test"):
+        run.test(module, loader(), verbose=False)
+    # The file is the reference of a process that has no checkpoint; it is not replaced.
+    (file,) = tmp_path.rglob("drift_reference.json")
+    other = DriftMonitor(reference=file)
+    assert torch.equal(other.reference, monitor.reference)
+    run = trainer(other)
+    run.validate(Scaled(), loader(), verbose=False)
+    assert float(run.callback_metrics["drift/psi"]) > 0.1
+    assert torch.equal(other.reference, monitor.reference)
+
+
+def test_training_is_compared_with_a_file_and_stops(tmp_path: Path) -> None:
+    first = trainer(DriftMonitor(), max_epochs=1, logger=CSVLogger(tmp_path))
+    first.fit(Scaled(), loader(), loader())
+    (file,) = tmp_path.rglob("drift_reference.json")
+    run = trainer(DriftMonitor(action="stop", reference=file), Grow(), max_epochs=9)
     with pytest.warns(UserWarning, match="PSI of the confidences"):
         run.fit(Scaled(), loader(), loader())
     assert run.current_epoch == 2
+    for wrong in ("", "{}", "[1, 2]", file.read_text().replace(": [", ": [-1, ")):
+        (tmp_path / "wrong.json").write_text(wrong)
+        with pytest.raises(ValueError, match=r"no reference.*drift_reference\.json"):
+            DriftMonitor(reference=tmp_path / "wrong.json")
 
 
 def test_the_reference_is_in_the_checkpoint(tmp_path: Path) -> None:
