@@ -127,6 +127,40 @@ class LibraryText(L.LightningDataModule):
         return DataLoader(self.splits["test"], self.batch_size)
 
 
+class DigitStrings(L.LightningDataModule):
+    """Strings of digits to sort: prompts (B, length + 1) int64; the last token asks for the answer.
+
+    Every string is equally likely; validation and test have strings of their own draw.
+    """
+
+    def __init__(
+        self,
+        length: int = 3,
+        digits: int = 6,
+        batch_size: int = 32,
+        batches: int = 200,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.length, self.digits, self.seed = length, digits, seed
+        self.batch_size, self.batches = batch_size, batches
+
+    def _prompts(self, number: int, seed: int) -> TensorDataset:
+        generator = torch.Generator().manual_seed(seed)
+        strings = torch.randint(self.digits, (number, self.length), generator=generator)
+        return TensorDataset(torch.nn.functional.pad(strings, (0, 1), value=self.digits))
+
+    def train_dataloader(self) -> Batches:
+        rows = self._prompts(self.batch_size * self.batches, 3 * self.seed)
+        return shuffled(rows, self.batch_size, self.seed)
+
+    def val_dataloader(self) -> Batches:
+        return DataLoader(self._prompts(256, 3 * self.seed + 1), 64)
+
+    def test_dataloader(self) -> Batches:
+        return DataLoader(self._prompts(256, 3 * self.seed + 2), 64)
+
+
 def library_files() -> list[Path]:
     """The single-file modules of the standard library, sorted by name, no two alike.
 

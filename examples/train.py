@@ -4,6 +4,7 @@
 
 python examples/train.py                                       digits, two minutes at most
 python examples/train.py data=library_text                     a byte-level language model
+python examples/train.py data=sorting                          a policy that learns by reward (GRPO)
 python examples/train.py 'loss=[ce,opl]' loss.opl.weight=0.3   another objective
 """
 
