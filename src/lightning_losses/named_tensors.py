@@ -75,6 +75,8 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "chosen": NamedTensor("rows", "(...) bool", "rows of the response that was preferred"),
     "sequence_id": NamedTensor("rows", "(...) int64", "rows of one response share it"),
     "prompt_id": NamedTensor("rows", "(...) int64", "rows of all responses to a prompt share it"),
+    "reward_mask": NamedTensor("rows", "(...) float", "how much a token counts for the preference"),
+    "kl_mask": NamedTensor("rows", "(...) float", "how much its divergence counts"),
     "forget": NamedTensor("rows", "(...) bool", "rows to unlearn; the others are to be said"),
     "cost_embedding": NamedTensor("whole", "(V, E) float", "whose angles are distances of words"),
     "labelled": NamedTensor("rows", "(...) bool", "rows with a label; others are unlabelled"),

@@ -36,11 +36,11 @@ OF_A_BATCH = [
     "dco", "dice", "dice_ohem", "dist", "distance_covariance", "dpo", "ensloss",
     "entropy_guided_attention", "flat", "focal_tversky", "gibbs_weighted", "group_dro", "grpo",
     "gspo", "hapo", "jaccard", "kde_kl", "kl_cov", "kl_dro", "llp_proportion", "loss_reweighting",
-    "mann_whitney", "margin_control", "marginal_entropy", "mcc", "mdca", "mean_entropy_max",
-    "mmce", "multi_similarity", "multiclass_mcc", "nt_xent", "opl", "pacs", "profit_aware_bce",
+    "mann_whitney", "margin_control", "marginal_entropy", "mcc", "mdca", "mean_entropy_max", "mmce",
+    "multi_similarity", "multiclass_mcc", "nt_xent", "opl", "pacs", "profit_aware_bce",
     "sfda_entropy_kl_prior", "siglip", "skeleton_recall", "soft_avuc", "soft_binned_ece",
-    "soft_cldice", "soft_dice_cldice", "soft_entropy", "soft_label_binned_ece", "supcon",
-    "tri_bce", "triplet_margin", "unlearning",
+    "soft_cldice", "soft_dice_cldice", "soft_entropy", "soft_label_binned_ece", "sparse_po",
+    "supcon", "tri_bce", "triplet_margin", "unlearning",
 ]  # fmt: skip
 ROWS = 9
 

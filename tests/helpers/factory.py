@@ -152,6 +152,7 @@ def inputs(
         "sequence_id": lambda: torch.arange(rows) // 3,
         "group_id": lambda: torch.arange(rows) % 3,
         "prompt_id": lambda: torch.arange(rows) // 6,
+        "reward_mask": lambda: normal(rows).abs().detach().requires_grad_(),
         "forget": lambda: torch.arange(rows) % 3 == 1,
         "labelled": lambda: torch.arange(rows) % 3 == 1,
         "other_logits": lambda: normal(rows, classes),

@@ -19,6 +19,7 @@ from lightning_losses.losses import (
     KLEstimator,
     MarginalEntropy,
     PPOClip,
+    SparsePO,
     TeacherSymmetricCE,
 )
 from lightning_losses.providers import EMATeacher
@@ -153,6 +154,29 @@ def test_dpo_loop(e: float) -> None:
     keep = torch.tensor([True] * 6 + [False] * 2)
     shorter = DPO(0.3, e)(log_p[:6], ref[:6], ids[:6], sides[:6])
     torch.testing.assert_close(DPO(0.3, e)(log_p, ref, ids, sides, keep), shorter)
+
+
+def test_sparse_po_is_dpo_of_masked_tokens() -> None:
+    """Masks 1 and 0 are DPO; masks 0 are log 2; the price is that of a pair; any mask by hand."""
+    z, ref = normal(6, 4), normal(6, 4, seed=1).detach()
+    y = torch.tensor([0, 3, 1, 2, 2, 0])
+    sides = {"pair_id": torch.tensor([0, 0, 0, 1, 1, 1]), "chosen": torch.tensor([1, 1, 0] * 2) > 0}
+    one, none = torch.ones(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
+    named = {"logits": z, "teacher_logits": ref, "target": y, **sides}
+    log_p, log_ref = z.log_softmax(1), ref.log_softmax(1)
+    gain = (log_p - log_ref).gather(1, y[:, None])[:, 0]
+    plain = DPO(0.3)(gain, none, **sides)
+    torch.testing.assert_close(total(SparsePO(0.3), **named, reward_mask=one, kl_mask=none), plain)
+    off = total(SparsePO(0.3, 0.5, 0.2), **named, reward_mask=none, kl_mask=none)
+    assert off.item() == pytest.approx(math.log(2))
+    m, k = normal(6, seed=2).abs(), normal(6, seed=3).abs()
+    kl = (log_ref.exp() * (log_ref - log_p)).sum(1)
+    part = (m * gain + k * kl) * torch.tensor([1, 1, -1] * 2)
+    pairs = part.reshape(2, 3).sum(1)
+    price = 0.5 * m.sum() + 0.2 * k.sum()
+    wanted = nn.functional.softplus(-0.3 * pairs).mean() + price / 2
+    found = total(SparsePO(0.3, 0.5, 0.2), **named, reward_mask=m, kl_mask=k)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_dpo_from_hidden_states_needs_no_logits() -> None:

@@ -89,6 +89,7 @@ from lightning_losses.losses.policy.kl_estimator import KLEstimator
 from lightning_losses.losses.policy.pacs import PACS
 from lightning_losses.losses.policy.ppo_clip import PPOClip
 from lightning_losses.losses.policy.reinforce import Reinforce
+from lightning_losses.losses.policy.sparse_po import SparsePO
 from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
 from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
@@ -229,6 +230,7 @@ __all__ = [
     "SoftLabelBinnedECE",
     "SoftLikelihoodRatio",
     "SoftTopK",
+    "SparsePO",
     "SphericalSoftmax",
     "SphericalZ",
     "SquaredError",
