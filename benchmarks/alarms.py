@@ -25,7 +25,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +212,17 @@ def digits(
     seen = torch.where(torch.rand(rows, generator=g) < wrong, drawn, y[train])
     shifted = x[test] + noise * torch.randn(x[test].shape, generator=g)
     return Data(
-        TensorDataset(x[train], seen), TensorDataset(x[val], y[val]), TensorDataset(shifted, y[test])
+        TensorDataset(x[train], seen),
+        TensorDataset(x[val], y[val]),
+        TensorDataset(shifted, y[test]),
     )
 
 
 def text() -> Data:
     """The source of this package's own interpreter library, in windows of 32 bytes."""
-    source = b"".join(Path(module.__file__ or "").read_bytes() for module in (argparse, logging, re))
+    source = b"".join(
+        Path(module.__file__ or "").read_bytes() for module in (argparse, logging, re)
+    )
     stream = torch.frombuffer(bytearray(source), dtype=torch.uint8).long() % 128
     windows = stream[: len(stream) // 33 * 33].view(-1, 33)
     windows = windows[torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))]
@@ -337,7 +341,9 @@ HEALTHY = {
     "digits_adamw_0.02": Case(lambda: Classifier(mlp(128), adam(2e-2))),
     "digits_adamw_0.05": Case(lambda: Classifier(mlp(), adam(5e-2))),
     "digits_sgd_0.1": Case(lambda: Classifier(mlp(), sgd(0.1))),
-    "digits_momentum_cosine": Case(lambda: Classifier(mlp(), sgd(0.1, momentum=0.9), schedule=cosine)),
+    "digits_momentum_cosine": Case(
+        lambda: Classifier(mlp(), sgd(0.1, momentum=0.9), schedule=cosine)
+    ),
     "digits_cnn_onecycle": Case(lambda: Classifier(cnn(), adam(1e-2), schedule=cycle)),
     "digits_rmsprop": Case(lambda: Classifier(cnn(), lambda p: torch.optim.RMSprop(p, lr=1e-3))),
     "digits_label_smoothing": Case(lambda: Classifier(mlp(), adam(3e-3), "label_smoothing")),

@@ -36,7 +36,7 @@ from lightning_losses import LossMixin, build_objective
 from lightning_losses.config.catalogue import keys
 
 EVERY = 5
-CONTROLLERS = ("entropy_target", "perp_grad", "step_radius_controller")
+CONTROLLERS = ("elastic_memory", "entropy_target", "perp_grad", "step_radius_controller")
 WARM = 10  # steps that compile, allocate, replay: paid once a run
 
 
@@ -188,7 +188,7 @@ def configs() -> dict[str, DictConfig]:
         return {
             name: compose(overrides=[f"+callbacks={name}"]).callbacks[name]
             for name in keys("callbacks")
-            if name != "wandb"  # which only speaks to Weights & Biases
+            if name not in ("elastic_memory", "wandb")  # acts after training; only speaks
         }
 
 

@@ -22,7 +22,7 @@ from lightning_losses import LossMixin, build_objective
 from lightning_losses.config.catalogue import keys
 
 #: Controllers act, and the dashboard only speaks to Weights & Biases.
-CONTROLLERS = ["entropy_target", "perp_grad", "step_radius_controller", "wandb"]
+CONTROLLERS = ["elastic_memory", "entropy_target", "perp_grad", "step_radius_controller", "wandb"]
 MONITORS = [key for key in keys("callbacks") if key not in CONTROLLERS]
 #: Often, so that every monitor measures several times in a short run.
 OFTEN = 2
@@ -55,7 +55,7 @@ class Everything(LossMixin, L.LightningModule):
         self.accuracy = torchmetrics.Accuracy("multiclass", num_classes=4)
         self.loss = build_objective(["ce", "logsumexp_penalty"])
 
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
         x, y = batch
         tokens = self.body(x).flatten(2).transpose(1, 2)
         query, key, value = self.query_key_value(tokens).chunk(3, -1)
@@ -65,7 +65,9 @@ class Everything(LossMixin, L.LightningModule):
         self.accuracy(logits, y)
         self.log("accuracy", self.accuracy)
         self.log("noise", torch.rand(()))  # a random number that monitors must not move
-        return self.compute_loss(logits=logits, target=y, features=features)
+        places = torch.arange(8 * index, 8 * index + len(y))
+        named = {"features": features, "group_id": y % 2, "sample_index": places}
+        return self.compute_loss(logits=logits, target=y, **named)
 
     def validation_step(self, batch: list[Tensor], index: int) -> Tensor:
         return self.training_step(batch, index)

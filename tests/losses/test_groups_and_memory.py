@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from lightning_losses import Objective, Term, build_objective
 from lightning_losses.losses import AnyLoss, CrossEntropy, Dice, MulticlassMCC
-from lightning_losses.penalties import Elastic, fisher_diagonal
+from lightning_losses.metrics import fisher_diagonal
+from lightning_losses.penalties import Elastic
 from lightning_losses.weighting import KLDRO, GroupDRO
 
 

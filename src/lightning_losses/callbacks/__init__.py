@@ -10,6 +10,7 @@ from lightning_losses.callbacks.balance_parts.rules import (
     Uncertainty,
 )
 from lightning_losses.callbacks.base.monitor import Monitor
+from lightning_losses.callbacks.controllers.elastic_memory import ElasticMemory
 from lightning_losses.callbacks.controllers.entropy_target import EntropyTarget
 from lightning_losses.callbacks.controllers.perp_grad import PerpGrad
 from lightning_losses.callbacks.controllers.post_hoc_calibration import PostHocCalibration
@@ -23,8 +24,10 @@ from lightning_losses.callbacks.monitors.entropy_law import EntropyLaw
 from lightning_losses.callbacks.monitors.gradient_rms import GradientRmsMonitor
 from lightning_losses.callbacks.monitors.information_plane import InformationPlaneMonitor
 from lightning_losses.callbacks.monitors.logit_health import LogitHealthMonitor
+from lightning_losses.callbacks.monitors.loss_by import LossByMonitor
 from lightning_losses.callbacks.monitors.neural_collapse import NeuralCollapseMonitor
 from lightning_losses.callbacks.monitors.representation_entropy import RepresentationEntropyMonitor
+from lightning_losses.callbacks.monitors.sample_value import SampleValueMonitor
 from lightning_losses.callbacks.monitors.scaling_forecast import ScalingForecast
 from lightning_losses.callbacks.monitors.step_radius import StepRadiusMonitor
 from lightning_losses.callbacks.monitors.term_balance import TermBalanceMonitor
@@ -35,6 +38,7 @@ __all__ = [
     "AttentionEntropyMonitor",
     "CalibrationMonitor",
     "DriftMonitor",
+    "ElasticMemory",
     "EntropyLaw",
     "EntropyMonitor",
     "EntropyTarget",
@@ -42,12 +46,14 @@ __all__ = [
     "GradientRmsMonitor",
     "InformationPlaneMonitor",
     "LogitHealthMonitor",
+    "LossByMonitor",
     "Monitor",
     "NeuralCollapseMonitor",
     "PerpGrad",
     "PostHocCalibration",
     "ReLoBRaLo",
     "RepresentationEntropyMonitor",
+    "SampleValueMonitor",
     "ScalingForecast",
     "StepRadiusController",
     "StepRadiusMonitor",

@@ -25,6 +25,7 @@ from lightning_losses.metrics.calibration.streaming import StreamingCalibration
 from lightning_losses.metrics.calibration.top_label import TopLabel, binary_event, top_label
 from lightning_losses.metrics.entropy.attention import attention_entropy
 from lightning_losses.metrics.entropy.attention_bound import entropy_lower_bound
+from lightning_losses.metrics.importance.fisher import fisher_diagonal
 from lightning_losses.metrics.language.best_of_n import best_of_n_kl_bound
 from lightning_losses.metrics.language.membership import dc_pdd, min_k
 from lightning_losses.metrics.regression.gaussian import GaussianCalibration
@@ -83,6 +84,7 @@ __all__ = [
     "ece_kde",
     "entropy_lower_bound",
     "exact_radius",
+    "fisher_diagonal",
     "forecast",
     "interval_score",
     "interval_scores",

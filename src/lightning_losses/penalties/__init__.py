@@ -5,7 +5,6 @@
 from lightning_losses.penalties.adjacent_lasso import AdjacentLasso
 from lightning_losses.penalties.elastic import Elastic
 from lightning_losses.penalties.entropy_guided_attention import EntropyGuidedAttention
-from lightning_losses.penalties.fisher import fisher_diagonal
 from lightning_losses.penalties.weight_distribution import WeightDistribution
 
 __all__ = [
@@ -13,5 +12,4 @@ __all__ = [
     "Elastic",
     "EntropyGuidedAttention",
     "WeightDistribution",
-    "fisher_diagonal",
 ]

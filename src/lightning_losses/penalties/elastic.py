@@ -23,8 +23,8 @@ class Elastic(nn.Module):
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", arXiv 1612.00796.
     The weight of the term is its strength, with the half as part of the penalty (codes without it
     have half our strength). `ElasticMemory` measures the importance F at the end of each task, the
-    diagonal of the Fisher information (`fisher_diagonal`); a loop of your own calls `remember`.
-    Before the first task is remembered the penalty is 0.
+    diagonal of the Fisher information (`metrics.fisher_diagonal`); a loop of your own calls
+    `remember`. Before the first task is remembered the penalty is 0.
 
     All tasks together are kept in the memory of one: a sum of squares around several anchors is
     the sum of F times the square around their mean weighted by F, and a constant. With ``gamma``

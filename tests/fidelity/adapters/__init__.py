@@ -17,6 +17,7 @@ from adapters import (
     distillation,
     dynamics,
     entropy,
+    forecast,
     interventions,
     language,
     linear_ce,
@@ -24,6 +25,7 @@ from adapters import (
     policy,
     radius,
     representation,
+    values,
 )
 from adapters.table import ADAPTERS
 
@@ -43,6 +45,7 @@ __all__ = [
     "distillation",
     "dynamics",
     "entropy",
+    "forecast",
     "interventions",
     "language",
     "linear_ce",
@@ -50,4 +53,5 @@ __all__ = [
     "policy",
     "radius",
     "representation",
+    "values",
 ]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from adapters.table import NotBuilt, adapter, evaluate, only
 from lightning_losses import Objective, Term
 from lightning_losses.losses import AnyLoss, CrossEntropy, Dice, MulticlassMCC
+from lightning_losses.metrics.importance.fisher import KINDS, fisher_diagonal
 from lightning_losses.metrics.topology.betti import BettiError, betti_error, betti_numbers
 from lightning_losses.penalties.elastic import Elastic
-from lightning_losses.penalties.fisher import KINDS, fisher_diagonal
 from lightning_losses.weighting import GroupDRO
 
 Inputs = dict[str, Any]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 from zlib import crc32
@@ -97,7 +98,7 @@ def _double(value: Any) -> Tensor:
     if isinstance(value, (list, tuple)):
         parts = [_double(v) for v in value]
         return torch.stack(parts) if parts else torch.zeros(0, dtype=torch.float64)
-    value = number(value)
+    value = math.nan if value is None else number(value)  # JSON has no other null
     if isinstance(value, str):  # a word is another number than any other word
         value = crc32(value.encode())
     return torch.tensor(value, dtype=torch.float64)

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from lightning_losses.dashboard.panels.calibration import CALIBRATION
 from lightning_losses.dashboard.panels.confidence import CONFIDENCE
-from lightning_losses.dashboard.panels.losses import FORECAST, LOSSES
+from lightning_losses.dashboard.panels.losses import FORECAST, GROUPS, LOSSES
 from lightning_losses.dashboard.panels.panel import Line, Panel
 from lightning_losses.dashboard.panels.representation import REPRESENTATION
 from lightning_losses.dashboard.panels.steps import STEPS
@@ -34,6 +34,7 @@ SECTIONS = {
 
 PANELS: tuple[Panel, ...] = (
     *LOSSES,
+    *GROUPS,
     *CONFIDENCE,
     *CALIBRATION,
     *STEPS,

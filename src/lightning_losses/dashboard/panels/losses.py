@@ -86,6 +86,77 @@ LOSSES = (
     ),
 )
 
+GROUPS = (
+    Panel(
+        "worst_group",
+        "Losses",
+        "The worst group",
+        ("loss_by/*/worst_loss", "loss_by/*/gap", "loss_by/*/gap_to_best"),
+        "Mean loss of the group that has the largest, and by how much it is above the mean over "
+        "rows and above the best group.",
+        "falls with the loss; a gap that grows means that others pay for the mean",
+        "LossByMonitor",
+        unit="nats",
+        join="max",
+        summary="min",
+    ),
+    Panel(
+        "loss_by_group",
+        "Losses",
+        "Loss by group",
+        ("loss_by/*/loss/*",),
+        "Mean loss over the rows of each group; all of them are in loss_by.csv.",
+        "all fall",
+        "LossByMonitor",
+        unit="nats",
+        detail=True,
+    ),
+    Panel(
+        "accuracy_by_group",
+        "Losses",
+        "Accuracy and calibration by group",
+        ("loss_by/*/accuracy/*", "loss_by/*/worst_accuracy", "loss_by/*/worst_calibration"),
+        "Share of rows that are right in each group, the least of them, and the largest distance "
+        "between a group's confidence and accuracy.",
+        "accuracies rise together, worst_calibration stays small",
+        "LossByMonitor",
+        unit="fraction",
+        detail=True,
+    ),
+    Panel(
+        "group_distance",
+        "Losses",
+        "How far apart groups are predicted",
+        ("loss_by/*/js_distance",),
+        "Largest Jensen-Shannon distance between the mean predictions of two groups, 0 to 1.",
+        "as far apart as their labels are",
+        "LossByMonitor",
+        detail=True,
+    ),
+    Panel(
+        "samples",
+        "Losses",
+        "Samples that are not learned",
+        ("sample_value/forgotten", "sample_value/never_learned"),
+        "Share of training samples that were right and then wrong at least once, and of those that "
+        "were never right. The most suspect ones are in sample_value.csv.",
+        "never_learned falls; what stays is hard, rare or wrongly labelled",
+        "SampleValueMonitor",
+        unit="fraction",
+    ),
+    Panel(
+        "sample_error",
+        "Losses",
+        "Mean error and margin of the samples",
+        ("sample_value/el2n", "sample_value/aum"),
+        "Mean length of the error of the probabilities, and mean margin of the right logit over "
+        "the others, over all presentations so far.",
+        "el2n falls, the margin grows",
+        "SampleValueMonitor",
+        detail=True,
+    ),
+)
+
 FORECAST = (
     Panel(
         "forecast",

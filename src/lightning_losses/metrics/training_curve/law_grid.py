@@ -130,14 +130,14 @@ def _fit(columns: Tensor, loss: Tensor, delta: float) -> tuple[Tensor, Tensor, T
         weight = delta / residual.abs().clamp(min=delta) / value.square()
         weighted = columns * weight[..., None]
         gram = weighted.mT @ columns
-        theta = _non_negative(gram, (weighted.mT @ (value * (1 + residual))[..., None])[..., 0])
+        theta = non_negative(gram, (weighted.mT @ (value * (1 + residual))[..., None])[..., 0])
         # A start far off may send the law below zero, where there is no logarithm.
         value = torch.maximum((columns @ theta[..., None])[..., 0], loss / 20)
         residual = (loss / value).log()
     return theta, residual, gram
 
 
-def _non_negative(gram: Tensor, right: Tensor) -> Tensor:
+def non_negative(gram: Tensor, right: Tensor) -> Tensor:
     """Minimum of ``t G t / 2 - t b`` over ``t >= 0``, ``(k, 3)``: the best of all subsets."""
     found = (_inverse(gram[:, None], _SUBSETS) @ right[:, None, :, None])[..., 0]  # (k, 7, 3)
     value = -(found * right[:, None]).sum(2)
