@@ -118,7 +118,9 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "concept_logits": NamedTensor("vectors", "(..., K) float", "scores of concepts"),
     # which rows count, and how much
     "mask": NamedTensor("rows", "(...) bool", "False rows do not count"),
-    "sample_weight": NamedTensor("rows", "(...) float", "weight of a row in sum and mean"),
+    "sample_weight": NamedTensor(
+        "rows", "(...) float", "weight of a row in sums and means of rows"
+    ),
     # how logits are made from hidden states
     "temperature": NamedTensor("rows", "(...) float", "divides logits, last; or one number"),
     "softcap": NamedTensor("option", "float", "tanh soft-cap of the logits"),

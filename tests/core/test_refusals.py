@@ -190,3 +190,52 @@ def test_codes_are_not_taken_for_numbers(name: str, dtype: torch.dtype) -> None:
         build_objective("ce")(**given, target=target)
     with pytest.raises(ValueError, match=words):
         softmax_stats(**given, target=target)
+
+
+# -- weights, temperatures and divisors ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_sample_weight_that_is_no_number(bad: float, reduction: str) -> None:
+    objective = build_objective("ce", reduction=reduction)
+    with pytest.raises(ValueError, match="sample_weight must be finite"):
+        objective(Z, Y, sample_weight=torch.tensor([1.0, bad, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("mdca", {"logits": Z}),
+        ("opl", {"features": torch.randn(4, 3)}),
+        ("dist", {"logits": Z, "teacher_logits": Z.flip(0)}),
+    ],
+)
+def test_rows_of_a_batch_loss_have_no_weight(key: str, named: dict[str, Any]) -> None:
+    """Losses of batches and of pairs gave the number that they have without weights."""
+    weight = torch.tensor([3.0, 1, 1, 0.2])
+    with pytest.raises(ValueError, match=f"sample_weight weighs rows, and {key} is one number"):
+        build_objective(key)(target=Y, sample_weight=weight, **named)
+    both = build_objective(["ce", key])(**{"logits": Z, **named}, target=Y, sample_weight=weight)
+    alone = build_objective("ce")(Z, Y, sample_weight=weight)
+    torch.testing.assert_close(both.terms["ce"], alone.terms["ce"])
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"temperature": math.inf}, "temperature must be positive and finite"),
+        ({"temperature": torch.ones(4).bool()}, "temperature must be a number a row"),
+        ({"logit_scale": 0}, "logit_scale must be finite and not 0"),
+        ({"max_valid": "1"}, "max_valid is a number of rows"),
+        ({"max_valid": 2.0}, "max_valid is a number of rows"),
+        ({"normalizer": torch.tensor(4.0, requires_grad=True)}, "normalizer gets no gradient"),
+        ({"sample_weight": torch.ones(4).to(torch.float8_e4m3fn)}, "sample_weight must be float"),
+        ({"logits": torch.ones(4, 5).to_sparse()}, "logits must be a dense tensor"),
+        ({"target": torch.ones(4, 5).to_sparse()}, "target must be a dense tensor"),
+        ({"logits": torch.nested.nested_tensor([torch.ones(2, 5)] * 2)}, "to_padded_tensor"),
+    ],
+)
+def test_options_that_are_no_numbers(named: dict[str, Any], said: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=said):
+        build_objective("ce")(**{"logits": Z, "target": Y, **named})

@@ -101,7 +101,8 @@ def case(key: str, **options: Any) -> tuple[Objective, dict[str, Any]]:
     if key == "mmce":  # nothing is told apart without right rows and wrong ones
         best = (named["hidden"] @ named["head_weight"].T).argmax(1)
         named["target"] = torch.where(torch.arange(ROWS) % 2 > 0, best, named["target"])
-    named["sample_weight"] = torch.rand(ROWS, generator=g)
+    if objective.terms[key].loss.scope == "rows":  # one number for the batch has no rows to weigh
+        named["sample_weight"] = torch.rand(ROWS, generator=g)
     named["mask"] = torch.arange(ROWS) % 7 > 0
     return objective, named
 

@@ -235,13 +235,22 @@ class Evaluation:
         self.parts[name] = value * term.weight.to(value.dtype)
 
     def _refuse_mixture(self) -> None:
-        """A sum over rows grows with the batch, a mean of the batch does not: no weights hold."""
+        """A sum over rows grows with the batch, a mean of the batch does not: no weights hold.
+
+        Nor does a weight of rows do anything where no term has any.
+        """
         penalties = {
             name
             for name, term in self.plan.terms.items()
             if getattr(term.loss, "scope", None) == "parameters"
         }
         of_rows = [n for n in self.plan.terms if n not in self.of_batch and n not in penalties]
+        if self.rows.weight is not None and self.of_batch and not of_rows:
+            raise ValueError(
+                f"sample_weight weighs rows, and {', '.join(self.of_batch)} is one number for the "
+                "batch, which would be the same: leave it out, or write mask= (bool) for rows that "
+                "do not count."
+            )
         if self.plan.reduction == "sum" and self.of_batch and of_rows:
             raise ValueError(
                 f"Under reduction='sum' {', '.join(of_rows)} would be a sum over rows beside "
@@ -276,13 +285,14 @@ class Evaluation:
 
     def _divisor(self, normalizer: float | Tensor | None) -> float | Tensor:
         rows = self.rows
+        if rows.weight is not None:
+            check_sample_weight(rows.weight, divides=not self.fixed)
         if self.plan.reduction == "sum":
             return 1.0
         if normalizer is not None:
             return known_divisor(normalizer, rows.device)
         if rows.weight is None:
             return _positive(all_sum(rows.num_valid))
-        check_sample_weight(rows.weight)
         return _positive(_sum_of_all(rows.weight))
 
     def _term_divisor(self, term: Term, tensors: Mapping[str, Any]) -> float | Tensor:
@@ -392,6 +402,8 @@ def known_divisor(normalizer: float | Tensor, device: torch.device) -> float | T
             f"normalizer must be one number, got {normalizer.dtype} {tuple(normalizer.shape)}: "
             "write the number of rows that count, over all batches and ranks."
         )
+    if normalizer.requires_grad:
+        raise ValueError("normalizer gets no gradient here: write normalizer.detach().")
     if may_ask(normalizer):
         known_divisor(normalizer.item(), device)
     divisor = normalizer.to(device).reshape(())

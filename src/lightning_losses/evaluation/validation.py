@@ -113,6 +113,10 @@ def require_tensors(given: Mapping[str, Any]) -> None:
         require_tensor(name, value, least=1 if name in ("logits", "hidden") else 0)
         if value.is_complex():
             raise ValueError(f"{name} must be real, got {value.dtype}: write {name}.real.")
+        if value.is_floating_point() and value.dtype not in FLOATS:
+            raise ValueError(f"{name} must be {float_of(name, value)}.")
+        if name == "temperature" and value.dtype == torch.bool:
+            raise ValueError("temperature must be a number a row, got torch.bool: write float().")
     refuse_other_devices(given)
 
 
@@ -245,7 +249,7 @@ def check(
     if isinstance(temperature, Tensor) and may_ask(temperature):
         # Rows that do not count may hold anything here too.
         low = temperature if valid is None else torch.where(valid, temperature, 1)
-        if not bool((low > 0).all()):
+        if not bool(((low > 0) & low.isfinite()).all()):
             raise not_positive(low)
 
 

@@ -66,8 +66,10 @@ def _of_counted(bad: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def not_positive(temperature: Tensor) -> ValueError:
-    """The error for a temperature that is not positive."""
-    return ValueError(f"temperature must be positive, found {float(temperature.min())}.")
+    """The error for a temperature that is not positive, or infinite: then all classes are equal."""
+    low, high = (float(x) for x in temperature.aminmax())
+    found = high if low > 0 else low
+    return ValueError(f"temperature must be positive and finite, found {found}.")
 
 
 def out_of_range(target: Tensor, classes: int, ignore_index: int) -> ValueError | None:
@@ -83,14 +85,18 @@ def out_of_range(target: Tensor, classes: int, ignore_index: int) -> ValueError 
     )
 
 
-def check_sample_weight(weight: Tensor) -> None:
-    """Raise ValueError, on a CPU, for weights that the mean cannot divide by: below 0, or NaN."""
+def check_sample_weight(weight: Tensor, divides: bool) -> None:
+    """Raise ValueError, on a CPU, for weights that are NaN or infinite, and for weights below 0 if
+    a mean ``divides`` by their sum.
+    """
     if not weight.numel() or not may_ask(weight):
         return
     low, high = (x.item() for x in weight.detach().aminmax())
-    if not (low >= 0 and high < math.inf):
+    if divides and not (low >= 0 and high < math.inf):
         raise ValueError(
             f"sample_weight must be finite and at least 0 where the mean divides by its sum, found "
             f"{low} to {high}. Weights of both signs, such as advantages, go with reduction='sum' "
             "or normalizer=."
         )
+    if not -math.inf < low <= high < math.inf:
+        raise ValueError(f"sample_weight must be finite, found {low} to {high}.")

@@ -21,6 +21,12 @@ def require_tensor(name: str, value: Any, least: int = 0) -> None:
         raise TypeError(
             f"{name} must be a tensor, got {type(value).__name__}: write torch.as_tensor({name})."
         )
+    if value.is_nested or value.layout != torch.strided:
+        kind = "nested" if value.is_nested else str(value.layout)
+        fix = (
+            "to_padded_tensor(0), with mask= for what it pads" if value.is_nested else "to_dense()"
+        )
+        raise ValueError(f"{name} must be a dense tensor, got {kind}: write {name}.{fix}.")
     if value.ndim < least:
         raise ValueError(
             f"{name} must have at least {least} dimension{'s' * (least > 1)}, got "
@@ -93,8 +99,9 @@ def check(
             raise TypeError(f"{name} must be a number, got {number!r}.")
     if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap must be positive or None, got {softcap}.")
-    if not -math.inf < logit_scale < math.inf:  # isfinite breaks a graph of dynamic shapes
-        raise ValueError(f"logit_scale must be finite, got {logit_scale}.")
+    # isfinite breaks a graph of dynamic shapes
+    if not -math.inf < logit_scale < math.inf or logit_scale == 0:
+        raise ValueError(f"logit_scale must be finite and not 0, got {logit_scale}.")
 
 
 def float_of(name: str, tensor: Tensor) -> str:

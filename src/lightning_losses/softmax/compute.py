@@ -41,6 +41,11 @@ def make_problem(
 ) -> Problem:
     """Check flattened arguments and make rows that do not count harmless (see `Problem`)."""
     check(logits, hidden, head_weight, head_bias, target, temperature, softcap, logit_scale)
+    if max_valid is not None and (isinstance(max_valid, bool) or not isinstance(max_valid, int)):
+        raise TypeError(
+            f"max_valid is a number of rows, an int, got {max_valid!r}: write int(max_valid), or "
+            "leave it out."
+        )
     if max_valid is not None and max_valid < 0:
         raise ValueError(f"max_valid is a number of rows, got {max_valid}: leave it out.")
     if class_range is not None:
