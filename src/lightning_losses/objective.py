@@ -58,6 +58,18 @@ class Objective(nn.Module):
                 "An objective needs at least one term, found none. Write loss=ce, or "
                 "Objective({'ce': CrossEntropy()})."
             )
+        for what, given in (("terms", terms), ("providers", providers or {})):
+            if not isinstance(given, Mapping):
+                raise TypeError(
+                    f"{what} must be a mapping from names to modules, got {given!r}: write "
+                    "{'NAME': MODULE}; keys of the catalogue are for build_objective(...)."
+                )
+        for name, provider in (providers or {}).items():
+            if not (isinstance(provider, nn.Module) and str(name).isidentifier()):
+                raise TypeError(
+                    f"providers must be nn.Modules by the name of the tensor that each makes, got "
+                    f"{name!r}: {provider!r}."
+                )
         for name in terms:
             if not str(name).isidentifier() or hasattr(nn.ModuleDict, name):
                 raise ValueError(

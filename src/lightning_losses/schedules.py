@@ -15,6 +15,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 Schedule = Callable[[int], float]
 
@@ -24,6 +25,9 @@ class Constant:
     """The same value at every step."""
 
     value: float = 1.0
+
+    def __post_init__(self) -> None:
+        _numbers(value=self.value)
 
     def __call__(self, step: int) -> float:
         return float(self.value)
@@ -39,6 +43,7 @@ class Linear:
     delay: int = 0
 
     def __post_init__(self) -> None:
+        _numbers(start=self.start, end=self.end, steps=self.steps, delay=self.delay)
         _positive("steps", self.steps)
 
     def __call__(self, step: int) -> float:
@@ -63,6 +68,10 @@ class Piecewise:
     values: Sequence[float]
 
     def __post_init__(self) -> None:
+        for name, given in (("boundaries", self.boundaries), ("values", self.values)):
+            if isinstance(given, str) or not isinstance(given, Sequence):
+                raise TypeError(f"{name} must be a list of numbers, got {given!r}.")
+            _numbers(**{f"{name}[{i}]": x for i, x in enumerate(given)})
         if len(self.values) != len(self.boundaries) + 1 or list(self.boundaries) != sorted(
             self.boundaries
         ):
@@ -122,6 +131,15 @@ def _refuse_negative(schedule: Schedule) -> None:
                 f"A weight must be finite and at least 0, and {schedule!r} is {value} at step "
                 f"{step}. To reward a quantity use a loss that is minus it."
             )
+
+
+def _numbers(**given: object) -> None:
+    """Raise TypeError for what is no number; steps that never end are an infinite one."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} of a schedule must be a number, got {value!r}.")
+        if name in ("steps", "delay") and not math.isfinite(value):
+            raise ValueError(f"{name} of a schedule must be finite, got {value!r}.")
 
 
 def _positive(name: str, value: float) -> None:

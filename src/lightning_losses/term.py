@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +48,13 @@ class Term(nn.Module):
         optimizer: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        _require_modules(loss, target_transform, row_weighting, aggregation)
+        for name, value in (("inputs", inputs), ("optimizer", optimizer)):
+            if value is not None and not isinstance(value, Mapping):
+                raise TypeError(f"{name} must be a mapping such as {LIKE[name]}, got {value!r}.")
         _refuse_own_reduction(loss)
+        for part in (loss, target_transform, row_weighting, aggregation):
+            _check_settings(part)
         self.loss = loss
         self.target_transform = target_transform
         self.row_weighting = row_weighting
@@ -121,7 +128,11 @@ class Term(nn.Module):
 
     def set_step(self, step: int) -> None:
         """Write the weight of this optimizer step. Raises ValueError if it is negative or NaN."""
-        value = float(self.schedule(step)) * self.scale
+        found: Any = self.schedule(step)
+        one = found.numel() == 1 if isinstance(found, Tensor) else isinstance(found, Real)
+        if not one:
+            raise TypeError(f"A schedule is step -> float; {self.schedule!r} gave {found!r}.")
+        value = float(found) * self.scale
         if not 0 <= value < math.inf:
             raise ValueError(
                 f"The weight of {type(self.loss).__name__} is {value} at step {step}; it must be "
@@ -165,6 +176,49 @@ def _contract(module: nn.Module, statistics: tuple[str, ...]) -> Contract | None
     if not getattr(module, "class_target", True):
         return None
     return Contract(("class", "soft") if getattr(module, "soft_target", False) else ("class",))
+
+
+#: Mappings that a term takes.
+LIKE = {"inputs": "{'logits': 'aux_logits'}", "optimizer": "{'lr': 0.1}"}
+
+
+def _require_modules(loss: Any, *others: Any) -> None:
+    """A function has no parameters that a device would move; a class is no instance."""
+    names = ("loss", "target_transform", "row_weighting", "aggregation")
+    for name, value in zip(names, (loss, *others), strict=True):
+        if isinstance(value, nn.Module) or (value is None and name != "loss"):
+            continue
+        fix = "pass an instance of a class with nn.Module as its base"
+        if isinstance(value, type):
+            fix = f"write {value.__name__}(...)"
+        elif isinstance(value, str):
+            fix = f"keys are for build_objective({{{value!r}: ...}})"
+        raise TypeError(f"{name} must be an nn.Module, got {value!r}: {fix}.")
+
+
+#: What a setting may be by the annotation of its parameter, and how errors call it.
+SETTINGS = {"float": (Real, "a number"), "int": (Integral, "an integer"), "bool": (bool, "a bool")}
+
+
+def _check_settings(module: nn.Module | None) -> None:
+    """Complain of a setting of ours that is of another type than declared, or NaN.
+
+    A configuration that says ``square: "false"`` means no, and a string is true.
+    """
+    if module is None or not type(module).__module__.startswith(f"{__package__}."):
+        return
+    for name, parameter in inspect.signature(type(module)).parameters.items():
+        kind, _, or_none = str(parameter.annotation).partition(" | ")
+        value = vars(module).get(name, parameter.default)
+        if kind not in SETTINGS or or_none not in ("", "None") or value is parameter.empty:
+            continue
+        if isinstance(value, Tensor) or (value is None and or_none):
+            continue
+        wanted, word = SETTINGS[kind]
+        if not isinstance(value, wanted):
+            raise TypeError(f"{type(module).__name__} needs {name} to be {word}, got {value!r}.")
+        if value != value:  # NaN alone
+            raise ValueError(f"{type(module).__name__} needs {name} to be a number, got {value}.")
 
 
 def _refuse_own_reduction(loss: nn.Module) -> None:

@@ -239,3 +239,44 @@ def test_rows_of_a_batch_loss_have_no_weight(key: str, named: dict[str, Any]) ->
 def test_options_that_are_no_numbers(named: dict[str, Any], said: str) -> None:
     with pytest.raises((ValueError, TypeError), match=said):
         build_objective("ce")(**{"logits": Z, "target": Y, **named})
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Term(CrossEntropy), r"write CrossEntropy\(\.\.\.\)"),
+        (lambda: Objective({"a": CrossEntropy}), r"write CrossEntropy\(\.\.\.\)"),
+        (lambda: Term("ce"), "build_objective"),
+        (lambda: Term(torch.nn.functional.cross_entropy), "nn.Module as its base"),
+        (lambda: Term(CrossEntropy(), target_transform="hl_gauss"), "target_transform must be"),
+        (lambda: Term(CrossEntropy(), row_weighting="kl_dro"), "row_weighting must be"),
+        (lambda: Term(CrossEntropy(), inputs=["a"]), "inputs must be a mapping"),
+        (lambda: Term(CrossEntropy(), optimizer="adam"), "optimizer must be a mapping"),
+        (lambda: Term(CrossEntropy(), lambda step: None), "A schedule is step -> float"),
+        (lambda: Term(CrossEntropy(), {"start": "a", "end": 1}), "start of a schedule"),
+        (lambda: Term(CrossEntropy(), {"end": 1, "steps": math.inf}), "steps of a schedule"),
+        (lambda: Objective(["ce"]), "terms must be a mapping"),
+        (lambda: Objective(CrossEntropy()), "terms must be a mapping"),
+        (lambda: Objective({"a": CrossEntropy()}, providers=["a"]), "providers must be a mapping"),
+        (lambda: Objective({"a": CrossEntropy()}, providers={"a": 3}), "providers must be nn.Mod"),
+    ],
+)
+def test_parts_that_are_no_modules(make: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"dice": {"square": "false"}}, "Dice needs square to be a bool, got 'false'"),
+        ({"trades": {"beta": "6"}}, "Trades needs beta to be a number, got '6'"),
+        ({"trades": {"beta": math.nan}}, "Trades needs beta to be a number, got nan"),
+        ({"trades": {"beta": None}}, "Trades needs beta to be a number, got None"),
+        ({"dice_ce": {"ignore_index": 1.5}}, "DiceCE needs ignore_index to be an integer, got 1.5"),
+    ],
+)
+def test_settings_are_what_they_are_declared(settings: dict[str, Any], said: str) -> None:
+    """A string is true, and a NaN as beta a loss of NaN from the first step."""
+    with pytest.raises(ValueError, match=f"Term '{next(iter(settings))}': {said}"):
+        build_objective(settings)
