@@ -253,7 +253,7 @@ def test_wrong_shapes(q: tuple[int, ...], k: tuple[int, ...]) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(rate=st.floats(0.002, 0.02), start=st.floats(5, 50))
+@given(rate=st.floats(0.002, 0.02), start=st.floats(5, 3000))
 def test_onset_of_exponential_growth(rate: float, start: float) -> None:
     steps = list(range(0, 400, 20))
     values = [start * math.exp(rate * s) for s in steps]
@@ -261,8 +261,23 @@ def test_onset_of_exponential_growth(rate: float, start: float) -> None:
     found = onset_step(steps, values, 1e4)
     if values[-1] >= 1e4:
         assert found == steps[-1]
+    elif values[-1] < 2500 or crossing > 380 + 380:
+        assert found is None
     else:
         assert found == pytest.approx(crossing, rel=1e-6)
+
+
+def test_growth_that_ends_by_itself_has_no_onset() -> None:
+    steps = list(range(0, 200, 10))
+    for end in (20, 60, 100):  # saturating, as the logits of any training, quickly or slowly
+        for time in (10, 30, 60):
+            values = [2 + end * (1 - math.exp(-s / time)) for s in steps]
+            assert onset_step(steps, values, 128) is None, (end, time)
+    jump = [30.0] * 10 + [60.0] * 10  # a line through it rises, and neither half does
+    assert onset_step(steps, jump, 128) is None
+    stopped = [40 * math.exp(0.01 * min(s, 100)) for s in steps]
+    assert onset_step(steps, stopped, 128) is None
+    assert onset_step(steps[:10], stopped[:10], 128) == pytest.approx(100 * math.log(3.2), rel=0.2)
 
 
 def test_no_onset_where_none_is_known() -> None:

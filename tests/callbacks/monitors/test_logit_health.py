@@ -165,7 +165,7 @@ def feed(monitor: LogitHealthMonitor, records: list[LossRecord], planned: float 
         for step, shown in enumerate(records):
             fake: Any = SimpleNamespace(
                 global_step=step, world_size=1, estimated_stepping_batches=planned,
-                is_global_zero=True, loggers=[], should_stop=False,
+                is_global_zero=True, loggers=[], should_stop=False, callback_metrics={},
             )  # fmt: skip
             monitor.on_train_batch_start(fake, module, None, step)  # type: ignore[arg-type]
             module.loss_record = replace(shown)
@@ -178,18 +178,19 @@ def every(**options: Any) -> LogitHealthMonitor:
 
 
 def test_onset_of_logits_that_grow() -> None:
-    # log Z = -2^(step / 4): its size is 128 = 2^7 at step 28. Eight points are the fewest.
-    sizes = [record([0.1, -(2 ** (step / 4))]) for step in range(12)]
+    # log Z = -2^(step / 4): its size is 128 = 2^7 at step 28, and a quarter of that at step 20. The
+    # window has 20 points by then, so that step 28 is within its reach.
+    sizes = [record([0.1, -(2 ** (step / 4))]) for step in range(24)]
     heard, said = feed(every(), sizes)
-    assert ["onset_step" in values for values in heard] == [False] * 7 + [True] * 5
+    assert ["onset_step" in values for values in heard] == [False] * 20 + [True] * 4
     assert heard[-1]["onset_step"] == pytest.approx(28, abs=0.01)
     assert heard[-1]["logsumexp_max"] == pytest.approx(0.1)
     assert len(said) == 1  # at the third in a row
-    assert "step 9" in said[0]
+    assert "step 22" in said[0]
     assert "at step 28" in said[0]
-    assert feed(every(), sizes, planned=20)[1] == []  # after the end of training
+    assert feed(every(), sizes, planned=25)[1] == []  # after the end of training
     assert feed(every(), sizes, planned=-1)[1] == said  # nobody knows the end
-    assert "onset_step" not in feed(every(), [record(3.0)] * 12)[0][-1]
+    assert "onset_step" not in feed(every(), [record(3.0)] * 24)[0][-1]
 
 
 def test_collapse_is_announced_after_patience_and_again_after_recovery() -> None:
@@ -197,7 +198,7 @@ def test_collapse_is_announced_after_patience_and_again_after_recovery() -> None
         return record([1.0] * 20, torch.tensor([1.0] * collapsed + [0.7] * (20 - collapsed)))
 
     counts = [0, 2, 2, 1, 2, 2, 2, 2, 1, 2, 2, 2]
-    heard, said = feed(every(), [rows(n) for n in counts])
+    heard, said = feed(every(collapse_share=0.1), [rows(n) for n in counts])
     assert [round(20 * h["softmax_collapse"]) for h in heard] == counts
     assert len(said) == 2
     assert "step 6" in said[0]

@@ -116,6 +116,10 @@ class RecordReader(Callback):
         """
         self._writer.add(trainer, values)
 
+    def withdraw(self, trainer: Trainer, name: str) -> None:
+        """Take back a value that holds no longer: checkpoints and early stopping find it gone."""
+        trainer.callback_metrics.pop(name, None)
+
     def publish_epoch(self, values: Mapping[str, Tensor | float]) -> None:
         """Log scalars of a whole validation or test epoch, equal on all ranks, at its end.
 

@@ -45,9 +45,10 @@ class LogitHealthMonitor(Monitor):
       that is surely wrong counts;
     - ``logit_health/zero_terms``, where targets are classes: the fraction of rows whose
       cross-entropy is exactly 0. They send no gradient;
-    - ``logit_health/onset_step``, where the largest \\|log Z\\| grows steadily: when it will reach
-      ``threshold``; see `onset_step` for when no answer is given. At 128, logits in bfloat16 are
-      rounded to whole nats.
+    - ``logit_health/onset_step``, while the largest \\|log Z\\| grows steadily: when it will reach
+      ``threshold``, at most as far ahead as the window is long; see `onset_step` for when no answer
+      is given. Where the growth ends, so does the curve, and the metric is withdrawn. At 128,
+      logits in bfloat16 are rounded to whole nats.
 
     Where the loss takes no softmax over columns (`bce`, `multiclass_hinge`), there is
     ``max_logit``, then the largest \\|logit\\|, and its ``onset_step`` alone.
@@ -64,7 +65,9 @@ class LogitHealthMonitor(Monitor):
         every_n_steps: optimizer steps between measurements.
         window: measurements that the onset is extrapolated from, at least 8.
         threshold: of \\|log Z\\|, for ``onset_step``.
-        collapse_share: fraction of collapsed rows that is announced, in (0, 1].
+        collapse_share: fraction of collapsed rows that is announced, in (0, 1]. A model that fits
+            easy data well collapses on half of it and goes on learning from the rest; at 0.9 there
+            is hardly anything left that sends a gradient.
         patience: measurements in a row that an alert needs.
         action: what an alert does: ``log``, ``warn``, ``alert`` (W&B) or ``stop``.
         name: first part of the logged names; give a second monitor another one.
@@ -81,7 +84,7 @@ class LogitHealthMonitor(Monitor):
         every_n_steps: int = 10,
         window: int = 20,
         threshold: float = 128.0,
-        collapse_share: float = 0.1,
+        collapse_share: float = 0.9,
         patience: int = 3,
         action: Action = "warn",
         name: str = "logit_health",
@@ -95,7 +98,7 @@ class LogitHealthMonitor(Monitor):
         if not (threshold > 0 and 0 < collapse_share <= 1):
             raise ValueError(
                 "threshold must be positive and collapse_share in (0, 1], got "
-                f"{threshold} and {collapse_share}; write 128 and 0.1."
+                f"{threshold} and {collapse_share}; write 128 and 0.9."
             )
         check_action("action", action)
         self.window, self.threshold, self.action = window, threshold, action
@@ -134,7 +137,9 @@ class LogitHealthMonitor(Monitor):
         self._last = dict(values)
         reading = (sums["rows"], sums["bad"], sums["collapsed"] / rows, maxima["size"])
         self._judge(trainer, self._waiting.add(self._measured_step, torch.stack(reading)))
-        if self.onset is not None:
+        if self.onset is None:
+            self.withdraw(trainer, f"{self.name}/onset_step")
+        else:
             values["onset_step"] = torch.tensor(self.onset)
         self.publish(trainer, {f"{self.name}/{k}": v for k, v in values.items()})
 

@@ -31,13 +31,23 @@ def matching_modules(module: nn.Module, patterns: Sequence[str]) -> dict[str, nn
     }
 
 
-def compiled_parts(module: LightningModule) -> list[str]:
-    """Names of compiled submodules; of the module's class if it is compiled as a whole."""
+def compiled_parts(module: LightningModule, but: type[nn.Module] | None = None) -> list[str]:
+    """Names of compiled submodules; of the module's class if it is compiled as a whole.
+
+    Args:
+        module: whose parts.
+        but: parts of this kind, and all within them, are left out.
+    """
     # Lightning marks a module whose steps it runs compiled.
     whole = getattr(module, "_compiler_ctx", None) is not None
     # `torch.compile(part)` wraps it as `_orig_mod`; importing the wrapper's class takes a second.
+    apart: set[nn.Module] = set()
+    for part in module.modules():
+        if but is not None and isinstance(part._modules.get("_orig_mod", part), but):
+            apart.update(part.modules())
     return [type(module).__name__] * whole + [
         name or type(module).__name__
         for name, part in module.named_modules()
-        if "_orig_mod" in part._modules or part._compiled_call_impl is not None
+        if part not in apart
+        and ("_orig_mod" in part._modules or part._compiled_call_impl is not None)
     ]

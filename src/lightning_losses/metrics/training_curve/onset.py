@@ -6,21 +6,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 #: Fewer points have a line through them by chance.
 FEWEST = 8
-#: Slope over its standard error below which nothing is said to grow.
-SIGNIFICANT = 4.0
+#: Slope over its standard error below which nothing is said to grow; of a half of the points, which
+#: is there to tell a trend from a jump, less is asked.
+SIGNIFICANT, SIGNIFICANT_HALF = 4.0, 1.0
 #: How far ahead a line is believed, in lengths of the window that it was fitted on.
-HORIZON = 10.0
+HORIZON = 1.0
+#: How far above the last value a threshold may lie: small values grow by large factors.
+FARTHEST = 4.0
+#: Growth of the later half of the window over the earlier one's, below which it is slowing down.
+STEADY = 0.5
+
+
+class Line(NamedTuple):
+    """A least-squares line and the standard error of its slope."""
+
+    x: float
+    y: float
+    slope: float
+    error: float
+
+    def grows(self, significant: float) -> bool:
+        """Whether it rises; a line without any residual still has the rounding of its values."""
+        return self.slope > max(significant * self.error, 1e-12)
 
 
 def onset_step(steps: Sequence[float], values: Sequence[float], threshold: float) -> float | None:
-    """Step at which ``values`` reach ``threshold``: a straight line through their logarithms.
+    """Step at which ``values`` reach ``threshold``, of growth that is steady: a line in logarithms.
 
-    None where the values do not tell: fewer than 8 positive finite values, no growth beyond four
-    standard errors of the slope, or a threshold further off than ten times the fitted window. A
-    value that is at the threshold already gives its own step.
+    Every training begins with growth that ends by itself, and whatever is fitted to that reaches
+    any threshold. So a window is believed only as far ahead as it is long, only where the
+    logarithms grow in both of its halves, in the later one at least half as fast as in the earlier
+    one, and only up to four times the last value. The line is that of the later half.
+
+    None where the values do not tell: fewer than 8 positive finite values, no growth of the whole
+    window beyond four standard errors of its slope, growth that is slowing down, or a threshold
+    further off than that. A value that is at the threshold already gives its own step.
 
     Args:
         steps: increasing.
@@ -41,20 +65,25 @@ def onset_step(steps: Sequence[float], values: Sequence[float], threshold: float
     points = [
         (s, math.log(v)) for s, v in zip(steps, values, strict=True) if v > 0 and math.isfinite(v)
     ]
-    n = len(points)
-    if n < FEWEST:
+    if len(points) < FEWEST or threshold > FARTHEST * values[-1]:
         return None
-    x_mean = sum(x for x, _ in points) / n
-    y_mean = sum(y for _, y in points) / n
-    sxx = sum((x - x_mean) ** 2 for x, _ in points)
-    if sxx == 0:
-        return None
-    slope = sum((x - x_mean) * (y - y_mean) for x, y in points) / sxx
-    residual = sum((y - y_mean - slope * (x - x_mean)) ** 2 for x, y in points)
-    error = math.sqrt(residual / (n - 2) / sxx)
-    # A line without any residual still has the rounding of its logarithms.
-    if slope <= max(SIGNIFICANT * error, 1e-12):
+    half = len(points) // 2
+    whole, early, late = line(points), line(points[:half]), line(points[half:])
+    halves = early.grows(SIGNIFICANT_HALF) and late.grows(SIGNIFICANT_HALF)
+    if not (whole.grows(SIGNIFICANT) and halves and late.slope >= STEADY * early.slope):
         return None
     last, span = points[-1][0], points[-1][0] - points[0][0]
-    step = x_mean + (math.log(threshold) - y_mean) / slope
+    step = late.x + (math.log(threshold) - late.y) / late.slope
     return max(step, last) if step <= last + HORIZON * span else None
+
+
+def line(points: Sequence[tuple[float, float]]) -> Line:
+    """Through at least three points; flat where all are at one place."""
+    n = len(points)
+    x, y = (sum(values) / n for values in zip(*points, strict=True))
+    spread = sum((a - x) ** 2 for a, _ in points)
+    if spread == 0:
+        return Line(x, y, 0.0, math.inf)
+    slope = sum((a - x) * (b - y) for a, b in points) / spread
+    residual = sum((b - y - slope * (a - x)) ** 2 for a, b in points)
+    return Line(x, y, slope, math.sqrt(residual / (n - 2) / spread))
