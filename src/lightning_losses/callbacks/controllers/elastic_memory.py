@@ -14,6 +14,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from lightning_losses.callbacks.base.monitor import RecordReader
+from lightning_losses.callbacks.reading.gather import summed
 from lightning_losses.callbacks.replay.muted import muted
 from lightning_losses.callbacks.replay.probe import Captured
 from lightning_losses.callbacks.replay.training_state import TrainingState
@@ -90,9 +91,8 @@ class ElasticMemory(RecordReader):
             state.put_back()
             module.train(training)
         number = torch.tensor(float(count), device=trainer.strategy.root_device)
-        if trainer.world_size > 1:
-            number = trainer.strategy.reduce(number, reduce_op="sum")
-            total = {n: trainer.strategy.reduce(v, reduce_op="sum") for n, v in total.items()}
+        number = summed(trainer, number)
+        total = {name: summed(trainer, value) for name, value in total.items()}
         if not float(number):
             self.warn_once("no training_step reached compute_loss, so nothing is remembered.")
             return

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.base.monitor import objectives_of
-from lightning_losses.callbacks.reading.gather import gather
+from lightning_losses.callbacks.reading.gather import gather, num_row_ranks
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.groups.by_group import (
@@ -227,6 +227,6 @@ def together(trainer: Trainer, parts: list[Groups], columns: int) -> Groups:
     count = torch.cat([zeros, *(p.count for p in parts)])
     sums = torch.cat([torch.zeros(0, columns, dtype=torch.float64), *(p.sums for p in parts)])
     own = by_group(ids, sums, count)
-    if trainer.world_size == 1:
+    if num_row_ranks(trainer) == 1:
         return own
     return by_group(gather(trainer, own.ids), gather(trainer, own.sums), gather(trainer, own.count))

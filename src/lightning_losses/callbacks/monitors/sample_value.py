@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.monitor import RecordReader
 from lightning_losses.callbacks.reading.feature_rows import feature_rows
-from lightning_losses.callbacks.reading.gather import gather
+from lightning_losses.callbacks.reading.gather import gather, summed
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.callbacks.reading.training_plan import rate_of
 from lightning_losses.metrics.sample_value.history import SampleHistory
@@ -247,13 +247,16 @@ class SampleValueMonitor(RecordReader):
         if not self.influence or trainer.sanity_checking:
             return
         self.stop_measuring(pl_module)
-        if not self._sums:
+        # A rank without a batch knows no shape, and must still come along.
+        own = self._sums[0][0].shape if self._sums else (0, 0)
+        classes, width = gather(trainer, torch.tensor([[*own]])).amax(0).tolist()
+        if not classes:
             return
-        total = torch.stack([part for part, _ in self._sums]).sum(0)
-        count = torch.tensor(float(sum(n for _, n in self._sums)), device=total.device)
-        if trainer.world_size > 1:
-            total = trainer.strategy.reduce(total, reduce_op="sum")
-            count = trainer.strategy.reduce(count, reduce_op="sum")
+        total = torch.zeros(classes, width, device=pl_module.device)
+        for part, _ in self._sums:
+            total += part
+        count = torch.tensor(float(sum(n for _, n in self._sums)), device=pl_module.device)
+        total, count = summed(trainer, total), summed(trainer, count)
         self._gradient, self._sums = total / count.clamp(min=1), []
 
     def state_dict(self) -> dict[str, Any]:
