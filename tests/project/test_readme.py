@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the README shows runs as written: the reader's own app, the snippets, the names."""
+"""What the README and the pages behind it show runs as written: app, snippets, names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ import torch
 
 from lightning_losses import LossMixin, build_objective
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+#: The README and the pages that go on where it ends.
+README = "\n".join(
+    (ROOT / name).read_text() for name in ("README.md", "docs/training_step.md", "docs/hydra.md")
+)
 
 
 def fenced(language: str, first: str) -> str:
