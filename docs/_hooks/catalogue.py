@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
     made = one.made or ""
     own = made.startswith("lightning_losses.")
     opening, _, rest = docstring(made).partition("\n\n") if own else ("", "", "")
-    parts = [f"# {key}", summary(group, key)]
+    parts = [f"# {key}", escape(summary(group, key), quote=False)]
     if opening:
         parts.append(lead(opening))
     parts.append(f"`{choose.format(key)}`")
@@ -349,7 +350,7 @@ def contents(known: dict[str, Facts]) -> str:
 
 def cell(text: str) -> str:
     """Text that may stand in a cell of a table."""
-    return text.replace("|", "\\|")
+    return escape(text, quote=False).replace("|", "\\|")
 
 
 def slug(title: str) -> str:

@@ -89,6 +89,8 @@ def test_a_page_says_what_its_loss_needs_and_what_was_found(catalogue: Any) -> N
     assert "[arXiv 1708.02002](https://arxiv.org/abs/1708.02002)" in catalogue.page(
         "loss", "focal", FACTS["loss/focal"]
     )
+    watched = catalogue.page("callbacks", "calibration", FACTS["callbacks/calibration"])
+    assert "calibration/&lt;stage&gt;/ece" in watched  # a browser takes <stage> for a tag
     whole = catalogue.page("loss", "stablemax", FACTS["loss/stablemax"])
     assert "It needs whole rows of logits" in whole
 
