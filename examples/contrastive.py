@@ -5,7 +5,7 @@
 Labels are not read under `nt_xent`; under `supcon` images of one digit belong together as well.
 Judged by the digit of the nearest neighbour among such views, before and after.
 
-python examples/contrastive.py                    half a minute
+python examples/contrastive.py
 python examples/contrastive.py --loss supcon
 """
 

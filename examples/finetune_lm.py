@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A causal language model of transformers, from its hidden states and its head.
 
-Documents are sums, "12+7=19", of uneven length, as bytes; the model learns to do them. `--packed`
+Documents are sums, "12+7=19", of uneven length, as bytes; the model is to learn them. `--packed`
 puts them end to end with positions that begin anew, instead of padding them; no token is predicted
 from another document, and with as many tokens the loss is the same. Logits are never held.
 
-python examples/finetune_lm.py             a minute and a half
+python examples/finetune_lm.py
 python examples/finetune_lm.py --packed
 
 Needs `pip install transformers`. For weights of your own write

@@ -8,7 +8,7 @@ responses, whose advantage is how far their reward lies above the group's. Every
 is used for two updates, so the second one is off-policy and is clipped. The policy's entropy is
 watched, for a policy that has none left stops learning.
 
-python examples/grpo.py                  a minute
+python examples/grpo.py
 python examples/grpo.py --loss dapo      or ppo_clip, cispo, kl_cov, ...
 """
 

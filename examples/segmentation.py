@@ -5,7 +5,7 @@
 Images are noise with discs and squares in it, drawn as they are asked for; the three classes are
 background, disc and square. A temperature is fitted to the pixels after every validation.
 
-python examples/segmentation.py          a minute
+python examples/segmentation.py
 """
 
 from __future__ import annotations
