@@ -75,6 +75,11 @@ TENSORS = {
     "teacher_logits": f"torch.randn({ROWS}, {CLASSES})",
     "target": f"torch.randint({CLASSES}, ({ROWS},))",
     "features": f"torch.randn({ROWS}, 4, requires_grad=True)",
+    "other_logits": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)",
+    "subnet_logits": f"torch.randn({ROWS}, 2, {CLASSES}, requires_grad=True)",
+    "clusters": f"torch.randint(3, ({ROWS}, 2))",
+    "ref_features": f"torch.randn({CLASSES}, 4)",
+    "kernel_points": "torch.randn(3, 4)",
     "attention": f"[torch.randn({ROWS}, 2, 3, 3, requires_grad=True).softmax(-1)]",
     "list_id": f"torch.arange({ROWS}) // 4",
     "sequence_id": f"torch.arange({ROWS}) // 4",
@@ -149,11 +154,16 @@ KINDS = {
 #: Where the usual tensor will not do: what this key means by it.
 TWO_VIEWS = {"features": f"torch.randn({ROWS}, 2, 4, requires_grad=True)"}
 BINS = {"logits": f"torch.randn({ROWS}, 51, requires_grad=True)"}
+PARTLY = {"target": f"torch.randint({CLASSES + 1}, ({ROWS},)) - 1"}  # -1: not labelled
 YES_NO = {"target": f"torch.randint(2, ({ROWS},))"}
 SCORES = {"logits": f"torch.randn({ROWS}, requires_grad=True)", **YES_NO}
 SPECIAL: dict[str, dict[str, str]] = {
     "barlow_twins": TWO_VIEWS,
     "clip": TWO_VIEWS,
+    "hyperbolic_contrastive": TWO_VIEWS,
+    "pairwise_confusion": TWO_VIEWS,
+    "weighted_info_nce": TWO_VIEWS,
+    "labelled_ce": PARTLY,
     "nt_xent": TWO_VIEWS,
     "siglip": TWO_VIEWS,
     "hl_gauss": BINS,
@@ -171,11 +181,16 @@ SPECIAL: dict[str, dict[str, str]] = {
 
 #: Settings without a default: what the user knows of his data.
 COUNTS = {"class_counts": [900, 90, 50, 30, 10]}
+CENTRES = {"in_features": 4, "num_classes": CLASSES}
 SETTINGS: dict[str, dict[str, Any]] = {
     "balanced_softmax": COUNTS,
     "class_balanced": COUNTS,
     "logit_adjustment": COUNTS,
     "corn": {"num_classes": CLASSES + 1},
+    "adaptive_margin_softmax": CENTRES,
+    "margin_calibration": CENTRES,
+    "proto_triplet": CENTRES,
+    "unpg": CENTRES,
 }
 
 

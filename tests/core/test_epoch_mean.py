@@ -31,16 +31,18 @@ IGNORED = -100
 #: Not a sum over rows: pairs, ratios, ranks or groups of a whole batch, or rows weighed by those
 #: beside them. Their epochs are averages of batches, weighted by the rows that count.
 OF_A_BATCH = [
-    "aggregate_responses", "anyloss", "avuc", "barlow_twins", "circle", "clip", "compositional_nll",
-    "concept_bottleneck", "contrastive", "correctness_aware", "cs_divergence", "cs_qmi", "dca",
-    "dco", "dice", "dice_ohem", "dist", "distance_covariance", "dpo", "ensloss",
-    "entropy_guided_attention", "flat", "focal_tversky", "gibbs_weighted", "group_dro", "grpo",
-    "gspo", "hapo", "jaccard", "kde_kl", "kl_cov", "kl_dro", "llp_proportion", "loss_reweighting",
-    "mann_whitney", "margin_control", "marginal_entropy", "mcc", "mdca", "mean_entropy_max", "mmce",
+    "adaptive_margin_softmax", "aggregate_responses", "anyloss", "avuc", "barlow_twins",
+    "circle", "clip", "compositional_nll", "concept_bottleneck", "contrastive",
+    "correctness_aware", "cs_divergence", "cs_qmi", "dca", "dco", "dice", "dice_ohem", "dist",
+    "distance_covariance", "dpo", "ensloss", "entropy_guided_attention", "flat",
+    "focal_tversky", "gibbs_weighted", "group_dro", "grpo", "gspo", "hapo",
+    "hyperbolic_contrastive", "icnn", "jaccard", "kde_kl", "kernel_balancing", "kl_cov",
+    "kl_dro", "llp_proportion", "loss_reweighting", "mann_whitney", "margin_control",
+    "marginal_entropy", "mcc", "mdca", "mean_entropy_max", "metric_mixup", "mmce",
     "multi_similarity", "multiclass_mcc", "nt_xent", "opl", "pacs", "profit_aware_bce",
     "sfda_entropy_kl_prior", "siglip", "skeleton_recall", "soft_avuc", "soft_binned_ece",
     "soft_cldice", "soft_dice_cldice", "soft_entropy", "soft_label_binned_ece", "sparse_po",
-    "supcon", "tri_bce", "triplet_margin", "unlearning",
+    "supcon", "tri_bce", "triplet_margin", "unlearning", "unpg", "weighted_info_nce",
 ]  # fmt: skip
 ROWS = 9
 

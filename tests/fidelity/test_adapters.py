@@ -42,6 +42,7 @@ STATE = {
     ("mirostat_v2", "s_by_step"),
     ("sigma_reparam", "u_after"),
     ("truncated_gce", "weight_after_update"),
+    ("unpg", "all_negatives"),  # a property of the batch
 }
 
 #: Values that are 0 in every case, which the wrong product makes 0 as well; tested elsewhere.

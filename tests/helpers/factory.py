@@ -26,10 +26,15 @@ OWN_ROWS = ["dark_experience"]
 ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY + OWN_ROWS]
 #: Their target is a real value, so they share no batch with losses on classes.
 REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
+#: The same whatever rows a batch has, and on every rank.
+WHOLE = ["kernel_points", "ref_features"]
 #: They compare two views of each sample.
-TWO_VIEWS = ["barlow_twins", "clip", "nt_xent", "siglip"]
+TWO_VIEWS = ["barlow_twins", "clip", "hyperbolic_contrastive", "nt_xent", "pairwise_confusion"]
+TWO_VIEWS += ["siglip", "weighted_info_nce"]
 #: Their target says of every column whether it is relevant.
 MULTI_HOT = ["decoupled_softmax", "multilabel_softmax", "soft_topk"]
+#: Rows with target -1 are not labelled, which matters to them.
+PARTLY_LABELLED = ["labelled_ce"]
 #: They rank one score a row.
 ONE_SCORE = ["mann_whitney"]
 #: Classes that have an order, or a column in more tensors than logits, may not change places.
@@ -43,6 +48,7 @@ ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
 ABSOLUTE += ["inter_variable_contrastive", "ips_bce", "bce_all_labels", "multi_aspect_kd"]
 #: Of their value, a part that depends on the logits sends no gradient.
 PARTLY_DETACHED = ["aldr_kl", "circle", "emo", "ensloss", "hapo", "personal_loss"]
+PARTLY_DETACHED += ["adaptive_margin_softmax", "group_progressive", "self_distill"]
 
 
 def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
@@ -70,7 +76,11 @@ def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
     if "num_classes" in node:
         # Of ordered classes there is one more than there are logits.
         node.num_classes = classes + (key in ORDINAL)
-    objective = build_objective({key: node}, **options)
+    if "in_features" in node:
+        node.in_features = DIM
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # losses that own centres begin at random
+        objective = build_objective({key: node}, **options).double()
     if key == "elastic":  # nothing is held before a first task
         earlier = network(seed=99)
         shapes = {name: torch.ones_like(p) for name, p in earlier.named_parameters()}
@@ -132,7 +142,8 @@ def inputs(
         if real:
             return torch.rand(rows, generator=g, dtype=torch.float64) * 1.6 - 0.8
         # Few classes among many rows, so that every class has pairs.
-        return torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
+        found = torch.randint(classes, (rows,), generator=g) % most % max(classes, 1)
+        return found - int(key in PARTLY_LABELLED)
 
     made = {
         "logits": lambda: normal(rows, 1 if key in ONE_SCORE else classes),
@@ -140,6 +151,11 @@ def inputs(
         "aux_logits": lambda: normal(rows, classes),
         "aspect_logits": lambda: normal(rows, 3),
         "aspect_target": lambda: torch.rand(rows, 3, generator=g, dtype=torch.float64).to(dtype),
+        "other_logits": lambda: normal(rows, classes),
+        "subnet_logits": lambda: normal(rows, 2, classes),
+        "clusters": lambda: torch.randint(3, (rows, 2), generator=g),
+        "ref_features": lambda: normal(3, DIM, grad=False),
+        "kernel_points": lambda: normal(3, DIM, grad=False),
         "replay_logits": lambda: normal(rows, classes),
         "stored_logits": lambda: normal(rows, classes, grad=False),
         "replay_target": lambda: torch.randint(classes, (rows,), generator=g),
@@ -155,7 +171,6 @@ def inputs(
         "reward_mask": lambda: normal(rows).abs().detach().requires_grad_(),
         "forget": lambda: torch.arange(rows) % 3 == 1,
         "labelled": lambda: torch.arange(rows) % 3 == 1,
-        "other_logits": lambda: normal(rows, classes),
         "class_prior": lambda: normal(rows, classes, grad=False).softmax(1),
         "hidden": lambda: normal(rows, DIM),
         "head_weight": lambda: normal(classes, DIM),

@@ -26,6 +26,7 @@ OUTCOMES = ("right", "guided", "raw", "silent")
 
 #: Their columns are any number, whatever else there is.
 FREE_COLUMNS = {"features", "other_features", "sensitive", "concept_logits", "class_similarity"}
+FREE_COLUMNS |= {"clusters"}
 #: Sets of points, whose sizes may differ; reference alone; a variance for all entries of a row;
 #: predictions of any length beside attributes of any length.
 FREE_BY_KEY = {
@@ -37,7 +38,7 @@ FREE_BY_KEY = {
 #: Settings that say how many columns there are.
 SETTINGS = ("class_counts", "num_classes", "num_bins")
 #: How many there are is their own matter: a list of layers, a set of other rows.
-FREE_ROWS = {"attention", "head_weight", "ref_features", "ref_target"}
+FREE_ROWS = {"attention", "head_weight", "kernel_points", "ref_features", "ref_target"}
 
 
 class Mutation(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from factory import LOSSES, ONE_SCORE, build, inputs, leaves
+from factory import LOSSES, ONE_SCORE, WHOLE, build, inputs, leaves
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
@@ -120,7 +120,7 @@ def local(named: dict[str, Any], split: str, rank: int) -> dict[str, Any]:
     start = sum(sizes[:rank])
     out: dict[str, Any] = {}
     for name, value in named.items():
-        if isinstance(value, Tensor) and name != "head_weight":
+        if isinstance(value, Tensor) and name not in ("head_weight", *WHOLE):
             cut = value.detach()[start : start + sizes[rank]].clone()
             out[name] = cut.requires_grad_(value.requires_grad)
         else:

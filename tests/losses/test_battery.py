@@ -19,6 +19,7 @@ from factory import (
     PARAMETERS_ONLY,
     PARTLY_DETACHED,
     REAL_TARGET,
+    WHOLE,
     build,
     inputs,
     leaves,
@@ -33,7 +34,7 @@ from lightning_losses.contract import Contract
 WITH_ROWS = [key for key in LOSSES if key not in PARAMETERS_ONLY]
 
 #: Which rows are drawn, or what noise they get, depends on their place in the batch.
-BY_PLACE = {"clip_cov", "concept_bottleneck"}
+BY_PLACE = {"clip_cov", "concept_bottleneck", "metric_mixup"}
 #: Rows of two kinds: those that are replayed are a batch of their own, of which no mask tells.
 OWN_ROWS = {"dark_experience"}
 #: Columns of theirs are items or variables, of which one has nothing to be compared with.
@@ -71,7 +72,7 @@ def cast(named: dict[str, Any], dtype: torch.dtype, scale: float = 1.0) -> dict[
 
 
 #: Not rows: the head.
-NO_ROWS = ("head_weight",)
+NO_ROWS = ("head_weight", *WHOLE)
 
 
 def of_rows(named: dict[str, Any], index: Tensor) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import hydra
 import lightning as L
 import pytest
 import torch
-from factory import LOSSES, MULTI_HOT, ONE_SCORE, ORDINAL, REAL_TARGET, inputs
+from factory import DIM, LOSSES, MULTI_HOT, ONE_SCORE, ORDINAL, PARTLY_LABELLED, REAL_TARGET, inputs
 from omegaconf import DictConfig
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ def settings_of_the_data(key: str, node: DictConfig) -> list[str]:
         made.append(f"loss.{key}.class_counts=[{','.join(str(10 + c) for c in range(CLASSES))}]")
     if "num_classes" in node:
         made.append(f"loss.{key}.num_classes={CLASSES}")
+    if "in_features" in node:
+        made.append(f"loss.{key}.in_features={DIM}")
     if "num_samples" in node:
         made.append(f"loss.{key}.num_samples={STEPS * BATCH}")
     if "num_bins" in (node.get("target_transform") or {}):
@@ -83,6 +85,7 @@ def from_digits(key: str, batch: Batch) -> dict[str, Any]:
         "teacher_logits": 4 * one_hot + x[:, 20:30],
         "class_similarity": one_hot + x[:, 20:30],
         "reference": x[:, 20:23],
+        "ref_features": torch.randn(CLASSES, DIM, generator=torch.Generator().manual_seed(0)),
         "reward": y / 9,
         "profit": y.float(),
         "list_id": position // 6,
@@ -97,6 +100,8 @@ def from_digits(key: str, batch: Batch) -> dict[str, Any]:
         known["target"] = y / 9 - 0.5
     elif key in ("tri_bce", *ONE_SCORE):
         known["target"] = y % 2
+    elif key in PARTLY_LABELLED:
+        known["target"] = torch.where(index % 3 == 0, -1, y)
     elif key in MULTI_HOT:  # the digit, and its neighbour
         known["target"] = one_hot + one_hot.roll(1, 1)
     for name in ("label_map", "skeleton_map"):  # strokes, and their darkest pixels

@@ -7,10 +7,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-#: In the denominator of Moebius addition, as the authors of Hyp-OC.
-MOEBIUS_EPS = 1e-5
-#: Points stay within this share of the ball's radius, as theirs; beyond, float32 has no distances.
-RIM = 1 - 1e-3
+from lightning_losses.losses.shared.hyperbolic import into_ball, length
+
+#: Beyond this exponent exp is left to the logarithm it comes under.
+LARGEST = 40.0
+#: Squared length of a zero vector, so that its direction times its length is smooth there.
+TINY = 1e-30
 
 
 class HyperbolicMLR(nn.Module):
@@ -18,8 +20,9 @@ class HyperbolicMLR(nn.Module):
 
     Ganea, Becigneul and Hofmann, "Hyperbolic Neural Networks", arXiv 1805.09112; with ``loss=ce``
     the Hyp-CE of Hyp-OC. Features and hyperplane points are tangent vectors at the origin and
-    mapped into the ball here, so a plain optimizer is fine. Computed in float32 at least, never in
-    autocast.
+    mapped into the ball here, so a plain optimizer is fine. Logits go on growing with the length of
+    the features, about linearly: nothing is rounded to the rim of the ball. Computed in float32 at
+    least, never in autocast.
 
     Args:
         in_features: D.
@@ -44,35 +47,21 @@ class HyperbolicMLR(nn.Module):
         dtype = torch.promote_types(features.dtype, torch.float32)
         with torch.autocast(features.device.type, enabled=False):
             c = self.curvature
-            x = _into_ball(features.to(dtype), c).unsqueeze(-2)
-            p, a = _into_ball(self.point.to(dtype), c), self.normal.to(dtype)
-            squared_p = p.square().sum(-1)
-            a = a * (1 - c * squared_p)[:, None]
-            m = _moebius_add(-p, x, c)
-            length = _length(a)
-            inside = (1 - c * m.square().sum(-1)).clamp(min=1e-6)
-            slope = 2 * c**0.5 * (m * a).sum(-1) / (length * inside)
-            logits: Tensor = 2 / (1 - c * squared_p) * length / c**0.5 * slope.asinh()
+            v = features.to(dtype)
+            p, a = into_ball(self.point.to(dtype), c), self.normal.to(dtype)
+            size = length(a)
+            inside = 1 - c * p.square().sum(-1)
+            # x is sqrt(c) long tanh(r) in the ball. Times cosh(r)^2 = 1 / (1 - c |x|^2), whose
+            # rounding would put far points all on the rim, the sums of Moebius addition are of
+            # cosh(2r) and sinh(2r); e^{2r} / 2 is taken out of these.
+            r = c**0.5 * v.square().sum(-1, keepdim=True).clamp(min=TINY).sqrt()
+            cosh, sinh = 1 + (-4 * r).exp(), -(-4 * r).expm1()
+            direction = v * (c**0.5 * sinh / r)  # sinh times the unit vector
+            along = cosh - c**0.5 * (direction @ p.t())
+            slope = -along * (p * a).sum(-1) + inside * (direction @ a.t()) / (2 * c**0.5)
+            slope = slope * c**0.5 / (size * inside)
+            exponent = (2 * r).clamp(max=LARGEST)
+            slope = exponent.exp() * slope
+            rest = (2 * r - exponent) * slope / (1 + slope.square()).sqrt()
+            logits: Tensor = 2 * size / c**0.5 * (slope.asinh() + rest)
             return logits
-
-
-def _length(x: Tensor) -> Tensor:
-    """Lengths ``(...)``, 1 for a zero vector: then what it multiplies is 0 anyway."""
-    squared = x.square().sum(-1)
-    return torch.where(squared > 0, squared, 1.0).sqrt()
-
-
-def _into_ball(v: Tensor, c: float) -> Tensor:
-    """The exponential map at the origin, kept off the rim."""
-    reach = c**0.5 * _length(v)
-    scaled: Tensor = (reach.tanh().clamp(max=RIM) / reach)[..., None] * v
-    return scaled
-
-
-def _moebius_add(x: Tensor, y: Tensor, c: float) -> Tensor:
-    xy = (x * y).sum(-1, keepdim=True)
-    xx, yy = x.square().sum(-1, keepdim=True), y.square().sum(-1, keepdim=True)
-    above = (1 + 2 * c * xy + c * yy) * x + (1 - c * xx) * y
-    below: Tensor = 1 + 2 * c * xy + c**2 * xx * yy + MOEBIUS_EPS
-    total: Tensor = above / below
-    return total

@@ -39,11 +39,15 @@ from lightning_losses.losses.combinatorial.inter_variable_contrastive import (
 )
 from lightning_losses.losses.contrastive.barlow_twins import BarlowTwins
 from lightning_losses.losses.contrastive.clip import CLIP, SigLIP
+from lightning_losses.losses.contrastive.clusters import PrototypicalContrastive, WeightedInfoNCE
+from lightning_losses.losses.contrastive.hyperbolic import HyperbolicContrastive, PairwiseConfusion
 from lightning_losses.losses.contrastive.nt_xent import NTXent
 from lightning_losses.losses.contrastive.supcon import SupCon
 from lightning_losses.losses.density.compositional_nll import CompositionalNLL
 from lightning_losses.losses.density.marginalization import MarginalizationConsistency
 from lightning_losses.losses.density.noise_contrastive import NoiseContrastive
+from lightning_losses.losses.discovery.partly_labelled import LabelledCrossEntropy
+from lightning_losses.losses.discovery.two_views import SelfDistillation
 from lightning_losses.losses.distillation.adaptive_alpha import AdaptiveAlphaDivergence
 from lightning_losses.losses.distillation.binary_kl import BinaryKLDistillation
 from lightning_losses.losses.distillation.dark_experience import DarkExperience
@@ -51,6 +55,7 @@ from lightning_losses.losses.distillation.dist import Dist
 from lightning_losses.losses.distillation.distilled_ce import DistilledCrossEntropy
 from lightning_losses.losses.distillation.dkd import DecoupledKD
 from lightning_losses.losses.distillation.f_divergence import FDivergence
+from lightning_losses.losses.distillation.group_progressive import GroupProgressive
 from lightning_losses.losses.distillation.kd import KnowledgeDistillation
 from lightning_losses.losses.distillation.pld import PlackettLuceDistillation
 from lightning_losses.losses.imbalance.anyloss import AnyLoss
@@ -69,7 +74,15 @@ from lightning_losses.losses.language.emo import EarthMover
 from lightning_losses.losses.language.flat import FLAT
 from lightning_losses.losses.language.unlearning import AdaptiveUnlearning
 from lightning_losses.losses.metric.circle import Circle
+from lightning_losses.losses.metric.class_centers import (
+    AdaptiveMarginSoftmax,
+    MarginCalibration,
+    ProtoTriplet,
+    UnifiedNegativePairs,
+)
 from lightning_losses.losses.metric.contrastive import Contrastive
+from lightning_losses.losses.metric.icnn import ICNN
+from lightning_losses.losses.metric.metric_mixup import MetricMixup
 from lightning_losses.losses.metric.multi_similarity import MultiSimilarity
 from lightning_losses.losses.metric.triplet_margin import TripletMargin
 from lightning_losses.losses.ordinal.c51 import CategoricalTD
@@ -91,6 +104,7 @@ from lightning_losses.losses.policy.ppo_clip import PPOClip
 from lightning_losses.losses.policy.reinforce import Reinforce
 from lightning_losses.losses.policy.sparse_po import SparsePO
 from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
+from lightning_losses.losses.recommender.kernel_balancing import KernelBalancing
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
 from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
 from lightning_losses.losses.recommender.tri_bce import TriBCE
@@ -131,12 +145,14 @@ __all__ = [
     "FLAT",
     "GSPO",
     "HAPO",
+    "ICNN",
     "LDRKL",
     "MDCA",
     "MMCE",
     "PACS",
     "AdaptiveAlphaDivergence",
     "AdaptiveLDRKL",
+    "AdaptiveMarginSoftmax",
     "AdaptiveUnlearning",
     "AggregateResponses",
     "AnyLoss",
@@ -185,22 +201,28 @@ __all__ = [
     "FDivergence",
     "Focal",
     "GaussianNLL",
+    "GroupProgressive",
+    "HyperbolicContrastive",
     "IPSBinaryCrossEntropy",
     "InterVariableContrastive",
     "JensenShannon",
     "KLCov",
     "KLEstimator",
     "KdeKL",
+    "KernelBalancing",
     "KnowledgeDistillation",
     "LabelProportion",
+    "LabelledCrossEntropy",
     "LocalEntropy",
     "LogitAdjustment",
     "LogsumexpPenalty",
     "MannWhitney",
+    "MarginCalibration",
     "MarginControl",
     "MarginalEntropy",
     "MarginalizationConsistency",
     "Mart",
+    "MetricMixup",
     "MultiSimilarity",
     "MulticlassHinge",
     "MulticlassMCC",
@@ -211,14 +233,18 @@ __all__ = [
     "OrdinalNLL",
     "OrthogonalProjection",
     "PPOClip",
+    "PairwiseConfusion",
     "PersonalLoss",
     "Pinball",
     "PlackettLuceDistillation",
     "ProfitAwareBCE",
+    "ProtoTriplet",
+    "PrototypicalContrastive",
     "PseudoHuber",
     "RegionWise",
     "Reinforce",
     "RobustLogLoss",
+    "SelfDistillation",
     "SigLIP",
     "SinkhornDivergence",
     "SkeletonRecall",
@@ -244,5 +270,7 @@ __all__ = [
     "TripletMargin",
     "TruncatedGCE",
     "Tversky",
+    "UnifiedNegativePairs",
     "Weat",
+    "WeightedInfoNCE",
 ]

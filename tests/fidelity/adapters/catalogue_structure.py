@@ -459,4 +459,26 @@ def hyperbolic_ce(inputs: Inputs, params: Inputs) -> Inputs:
     head = HyperbolicMLR(*inputs["a"].shape[::-1], params.get("c", 1.0))
     named = {"normal": inputs["a"], "point": inputs["p"]}
     found = on_head(head, named, inputs["features"], target=labels(inputs))
-    return found | {"logits": functional_call(head, named, (inputs["features"],))}
+    found |= {"logits": functional_call(head, named, (inputs["features"],))}
+    z = in_the_ball(inputs["features"], inputs["p"], inputs["a"], params.get("c", 1.0))
+    ours = evaluate(CrossEntropy(), logits=z, target=labels(inputs))
+    reason = "official code adds 1e-5 to a denominator, ours does not"
+    raise Deviates(reason, found, {"loss": ours, "logits": z, "backward": ours})
+
+
+def in_the_ball(v: Tensor, point: Tensor, normal: Tensor, c: float) -> Tensor:
+    """Hyperbolic logits by Moebius addition of points of the ball, term by term."""
+
+    def into(u: Tensor) -> Tensor:
+        reach = c**0.5 * u.norm(dim=-1, keepdim=True)
+        return u * reach.tanh() / reach
+
+    columns = []
+    for p, a in zip(into(point), normal, strict=True):
+        x, p, a = into(v), -p, a * (1 - c * (p @ p))
+        xp, xx, pp = x @ p, x.square().sum(1), p @ p
+        above = (1 + 2 * c * xp + c * xx)[:, None] * p + (1 - c * pp) * x
+        m = above / (1 + 2 * c * xp + c**2 * xx * pp)[:, None]
+        slope = 2 * c**0.5 * (m @ a) / (a.norm() * (1 - c * m.square().sum(1)))
+        columns.append(2 / (1 - c * pp) * a.norm() / c**0.5 * slope.asinh())
+    return torch.stack(columns, 1)
