@@ -434,10 +434,10 @@ def test_one_temperature_and_one_weight_for_all_rows() -> None:
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({"temperature": -2.0}, "temperature must be positive, found -2"),
-        ({"temperature": 0}, "temperature must be positive, found 0"),
+        ({"temperature": -2.0}, "temperature must be positive and finite, found -2"),
+        ({"temperature": 0}, "temperature must be positive and finite, found 0"),
         ({"temperature": torch.tensor(-1.0)}, "temperature must be positive"),
-        ({"temperature": math.nan}, "temperature must be positive, found nan"),
+        ({"temperature": math.nan}, "temperature must be positive and finite, found nan"),
         ({"softcap": "30"}, "softcap must be a number, got '30'"),
         ({"softcap": -1.0}, "softcap must be positive"),
         ({"softcap": math.nan}, "softcap must be positive"),

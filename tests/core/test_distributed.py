@@ -67,7 +67,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
 def all_cases(split: str, ranks: list[dict[Any, Any]]) -> None:
     """One test for all keys: what takes time is elsewhere."""
     wrong = {}
-    for name in CASES:
+    for name in (n for n in CASES if (split, n) in ranks[0]):
         try:
             compare(name, split, [rank[split, name] for rank in ranks])
         except AssertionError as error:

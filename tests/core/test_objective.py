@@ -340,7 +340,10 @@ def test_rows_that_do_not_count_may_hold_anything(key: str, bad: float) -> None:
     named = inputs(objective, rows=6)
     keep = torch.tensor([True, True, False, True, True, True])
     spoilt, rest = dict(named), dict(named)
+    whole = "head_weight"  # has a row a class
     for name, value in named.items():
+        if name == whole:
+            continue
         rest[name] = value[keep].detach().requires_grad_(value.requires_grad)
         if value.is_floating_point():
             spoilt[name] = value.detach().clone()
@@ -351,8 +354,10 @@ def test_rows_that_do_not_count_may_hold_anything(key: str, bad: float) -> None:
     grads, others = gradients(found, spoilt), gradients(expected, rest)
     assert grads.keys() == others.keys()
     for name, grad in grads.items():
-        assert torch.count_nonzero(grad[2]) == 0, name
-        torch.testing.assert_close(grad[keep], others[name])
+        if name != whole:
+            assert torch.count_nonzero(grad[2]) == 0, name
+            grad = grad[keep]
+        torch.testing.assert_close(grad, others[name])
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(1, 5), (1, 1), (4, 1)])
@@ -478,7 +483,7 @@ def test_cross_entropy_is_torchs_to_the_last_bit(ignored: int, dtype: torch.dtyp
 @pytest.mark.parametrize("key", [k for k in LOSSES if k not in ABSOLUTE])
 def test_shift_invariance(key: str) -> None:
     """A softmax does not see a constant added to its logits; z-loss and StableMax do."""
-    objective = build(key)
+    objective = build(key).eval()  # in which no state moves from call to call
 
     @settings(max_examples=5, deadline=None)
     @given(offset=st.floats(-50, 50), seed=st.integers(0, 50))
@@ -503,6 +508,8 @@ def test_class_permutation_invariance(key: str) -> None:
         for name, value in named.items():
             if "logits" in name:
                 permuted[name] = value[:, order]
+            elif name == "head_weight":
+                permuted[name] = value[order]
             elif name == "target":
                 permuted[name] = torch.argsort(torch.tensor(order))[value]
         torch.testing.assert_close(objective(**permuted).total, objective(**named).total)

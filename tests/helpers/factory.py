@@ -41,13 +41,14 @@ ONE_SCORE = ["mann_whitney"]
 ORDINAL = ["coral", "corn", "ordinal_ce", "ordinal_nll"]
 ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_bottleneck"]
 ORDERED += ["inter_variable_contrastive", *MULTI_HOT, *ONE_SCORE, "multi_aspect_kd"]
+ORDERED += ["local_entropy", "soft_entropy"]  # known classes come first
 #: Their logits mean something by themselves, not only their differences within a row.
 ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_responses"]
 ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "edl", "ensloss", "l2_svm", "ldr_kl"]
 ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
 ABSOLUTE += ["inter_variable_contrastive", "ips_bce", "bce_all_labels", "multi_aspect_kd"]
 #: Of their value, a part that depends on the logits sends no gradient.
-PARTLY_DETACHED = ["aldr_kl", "circle", "emo", "ensloss", "hapo", "personal_loss"]
+PARTLY_DETACHED = ["aldr_kl", "circle", "emo", "ensloss", "hapo", "local_entropy", "personal_loss"]
 PARTLY_DETACHED += ["adaptive_margin_softmax", "group_progressive", "self_distill"]
 
 

@@ -132,7 +132,8 @@ def _expected(
             continue
         match = re.fullmatch(r"grad_(.+?)(_of_sum)?", field)
         # Batches of several steps are no one tensor; their gradients are values of the adapter's.
-        if match and match[1] in inputs and isinstance(as_tensors(inputs[match[1]]), Tensor):
+        given = inputs.get(match[1], ...) if match else ...
+        if match and (given is None or isinstance(as_tensors(given), Tensor)):
             gradients[match[1]] = values.pop(field)
     # An option that the case leaves out has no gradient to speak of.
     return values, {name: g for name, g in gradients.items() if inputs.get(name) is not None}

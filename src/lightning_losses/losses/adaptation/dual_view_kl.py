@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import from_top, kl_divergence, log_softmax
 
 
 class DualViewKL(nn.Module):
@@ -37,7 +37,7 @@ class DualViewKL(nn.Module):
 
     def forward(self, logits: Tensor, other_logits: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
-        log_p, log_q = (log_softmax(z / self.temperature) for z in (logits, other_logits))
+        log_p, log_q = (log_softmax(from_top(z) / self.temperature) for z in (logits, other_logits))
         if not self.twice:
             return kl_divergence(log_p, log_q)
         p, q = log_p.exp(), log_q.exp()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum
-from lightning_losses.losses.shared.rows_math import LOWEST, log_softmax
+from lightning_losses.losses.shared.rows_math import LOWEST, from_top, log_softmax
 from lightning_losses.wide_buffers import WideBuffers
 
 
@@ -75,7 +75,7 @@ class LocalEntropy(WideBuffers):
                 f"num_classes is {len(self.share)}, but logits have {logits.shape[1]} columns: "
                 f"write num_classes: {logits.shape[1]}."
             )
-        z = logits.clamp(min=LOWEST)
+        z = from_top(logits).clamp(min=LOWEST)
         confidence, best = (z.detach() / self.confidence_temperature).softmax(1).max(1)
         chosen = (confidence >= self.threshold) & (best < self.num_labelled) & ~labelled.bool()
         p = (z / self.temperature).softmax(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.rows_math import LOWEST, from_top
 
 
 class SoftEntropy(nn.Module):
@@ -65,7 +65,7 @@ class SoftEntropy(nn.Module):
             )
         if valid is None:
             valid = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        p = (logits.clamp(min=LOWEST) / self.temperature).softmax(1)
+        p = (from_top(logits).clamp(min=LOWEST) / self.temperature).softmax(1)
         count = all_sum(valid.sum().to(p.dtype))
         mean = reduce_with_gradient(torch.where(valid[:, None], p, 0).sum(0)) / count.clamp(min=1)
         sides = mean[: self.num_old], mean[self.num_old :]
