@@ -42,6 +42,8 @@ ORDINAL = ["coral", "corn", "ordinal_ce", "ordinal_nll"]
 ORDERED = [*REAL_TARGET, *ORDINAL, "c51", "llp_proportion", "tri_bce", "concept_bottleneck"]
 ORDERED += ["inter_variable_contrastive", *MULTI_HOT, *ONE_SCORE, "multi_aspect_kd"]
 ORDERED += ["local_entropy", "soft_entropy"]  # known classes come first
+ORDERED += ["adaptive_margin_softmax", "group_progressive", "margin_calibration", "proto_triplet"]
+ORDERED += ["prototypical_contrastive", "unpg"]
 #: Their logits mean something by themselves, not only their differences within a row.
 ABSOLUTE = [*ORDINAL, "logsumexp_penalty", "stablemax", "tri_bce", "aggregate_responses"]
 ABSOLUTE += ["aldr_kl", "bce", "binary_focal", "edl", "ensloss", "l2_svm", "ldr_kl"]

@@ -202,13 +202,15 @@ class _Door:
             )
             wanted.append(place if keep else _replicate())
         local: Tensor = tensor.redistribute(placements=wanted).to_local()
-        return self._cut(name, local)
+        cut: Tensor = self._cut(name, local)
+        return cut
 
     def _is_row_dim(self, name: str, dim: int) -> bool:
         source = self.held.get(self.source) if self.source else None
         if source is None or name == self.source or not _has_rows(name):
             return True
-        return dim < max(1, source.ndim - 1)
+        leading: int = max(1, source.ndim - 1)
+        return dim < leading
 
     def _cut(self, name: str, value: Any) -> Any:
         """This rank's part of plain rows that were passed whole, where logits are split by rows."""
@@ -252,7 +254,7 @@ class _Door:
             value = self.given.get(name)
             if not isinstance(value, Tensor) or value.ndim < len(spans):
                 continue
-            whole = value.full_tensor() if name in self.held else value
+            whole: Tensor = value.full_tensor() if name in self.held else value  # type: ignore[attr-defined]
             if whole.shape[len(spans) - 1] != size:
                 raise ValueError(
                     f"shift={shift} with sequences of {size} positions that are split over ranks: "

@@ -59,8 +59,8 @@ class EMATeacher(nn.Module):
         (model,) = self._model
         for slow, fast in zip(self.teacher.parameters(), model.parameters(), strict=True):
             slow.lerp_(fast.detach().to(slow), 1 - self.momentum)
-        for slow, fast in zip(self.teacher.buffers(), model.buffers(), strict=True):
-            slow.copy_(fast)
+        for kept, new in zip(self.teacher.buffers(), model.buffers(), strict=True):
+            kept.copy_(new)
 
     def forward(self, tensors: Mapping[str, Any]) -> Tensor:
         """``teacher_logits (N, C)``. Raises ValueError if the step passed no input."""

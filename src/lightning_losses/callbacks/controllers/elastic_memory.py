@@ -104,7 +104,7 @@ class ElasticMemory(RecordReader):
     def _samples(self, trainer: Trainer, module: LightningModule) -> Iterator[Sample]:
         """Log-probabilities of one sample after another, with graph."""
         left = self.samples
-        for batch in trainer.train_dataloader:
+        for batch in trainer.train_dataloader or ():
             batch = trainer.strategy.batch_to_device(batch)
             for place in range(min(_length(batch), left)):
                 # Not `lambda t: t[place]`, which would drop the dimension that steps expect.

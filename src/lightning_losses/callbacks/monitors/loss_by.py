@@ -87,7 +87,7 @@ class LossByMonitor(EpochMonitor):
                 f"least 0, got {bins}, {min_count} and {most}."
             )
         self.by, self.bins, self.min_count, self.most, self.name = by, bins, min_count, most, name
-        self.watches = (*self.watches, by)  # type: ignore[misc]
+        self.watches = (*self.watches, by)  # type: ignore[misc, assignment]
         self.table: list[dict[str, Any]] = []
         self._groups: list[Groups] = []
         self._predictions: list[Groups] = []
@@ -194,11 +194,11 @@ class LossByMonitor(EpochMonitor):
         self.publish_epoch({f"{self.name}/{stage}/{key}": v for key, v in values.items()})
         self.table = []
         for i, group in enumerate(names):
-            place = int(groups.ids[i])
-            span = (float(edges[place]), float(edges[place + 1])) if edges is not None else (
-                float(place), float(place))  # fmt: skip
-            row = (stage, trainer.current_epoch, group, *span, int(groups.count[i]))
-            row += tuple(float(means[m][i]) for m in MEASURES)
+            at = int(groups.ids[i])
+            span = (float(edges[at]), float(edges[at + 1])) if edges is not None else (
+                float(at), float(at))  # fmt: skip
+            measured = (float(means[m][i]) for m in MEASURES)
+            row = (stage, trainer.current_epoch, group, *span, int(groups.count[i]), *measured)
             self.table.append(dict(zip(COLUMNS, row, strict=True)))
         if folder is not None and trainer.is_global_zero:
             self.save_table(folder / f"{self.name.replace('/', '_')}.csv", COLUMNS, self.table, 2)

@@ -83,7 +83,7 @@ def term_gradients(
                 if x is not None and y is not None:
                     into = sliced if some else gram
                     into[i, j] += (x.to(dtype) * y.to(dtype)).sum()
-    if any(of_some):
+    if held is not None and any(of_some):
         dist.all_reduce(sliced, group=held.group)
         gram += sliced
     gram += gram.tril(-1).t()

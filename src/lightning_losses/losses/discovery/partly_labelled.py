@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import log_softmax
+from lightning_losses.losses.shared.rows_math import from_top, log_softmax
 
 PARTLY_LABELLED = Contract(target=("label",), same_columns=(("logits", "other_logits"),))
 
@@ -43,7 +43,7 @@ class LabelledCrossEntropy(nn.Module):
         labelled = target >= 0
         own = torch.where(labelled, target, 0)[:, None]
         views = [logits] if other_logits is None else [logits, other_logits]
-        log_p = [log_softmax(z / self.temperature).gather(1, own)[:, 0] for z in views]
+        log_p = [log_softmax(from_top(z) / self.temperature).gather(1, own)[:, 0] for z in views]
         return torch.where(labelled, -torch.stack(log_p).mean(0), 0)
 
     def row_divisors(self, target: Tensor | None) -> Tensor | None:

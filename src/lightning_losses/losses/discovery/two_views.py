@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import log_softmax
+from lightning_losses.losses.shared.rows_math import from_top, log_softmax
 from lightning_losses.schedules import Schedule, as_schedule
 
 #: Two views of logits and no target.
@@ -61,5 +61,5 @@ class SelfDistillation(nn.Module):
         return (self._teach(logits, other_logits) + self._teach(other_logits, logits)) / 2
 
     def _teach(self, teacher: Tensor, student: Tensor) -> Tensor:
-        q = log_softmax(teacher.detach() / self.teacher_temperature).exp()
-        return -(q * log_softmax(student / self.temperature)).sum(1)
+        q = log_softmax(from_top(teacher.detach()) / self.teacher_temperature).exp()
+        return -(q * log_softmax(from_top(student) / self.temperature)).sum(1)

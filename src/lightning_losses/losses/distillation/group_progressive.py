@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
+from lightning_losses.softmax import zero_ignored_rows
 
 
 class GroupProgressive(nn.Module):
@@ -52,7 +53,7 @@ class GroupProgressive(nn.Module):
             )
         own = target if valid is None else torch.where(valid, target, 0)
         t = self.temperature
-        networks = [logits, *subnet_logits.unbind(1)]
+        networks = [zero_ignored_rows(z, valid) for z in (logits, *subnet_logits.unbind(1))]
 
         def cross_entropy(z: Tensor) -> Tensor:
             return -log_softmax(z).gather(1, own[:, None])[:, 0]

@@ -16,7 +16,7 @@ class Groups(NamedTuple):
 
     ids: Tensor
     """``(G,)`` int64."""
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # not the method of a tuple
     """``(G,)`` rows."""
     sums: Tensor
     """``(G, K)``."""
@@ -30,7 +30,7 @@ class Groups(NamedTuple):
 def by_group(ids: Tensor, values: Tensor, count: Tensor | None = None) -> Groups:
     """Sums of rows ``(N, K)`` by their ids ``(N,)``; or of sums, with the ``count`` behind each."""
     ids, values = ids.detach().cpu().long(), values.detach().cpu().double()
-    unique, place = ids.unique(return_inverse=True)
+    unique, place = torch.unique(ids, return_inverse=True)
     ones = torch.ones(len(ids), dtype=torch.float64) if count is None else count.cpu().double()
     sums = torch.zeros(len(unique), values.shape[1], dtype=torch.float64)
     number = torch.zeros(len(unique), dtype=torch.float64)
@@ -94,4 +94,5 @@ def js_distance(p: Tensor, q: Tensor, base: float = math.e) -> Tensor:
     """
     m = (p + q) / 2
     divergence = (torch.special.xlogy(p, p / m) + torch.special.xlogy(q, q / m)).nan_to_num(0.0)
-    return (divergence.sum(-1) / (2 * math.log(base))).clamp(min=0).sqrt()
+    distance: Tensor = (divergence.sum(-1) / (2 * math.log(base))).clamp(min=0).sqrt()
+    return distance

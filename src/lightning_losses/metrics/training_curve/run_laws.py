@@ -242,7 +242,7 @@ def fit_hoffmann(
     drawn: list[Tensor] = []
     while len(drawn) < resamples:
         picked = torch.randint(len(x), (len(x),), generator=generator)
-        if len(x[picked].unique()) > 1 and len(y[picked].unique()) > 1:
+        if len(torch.unique(x[picked])) > 1 and len(torch.unique(y[picked])) > 1:
             drawn.append(torch.bincount(picked, minlength=len(x)).double())
     laws = _search(x, y, z, torch.stack(drawn), delta, best) if drawn else [best]
     residual = best.loss(x, y).log() - z.log()
@@ -261,8 +261,8 @@ def refuse(n: Tensor, d: Tensor, loss: Tensor) -> None:
     if not bool((n > 0).all() and (d > 0).all() and (loss > 0).all()):
         raise Refused("sizes and losses must be positive.")
     for name, values in (("model sizes", n), ("amounts of data", d)):
-        if len(values.unique()) < 3:
-            raise Refused(f"{len(values.unique())} {name} are too few: it takes 3 at least.")
+        if len(torch.unique(values)) < 3:
+            raise Refused(f"{len(torch.unique(values))} {name} are too few: it takes 3 at least.")
         if float(values.max() / values.min()) < 10:
             raise Refused(
                 f"{name} from {float(values.min()):.3g} to {float(values.max()):.3g} span less "
@@ -348,7 +348,7 @@ def _fit(
         weighted = columns * pull[..., None]
         gram = (weighted.mT @ columns).flatten(0, 1)
         right = (weighted.mT @ (value * (1 + residual))[..., None])[..., 0].flatten(0, 1)
-        theta = non_negative(gram, right).unflatten(0, shape)
+        theta = non_negative(gram, right).reshape(*shape, -1)
         value = torch.maximum((columns @ theta[..., None])[..., 0], z / 20)
         residual = (z / value).log()
     return theta, (weights * huber(residual, deltas[-1])).sum(-1)
