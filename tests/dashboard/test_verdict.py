@@ -283,6 +283,17 @@ def test_drift(psi: float, tone: str) -> None:
     assert about(run_of(curve_of("drift/psi", [0.0, psi])), "drift/psi ended").tone == tone
 
 
+@pytest.mark.parametrize(
+    ("share", "tone", "step"),
+    [(0.0, "good", None), (0.5, "note", 1), (0.89, "note", 1), (0.9, "bad", 2), (1.0, "bad", 2)],
+)
+def test_softmax_collapse_of_some_rows_is_a_note(share: float, tone: str, step: int | None) -> None:
+    run = run_of(curve_of("logit_health/softmax_collapse", [0.0, min(share, 0.5), share]))
+    said = about(run, "oftmax collapse")
+    assert said.tone == tone
+    assert step is None or f"from step {step} on" in said.text
+
+
 def test_every_judgement_names_its_evidence() -> None:
     rows = falling(200)
     for row in rows[::10]:

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from training import train, train_twice
 
-from lightning_losses import LossRecord, SoftmaxStats, build_objective, softmax_stats
+from lightning_losses import LossMixin, LossRecord, SoftmaxStats, build_objective, softmax_stats
 from lightning_losses.callbacks.controllers.perp_grad import PerpGrad
 from lightning_losses.callbacks.monitors.entropy import EntropyMonitor
 from lightning_losses.callbacks.monitors.gradient_rms import GradientRmsMonitor
@@ -191,6 +191,37 @@ def test_onset_of_logits_that_grow() -> None:
     assert feed(every(), sizes, planned=25)[1] == []  # after the end of training
     assert feed(every(), sizes, planned=-1)[1] == said  # nobody knows the end
     assert "onset_step" not in feed(every(), [record(3.0)] * 24)[0][-1]
+
+
+def test_an_onset_that_is_over_is_taken_back() -> None:
+    class Grown(L.Callback):
+        """A head that grows by an eighth a step from 30 to 93, and stays there."""
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, _: int) -> None:
+            module.scale = 30 * 1.12 ** min(trainer.global_step, 10)
+
+    class Scaled(LossMixin, L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.loss = nn.Parameter(torch.zeros(1)), build_objective("ce")
+
+        def training_step(self, batch: Any, _: int) -> Tensor:
+            logits = self.scale * torch.eye(4) + self.part
+            return self.compute_loss(logits=logits, target=torch.arange(4))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=1e-9)
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(torch.zeros(20, 1)), 1)
+
+    monitor = every(window=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = train(Scaled, [monitor, Grown()])
+    shown = ["logit_health/onset_step" in logged for logged in run.logged]
+    assert shown[7:11] == [True] * 4
+    assert not any(shown[14:])
 
 
 def test_collapse_is_announced_after_patience_and_again_after_recovery() -> None:

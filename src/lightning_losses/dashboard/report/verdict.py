@@ -27,6 +27,8 @@ from lightning_losses.dashboard.report.sentences import (
 from lightning_losses.dashboard.runs.run import Run, Series
 
 RADII = ("step_radius/r", "step_radius_controller/applied_r", "step_radius_controller/r")
+#: Of the rows, as `LogitHealthMonitor` announces it by default.
+COLLAPSE_SHARE = 0.9
 MONITORS = {
     "entropy": "EntropyMonitor",
     "step_radius": "StepRadiusMonitor",
@@ -326,11 +328,16 @@ def logits(series: Curves) -> list[Said]:
     if one is None:
         return []
     evidence = seen("logit_health/softmax_collapse", one)
-    steps = one.steps[one.values > 0]
-    if not len(steps):
+    most = float(one.values.max())
+    if not most:
         return [Said("good", "No softmax collapse.", evidence)]
-    text = f"Softmax collapse from {at(steps[0])} on, in up to {one.values.max():.0%} of rows."
-    return [Said("bad", text, evidence)]
+    # What a model is sure of and right about collapses too, and it learns from the other rows.
+    bad = one.values >= COLLAPSE_SHARE
+    steps = one.steps[bad if bad.any() else one.values > 0]
+    text = f"Softmax collapse from {at(steps[0])} on, in up to {most:.0%} of rows"
+    if bad.any():
+        return [Said("bad", f"{text}: hardly a row sends a gradient any more.", evidence)]
+    return [Said("note", f"{text}; the others go on sending gradients.", evidence)]
 
 
 def attention(series: Curves) -> list[Said]:
