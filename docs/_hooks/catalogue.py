@@ -166,6 +166,8 @@ SPECIAL: dict[str, dict[str, str]] = {
     "labelled_ce": PARTLY,
     "nt_xent": TWO_VIEWS,
     "siglip": TWO_VIEWS,
+    "sfda_entropy_kl_prior": {"class_prior": f"torch.full((2, {CLASSES}), 1 / {CLASSES})"},
+    "group_dro": {"group_id": f"torch.arange({ROWS}) % 2"},
     "hl_gauss": BINS,
     "two_hot": BINS,
     "bce": SCORES,
@@ -191,6 +193,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "margin_calibration": CENTRES,
     "proto_triplet": CENTRES,
     "unpg": CENTRES,
+    "local_entropy": {"num_classes": CLASSES, "num_labelled": 3},
+    "soft_entropy": {"num_old": 3},
 }
 
 
@@ -230,6 +234,8 @@ def example(key: str, one: Facts) -> str:
 def made_up(name: str) -> str:
     """A tensor for a name that `TENSORS` does not have yet, from what the vocabulary says of it."""
     word = NAMED_TENSORS.get(name, NamedTensor("rows", "(...) float", ""))
+    if "bool" in word.shape:
+        return f"torch.arange({ROWS}) % 2 == 0"
     if "int" in word.shape:
         return f"torch.arange({ROWS}) // 2"
     size = f"{ROWS}" if word.layout == "rows" else f"{ROWS}, {CLASSES}"

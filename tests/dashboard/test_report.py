@@ -50,6 +50,10 @@ LOGGED = {
     "term_balance": "norm/ce share/ce cosine/ce:opl",
     "forecast": "loss low high residual",
     "drift": "psi",
+    "train/diagnostics": "supcon/active",
+    "loss_by/val": """worst_loss gap gap_to_best loss/a loss/b accuracy/a accuracy/b
+        worst_accuracy worst_calibration js_distance""",
+    "sample_value": "forgotten never_learned el2n aum",
 }
 KEYS = [f"{first}/{name}" for first, names in LOGGED.items() for name in names.split()]
 

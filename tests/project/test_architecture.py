@@ -43,7 +43,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         TORCH,
     ),
     "kernel_check": ({"losses", "objective", "softmax"}, TORCH),
-    "losses": (LIBRARY, TORCH),
+    "losses": (LIBRARY | {"schedules"}, TORCH),
     "targets": (LIBRARY, TORCH),
     "weighting": (LIBRARY | {"schedules"}, TORCH),
     "penalties": (LIBRARY | {"penalties"}, TORCH),
@@ -162,4 +162,6 @@ def test_header_docstring_and_length(path: Path) -> None:
     ]
     assert ast.get_docstring(ast.parse(path.read_text())), "say in the first line what this is for"
     if "tests" not in path.parts:
-        assert len(lines) <= 500, "more than one idea?"
+        # A benchmark may have a list of trainings in it.
+        most = 600 if "benchmarks" in path.parts else 500
+        assert len(lines) <= most, "more than one idea?"

@@ -48,7 +48,7 @@ def test_the_example_of_every_loss_runs(key: str, catalogue: Any) -> None:
 
 
 #: Need a longer training than an example has before they say anything.
-LATE = {"entropy_law", "scaling_forecast"}
+LATE = {"drift", "entropy_law", "scaling_forecast"}  # drift speaks in validate and test
 #: What is logged under another name than the key.
 FIRST = {"post_hoc_calibration": "post_hoc", "wandb": "train"}
 
