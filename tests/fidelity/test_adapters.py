@@ -49,7 +49,12 @@ STATE = {
 NOUGHT = {("cov_at_5_risk", "value")}
 
 #: What the product is given, and a ratio of two numbers that are off alike.
-ALIKE = {("balance.gradnorm", "norms"), ("forecast.hoffmann", "tokens_per_parameter")}
+ALIKE = {
+    ("balance.gradnorm", "norms"),
+    ("forecast.hoffmann", "exponent_D"),
+    ("forecast.hoffmann", "exponent_N"),
+    ("forecast.hoffmann", "tokens_per_parameter"),
+}
 
 #: What was chosen, or not: numbers a little off choose the same. And what is 0 in the first case.
 CHOSEN = {
@@ -61,10 +66,13 @@ CHOSEN = {
     ("mirostat_v2", "token_by_step"),
     ("sampling", "kept"),
     ("sampling", "number_kept"),
+    ("unpg", "kept_negatives"),
 }
 
 #: Parameters that change nothing in the project's cases, and why that is right.
 INACTIVE = {
+    ("adaptive_margin_softmax", "min_scale"): "a floor that no case reaches",
+    ("margin_calibration", "sin_floor"): "a floor that no case reaches",
     ("adaptive_entropy_coef", "max"): "a bound that no case reaches",
     ("adaptive_entropy_coef", "min"): "a bound that no case reaches",
     ("balance.aggregator", "norm_eps"): "below the length of every gradient of the cases",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from adapters.table import adapter, evaluate, only
+from adapters.table import NotBuilt, adapter, evaluate, only
 from lightning_losses import Objective, Term
 from lightning_losses.losses import (
     ICNN,
@@ -49,6 +49,8 @@ def on_centers(loss: nn.Module, weight: Tensor, **named: Tensor) -> tuple[Tensor
 @adapter("adaptive_margin_softmax")
 def adaptive_margin_softmax(inputs: Inputs, params: Inputs) -> Inputs:
     ways = {"default(median row)": "median_row", "mean": "mean", "median": "median"}
+    if params["method_B"] not in ways:
+        raise NotBuilt(f"method_B={params['method_B']!r}")
     others: Any = ways[params["method_B"]]
     loss = AdaptiveMarginSoftmax(
         *inputs["weight"].shape[::-1], params["alpha"], others, params["min_scale"]
