@@ -122,7 +122,7 @@ def local(named: dict[str, Any], split: str, rank: int) -> dict[str, Any]:
     start = sum(sizes[:rank])
     out: dict[str, Any] = {}
     for name, value in named.items():
-        if isinstance(value, Tensor) and name not in ("head_weight", *WHOLE):
+        if isinstance(value, Tensor) and name not in WHOLE:
             cut = value.detach()[start : start + sizes[rank]].clone()
             out[name] = cut.requires_grad_(value.requires_grad)
         else:

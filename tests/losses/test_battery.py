@@ -71,17 +71,13 @@ def cast(named: dict[str, Any], dtype: torch.dtype, scale: float = 1.0) -> dict[
     return {name: one(name, x) for name, x in named.items()}
 
 
-#: Not rows: the head.
-NO_ROWS = ("head_weight", *WHOLE)
-
-
 def of_rows(named: dict[str, Any], index: Tensor) -> dict[str, Any]:
     """Some of the rows, in some order."""
 
     def one(name: str, x: Any) -> Any:
         if not isinstance(x, Tensor):
             return x
-        some = x.detach().clone() if name in NO_ROWS else x.detach()[index]
+        some = x.detach().clone() if name in WHOLE else x.detach()[index]
         return some.requires_grad_(x.requires_grad)
 
     return {name: one(name, x) for name, x in named.items()}
@@ -152,7 +148,7 @@ def test_the_order_of_rows_is_nothing(key: str) -> None:
     again, back = evaluated(key, moved)
     torch.testing.assert_close(again, total, rtol=1e-9, atol=1e-9)
     for name, a, b in zip(leaves(named), back, found, strict=False):
-        b = b if name in NO_ROWS else b[order]
+        b = b if name in WHOLE else b[order]
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
 
 
@@ -166,14 +162,14 @@ def test_ignored_is_deleted(key: str) -> None:
         name: torch.where(
             kept.reshape(-1, *[1] * (x.ndim - 1)), x.detach(), torch.nan
         ).requires_grad_(x.requires_grad)
-        if isinstance(x, Tensor) and x.is_floating_point() and name not in NO_ROWS
+        if isinstance(x, Tensor) and x.is_floating_point() and name not in WHOLE
         else x
         for name, x in named.items()
     }
     again, back = evaluated(key, broken, mask=kept)
     torch.testing.assert_close(again, total, rtol=1e-9, atol=1e-12)
     for name, a, b in zip(leaves(named), back, found, strict=False):
-        counted = len(a) if name in NO_ROWS else 6
+        counted = len(a) if name in WHOLE else 6
         torch.testing.assert_close(a[:counted], b, rtol=1e-7, atol=1e-10)
         assert not a[counted:].any()
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from lightning_losses.callbacks.balance_parts.aggregator import Aggregator
 from lightning_losses.callbacks.balance_parts.rules import DWA, Rule
 from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
-from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
-from lightning_losses.callbacks.reading.term_gradients import term_gradients
+from lightning_losses.callbacks.reading.term_gradients import gram_of_ranks, term_gradients
 from lightning_losses.callbacks.replay.training_state import TrainingState
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
@@ -167,8 +166,7 @@ class TermBalancer(RecordReader):
         gram = (
             torch.zeros(len(terms), len(terms), device=rows.device) if found is None else found.gram
         )
-        # Each rank's gradient is of its own rows, at world size times their part of the mean.
-        gram = summed(trainer, gram) / num_row_ranks(trainer) ** 2
+        gram = gram_of_ranks(trainer, gram)
         self._measured = True
         if isinstance(self.rule, Aggregator):
             self.factors = dict(zip(terms, self.rule.scales(gram, step), strict=True))

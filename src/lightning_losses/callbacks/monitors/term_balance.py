@@ -13,8 +13,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_losses.callbacks.base.monitor import Monitor, objectives_of
-from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
-from lightning_losses.callbacks.reading.term_gradients import TermGradients, term_gradients
+from lightning_losses.callbacks.reading.term_gradients import (
+    TermGradients,
+    gram_of_ranks,
+    term_gradients,
+)
 from lightning_losses.callbacks.replay.training_state import TrainingState
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
@@ -115,9 +118,7 @@ class TermBalanceMonitor(Monitor):
         if gradients is None:
             self.warn_once(f"{self._failure}.")
             return
-        gram = gradients.gram
-        # Each rank's gradient is of its own rows, at world size times their part of the mean.
-        gram = summed(trainer, gram) / num_row_ranks(trainer) ** 2
+        gram = gram_of_ranks(trainer, gradients.gram)
         norms = gram.diagonal().clamp(min=0).sqrt()
         share = norms / torch.where(norms.sum() > 0, norms.sum(), 1.0)
         values: dict[str, Tensor] = {}

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
 from lightning_losses.evaluation.meshes import is_on_mesh
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
@@ -167,3 +169,11 @@ def without_graph(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(without_graph(item) for item in value)
     return value
+
+
+def gram_of_ranks(trainer: Trainer, gram: Tensor) -> Tensor:
+    """``(T, T)`` of the mean over ranks, which all come here.
+
+    Each rank's gradient is of its own rows, at world size times their part of the mean.
+    """
+    return summed(trainer, gram) / num_row_ranks(trainer) ** 2
