@@ -60,8 +60,6 @@ PARTS = (
 )
 #: Seconds that imports may take.
 START = 90.0
-#: What every call does again that has other rows to make: it fills a cache of the machine.
-COMPILE = "compile"
 #: Of what a process does before its first result.
 START_KEY = "start"
 #: With less than this left there is no point in starting a process.
@@ -89,9 +87,7 @@ class Results:
 
     def done(self, name: str) -> list[str]:
         """Keys that need not be tried again."""
-        return [
-            key for key, row in self.part(name).items() if "failed" not in row and key != COMPILE
-        ]
+        return [key for key, row in self.part(name).items() if "failed" not in row]
 
     def add(self, part: str, key: str, row: dict[str, Any]) -> None:
         self.part(part)[key] = row

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import linear_ce_methods as losses
 import torch
-from gpu_part import Machine, Row, Work, spread, workers
+from gpu_part import Machine, Row, Work
 from torch import Tensor
 
 from lightning_losses import Objective, Term
@@ -110,7 +110,7 @@ def by_hand(hidden: Tensor, head: Tensor, target: Tensor) -> Tensor:
 def table(machine: Machine) -> list[Work]:
     """Part "table": rows in the order of worth."""
     shapes = machine.choose(SHAPES, TINY)
-    rows: list[Work] = [("compile", partial(compile_ahead, machine, shapes[0]))]
+    rows: list[Work] = []
     known = dict(machine.known)
     for shape in shapes:
         rows.append((f"{shape} floor", partial(floor, machine, shape)))
@@ -163,28 +163,6 @@ def agreement(known: dict[str, Row], title: str) -> Row:
                     f"{what} of {key[len(title) :]} is {values[key]:.6g}, others {middle:.6g}"
                 )
     return worst
-
-
-def compile_ahead(machine: Machine, shape: Shape) -> Row:
-    """Every kernel of the table for a few rows, side by side: Triton keeps what it compiled."""
-    few = (machine.choose(1024, shape[0]), *shape[1:])
-    items = [(machine, few, name, kernel) for name in variants(machine) for kernel in MODES]
-    items = items[: machine.choose(len(items), 2)]
-    errors = [why for why in spread(once, items, machine.choose(workers(), 2)) if why]
-    return {"failed": "; ".join(errors)[:1500]} if errors else {"compiled": len(items)}
-
-
-def once(item: tuple[Machine, Shape, str, str]) -> str:
-    """One step; what went wrong."""
-    machine, shape, name, kernel = item
-    variant = variants(machine)[name]
-    try:
-        data = inputs(machine, shape, variant.ignored)
-        step(variant.ours(kernel, told(variant, data)), *data)
-        torch.cuda.synchronize()
-    except Exception as error:
-        return f"{name}, {kernel}: {type(error).__name__}: {error}"[:300]
-    return ""
 
 
 def inputs(machine: Machine, shape: Shape, ignored: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -296,8 +274,8 @@ def norm(x: Tensor) -> float:
 
 
 def sweep(machine: Machine) -> list[Work]:
-    """Part "sweep": candidates compiled side by side, then timed alone, then the best written."""
-    rows: list[Work] = [("compile", partial(compile_candidates, machine))]
+    """Part "sweep": each candidate timed, then the best written."""
+    rows: list[Work] = []
     known = dict(machine.known)
     for what, candidate in candidates(machine):
         key = name_of(what, candidate)
@@ -337,19 +315,16 @@ class Set:
         setattr(self.module, self.name, self.old)
 
 
-def candidate_step(
-    machine: Machine, what: str, candidate: tuple[int, ...], few: bool
-) -> Callable[[], Any]:
+def candidate_step(machine: Machine, what: str) -> Callable[[], Any]:
     """A step that spends its time, or a known share of it, in what is tried."""
     ce = {"ce": CrossEntropy()}
     n, d, v = machine.choose((8192, 4096, 128256), (4, 32, 40))
-    n = machine.choose(256, n) if few else n
     if what == "lean backward":
         loss = losses.ours(ce, "triton_lean")
         data = inputs(machine, (n, d, v), 0.0)
         return lambda: step(loss, *data)
     objective = Objective({"ce": CrossEntropy()}, kernel="triton")
-    n = min(n, 2048)  # a chunk of mode fast
+    # As many rows as take the device longer than the host takes to launch them.
     logits = torch.randn(n, v, device=machine.device).to(machine.dtype).requires_grad_()
     target = torch.randint(v, (n,), device=machine.device)
     return lambda: torch.autograd.grad(objective(logits=logits, target=target).total, logits)
@@ -362,29 +337,11 @@ def tried(what: str, candidate: tuple[int, ...]) -> Set:
     return Set(tiles, "backward_tile", lambda *_: tiles.Tile(*candidate))
 
 
-def compile_candidates(machine: Machine) -> Row:
-    items = [(machine, *candidate) for candidate in candidates(machine)]
-    items = items[: machine.choose(len(items), 2)]
-    errors = [why for why in spread(candidate_once, items, machine.choose(workers(), 2)) if why]
-    return {"compiled": len(items) - len(errors), "refused": errors}
-
-
-def candidate_once(item: tuple[Machine, str, tuple[int, ...]]) -> str:
-    machine, what, candidate = item
-    try:
-        with tried(what, candidate):
-            candidate_step(machine, what, candidate, few=True)()
-            torch.cuda.synchronize()
-    except Exception as error:
-        return f"{what} {candidate}: {type(error).__name__}: {error}"[:200]
-    return ""
-
-
 def trial(machine: Machine, what: str, candidate: tuple[int, ...]) -> Row:
     """What does not fit the device is an answer here, not a failure."""
     try:
         with tried(what, candidate):
-            return {"ms": 1000 * seconds(candidate_step(machine, what, candidate, False), 8, 0.8)}
+            return {"ms": 1000 * seconds(candidate_step(machine, what), 8, 0.8)}
     except Exception as error:
         if "out of resource" in str(error):
             return {"does not fit": str(error)[:200]}

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 import gpu_speed
@@ -85,11 +86,11 @@ class Block(nn.Module):
 
 
 class Strict(L.Callback):
-    """Stands first: from here on a step that asks the device for an answer is an error."""
+    """Stands first: from here on torch says when a step asks the device for an answer."""
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step >= WARM:
-            torch.cuda.set_sync_debug_mode("error")
+            torch.cuda.set_sync_debug_mode("warn")
 
 
 class Lenient(L.Callback):
@@ -100,21 +101,68 @@ class Lenient(L.Callback):
 
 
 class Clock(L.Callback):
-    """Seconds of the steps after the first few, with a wait for the device before and after."""
+    """The device's milliseconds from the end of one step to the end of the next; stands last."""
 
-    def __init__(self, last: int) -> None:
-        self.last, self.began, self.seconds = last, 0.0, 0.0
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.ends = machine, list[Any]()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step in (WARM, self.last):
+    def on_train_batch_end(self, *_: Any) -> None:
+        end = torch.cuda.Event(enable_timing=True)
+        end.record()
+        self.ends.append(end)
+
+    def steps(self) -> list[float]:
+        """Of each step but the first."""
+        torch.cuda.synchronize()
+        return [a.elapsed_time(b) for a, b in zip(self.ends, self.ends[1:], strict=False)]
+
+
+class Profile(L.Callback):
+    """What the device does in one step; stands first, and `stop` last."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.began = at, 0.0
+        self.profiler: Any = None
+        self.found: Row = {}
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.at and self.profiler is None:
             torch.cuda.synchronize()
-            self.seconds = time.perf_counter() - self.began
+            self.profiler = torch.profiler.profile()
+            self.profiler.start()
             self.began = time.perf_counter()
+
+    def stop(self) -> None:
+        if self.profiler is not None and not self.found:
+            torch.cuda.synchronize()
+            wall = 1000 * (time.perf_counter() - self.began)
+            self.profiler.stop()
+            self.found = {"profiled_wall_ms": wall} | busiest(self.profiler)
+
+
+class Stop(L.Callback):
+    """Stands last."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.profile.stop()
+
+
+def busiest(profile: Any) -> Row:
+    """Milliseconds of the device's kernels, all together and of the longest."""
+    kernels = [
+        (event.self_device_time_total / 1000, event.count, event.key)
+        for event in profile.key_averages()
+        if event.device_type != torch.autograd.DeviceType.CPU
+    ]
+    top = [f"{ms:.3f} ms, {count} x {name[:90]}" for ms, count, name in sorted(kernels)[:-13:-1]]
+    return {"device_ms": sum(ms for ms, _, _ in kernels), "top": top}
 
 
 def fit(machine: Machine, module: Language, callbacks: list[L.Callback], steps: int) -> None:
     """Train for some steps."""
-    warnings.filterwarnings("ignore")
     trainer = L.Trainer(
         max_steps=steps,
         accelerator=machine.choose("gpu", "cpu"),
@@ -154,22 +202,37 @@ def step(machine: Machine) -> list[Work]:
 
 
 def no_stall(machine: Machine, chosen: list[Any]) -> Row:
-    """Measured steps and others with `set_sync_debug_mode("error")`."""
+    """Measured steps and others; where in them the host waits for the device."""
     steps = WARM + machine.choose(2 * EVERY + 1, 1)
     torch.manual_seed(0)
     callbacks = [Strict(), *(often(config) for config in chosen), Lenient()]
-    try:
-        fit(machine, Language(machine), callbacks, steps)
-    except RuntimeError as error:
-        ours = [
-            f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"
-            for frame in traceback.extract_tb(error.__traceback__)
-            if "lightning_losses" in frame.filename
-        ]
-        return {"failed": f"{error}"[:200], "at": " < ".join(reversed(ours[-5:]))}
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return {"steps": steps - WARM, "monitors": len(chosen)}
+    found: dict[str, int] = {}
+
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
+        if "synchronizing" in str(message):
+            place = caller()
+            found[place] = found.get(place, 0) + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        try:
+            fit(machine, Language(machine), callbacks, steps)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    row: Row = {"steps": steps - WARM, "monitors": len(chosen)}
+    if found:
+        row["failed"] = f"{sum(found.values())} stalls: {'; '.join(found)}"[:1500]
+    return row
+
+
+def caller() -> str:
+    """Who is running: the innermost function, and those of ours that called it."""
+    frames = traceback.extract_stack()[:-2]
+    inner, ours = frames[-1], [f for f in frames if "lightning_losses" in f.filename]
+    shown = [f for f in (inner, *ours[:-5:-1]) if f is not None]
+    names = (f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in shown)
+    return " < ".join(dict.fromkeys(names))
 
 
 def problem(machine: Machine, kernel: str, shape: Any) -> Callable[[], tuple[Tensor, ...]]:
@@ -213,17 +276,12 @@ def timeline(machine: Machine, kernel: str) -> Row:
         call()
         torch.cuda.synchronize()
     wall_ms = 1000 * (time.perf_counter() - began)
-    events = profile.key_averages()
-    busy = [(e.self_device_time_total / 1000, e.count, e.key) for e in events]
-    busy = sorted((x for x in busy if x[0] > 0), reverse=True)
     trace = machine.out / f"gpu_trace_{kernel}.json"
     profile.export_chrome_trace(str(trace))
     with trace.open("rb") as plain, gzip.open(f"{trace}.gz", "wb") as packed:
         shutil.copyfileobj(plain, packed)
     trace.unlink()
-    device_ms = sum(ms for ms, _, _ in busy)
-    top = [f"{ms:.3f} ms, {count} x {name[:90]}" for ms, count, name in busy[:10]]
-    return {"device_ms": device_ms, "profiled_wall_ms": wall_ms, "top": top}
+    return {"profiled_wall_ms": wall_ms} | busiest(profile)
 
 
 def training(machine: Machine) -> list[Work]:
@@ -235,29 +293,49 @@ def training(machine: Machine) -> list[Work]:
     ]
     seen = monitors(machine)
     rows.append(("all monitors", partial(cost, machine, known, "all", list(seen.values()))))
+    for name in PROFILED:
+        if name in seen:
+            rows.append((f"a measured step: {name}", partial(profiled, machine, seen[name])))
     for name, config in seen.items():
         rows.append((name, partial(cost, machine, known, name, [config])))
     return rows
 
 
+#: Monitors that run the model or its backward pass again.
+PROFILED = ("step_radius", "term_balance", "entropy")
+
+
+def profiled(machine: Machine, config: Any) -> Row:
+    """What a measured step does that another one does not: see `ours` of the timeline."""
+    profile = Profile(2 * EVERY)
+    callbacks = [profile, often(config), Stop(profile)]
+    fit(machine, Language(machine), callbacks, 2 * EVERY + 1)
+    return profile.found
+
+
 def cost(machine: Machine, known: dict[str, Row], name: str, chosen: list[Any] | None) -> Row:
     """Milliseconds and peak memory of a step; monitors measure every fifth.
 
-    `ratio` is to a step of ours without monitors, at the cadence that conf/callbacks gives a
-    monitor: it measures EVERY / cadence as often there.
+    `measured_ms` is what a measurement adds to the other steps of the same run. `ratio` is what it
+    makes of the step time at the cadence that conf/callbacks gives the monitor; where it has none,
+    the step time over that of a run of ours without monitors, which is as exact as two runs are
+    alike.
     """
     torch.manual_seed(0)
     steps = WARM + machine.choose(8 * EVERY, EVERY)
-    clock = Clock(steps)
+    clock = Clock(machine)
     callbacks = [*(often(config) for config in chosen or []), clock]
     torch.cuda.reset_peak_memory_stats()
     fit(machine, Language(machine, by_hand=chosen is None), callbacks, steps)
-    ms = 1000 * clock.seconds / (steps - WARM)
-    found: Row = {"ms": ms, "peak_mb": torch.cuda.max_memory_allocated() / 2**20}
-    plain = known.setdefault("ours", found)["ms"] if name != "by hand" else ms
+    times = clock.steps()[WARM - 1 :]
+    groups = [times[i : i + EVERY] for i in range(0, len(times), EVERY)]
+    plain = median([ms for group in groups for ms in group[1:]])
+    found: Row = {"ms": plain, "peak_mb": torch.cuda.max_memory_allocated() / 2**20}
+    without = known.setdefault("ours", found)["ms"] if name != "by hand" else plain
     if chosen:
+        added = median([sum(group) - len(group) * plain for group in groups])
         cadences = {config.get("every_n_steps", 1) for config in chosen}
         cadence = cadences.pop() if len(cadences) == 1 else EVERY
-        share = EVERY / cadence if cadence > 1 else 1.0
-        found |= {"cadence": cadence, "ratio": 1 + share * (ms - plain) / plain}
+        ratio = 1 + added / (cadence * plain) if cadence > 1 else plain / without
+        found |= {"measured_ms": added, "cadence": cadence, "ratio": ratio}
     return found

@@ -86,7 +86,10 @@ class _RowFused(torch.autograd.Function):
         parts: list[dict[str, Tensor]] = []
         raw: Tensor | None = None
         start = 0
-        for chunk in chunks(problem, passes.chunk_rows(problem)):
+        size = passes.chunk_rows(problem)
+        if differentiate[2]:
+            size = rows_without_sum(problem, size)
+        for chunk in chunks(problem, size):
             stop = start + chunk.source.shape[0]
             raw = passes.logits(chunk, raw)
             stats = passes.statistics(raw, chunk, names)
@@ -132,6 +135,21 @@ class _RowFused(torch.autograd.Function):
             for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
         return (*out, *(None,) * (needs - len(out)))
+
+
+def rows_without_sum(problem: Problem, size: int) -> int:
+    """Rows of a chunk where the head's gradient is wanted: all, if that takes no more memory.
+
+    Over several chunks that gradient is summed in float32, ``4 V D`` bytes beside the one it is
+    rounded to. The logits of all rows in half precision are fewer bytes for up to 2 D rows more
+    than a chunk has, and then the products are whole and nothing is summed.
+    """
+    hidden = problem.hidden
+    if hidden is None or hidden.dtype == problem.compute_dtype:
+        return size  # what is summed is the gradient itself
+    n, depth = hidden.shape
+    wide, narrow = problem.compute_dtype.itemsize, hidden.element_size()
+    return n if n * narrow <= size * narrow + depth * wide else size
 
 
 def _graph_is_kept() -> bool:

@@ -229,7 +229,8 @@ def test_tiles_by_pointer_and_by_descriptor(
 
 
 # Rows 17 numbers apart, a first number off 16 bytes: the copy engine refuses each. A D of 17
-# itself is padded, and a transposed head copied, before any kernel sees it.
+# itself is padded, a transposed head copied, and on a GPU hidden states are where rows may be
+# ignored, before any kernel sees them.
 @pytest.mark.parametrize("layout", ["odd rows", "transposed", "offset"])
 def test_what_no_descriptor_can_read_is_read_by_pointer(
     layout: str, use_tma: list[bool], monkeypatch: pytest.MonkeyPatch
@@ -237,9 +238,9 @@ def test_what_no_descriptor_can_read_is_read_by_pointer(
     read_by("descriptors", monkeypatch)
     hidden, head, _ = (x.detach() for x in inputs(5, 16, 35))
     if layout == "odd rows":
-        hidden = torch.zeros(5, 17, device=DEVICE)[:, :16].copy_(hidden)
+        head = torch.zeros(35, 17, device=DEVICE)[:, :16].copy_(head)
     elif layout == "offset":
-        hidden = torch.zeros(5, 32, device=DEVICE)[:, 1:17].copy_(hidden)
+        head = torch.zeros(35, 32, device=DEVICE)[:, 1:17].copy_(head)
     else:
         head = head.t().contiguous().t()
     check(both("lean", [hidden, head], torch.arange(5, device=DEVICE)), 2e-6, 5e-6)

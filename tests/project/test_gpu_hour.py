@@ -106,9 +106,9 @@ def test_a_second_call_does_what_is_missing_or_failed(
 ) -> None:
     rows = {"one": ["a", "fails"], "two": ["b"]}
     assert run(tmp_path, monkeypatch, rows)[2] == ["a", "fails", "b"]
-    more = {"one": ["a", "fails", "compile"], "two": ["b", "c"]}
+    more = {"one": ["a", "fails"], "two": ["b", "c"]}
     status, parts, tried = run(tmp_path, monkeypatch, more)
-    assert (status, tried) == (1, ["fails", "compile", "c"])
+    assert (status, tried) == (1, ["fails", "c"])
     assert set(parts["two"]) == {"b", "c"}
     _, _, tried = run(tmp_path, monkeypatch, more, "--again", "two", "--only", "two")
     assert tried == ["b", "c"]
@@ -116,7 +116,7 @@ def test_a_second_call_does_what_is_missing_or_failed(
     (tmp_path / "kept").mkdir()
     name = "gpu_hour_a_device_80gb.json"
     (tmp_path / name).rename(tmp_path / "kept" / name)
-    assert run(tmp_path, monkeypatch, more)[2] == ["fails", "compile"]
+    assert run(tmp_path, monkeypatch, more)[2] == ["fails"]
 
 
 def test_what_the_budget_does_not_reach_is_named(
