@@ -18,6 +18,7 @@ import argparse
 
 import torch
 
+from lightning_losses.kernels.eager.row_fused import rows_without_sum
 from lightning_losses.kernels.problem import Problem
 from lightning_losses.kernels.triton.tiles import fast_chunk_rows, slab_classes
 
@@ -34,7 +35,7 @@ def held(shape: tuple[int, int, int], itemsize: int = 2) -> dict[str, tuple[floa
     problem = Problem(hidden=hidden, head_weight=head)
     mib = 2**20
     states, sums = n * d * itemsize / mib, 4 * d / mib  # sums: float32, a row of a gradient
-    rows = min(n, fast_chunk_rows(problem))
+    rows = min(n, rows_without_sum(problem, fast_chunk_rows(problem)))
     slab = n * slab_classes(n, v, itemsize) * itemsize / mib
     return {
         "plain": (3 * n * v * 4 / mib, 0, 0),  # float32 logits, their log-softmax, its gradient

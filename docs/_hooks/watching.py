@@ -23,6 +23,7 @@ ARGUMENTS = {
 }
 #: Losses, where cross-entropy alone has nothing to show.
 LOSSES = {
+    "elastic_memory": '["ce", "elastic"]',
     "entropy_target": '["ce", "entropy_bonus"]',
     "term_balance": '["ce", "logsumexp_penalty"]',
 }
@@ -33,6 +34,12 @@ FORWARD = {
         "h = self.attend(tokens, tokens, tokens)[0].flatten(1)",
     ],
     "entropy_law": ["h = self.body(x)", 'self.log("train/reward", h.sigmoid().mean())'],
+}
+#: What else ``compute_loss`` gets.
+MORE = {
+    "loss_by": "group_id=(x[:, 5] > 0).long()",
+    "neural_collapse": "head_weight=self.head.weight",
+    "sample_value": "sample_index=i",
 }
 LAYERS = {"attention_entropy": ["self.attend = torch.nn.MultiheadAttention(4, 2)"]}
 
@@ -49,7 +56,7 @@ def program(key: str, made: str) -> str:
         imports.append("from lightning.pytorch.loggers import WandbLogger")
     if key not in LAYERS:
         imports.append("from torch.nn import Tanh")
-    head = ", head_weight=self.head.weight" if key == "neural_collapse" else ""
+    more = MORE.get(key, "")
     lines = [
         *imports,
         "",
@@ -83,8 +90,14 @@ def program(key: str, made: str) -> str:
         "trainer.fit(Classifier(), loader, loader)",
         "print(trainer.callback_metrics)",
     ]
-    if head:
-        lines = [line.replace("features=h)", f"features=h{head})") for line in lines]
+    if more:
+        lines = [line.replace("features=h)", f"features=h, {more})") for line in lines]
+    if key == "sample_value":  # each sample comes with its number
+        old, new = "TensorDataset(x, x[:, :4].argmax(1))", "TensorDataset(x, x[:, :4].argmax(1), i)"
+        lines = [
+            line.replace(old, new).replace("x, y = batch", "x, y, i = batch") for line in lines
+        ]
+        lines.insert(lines.index("x = torch.randn(256, 20)"), "i = torch.arange(256)")
     return "\n".join(lines) + "\n"
 
 

@@ -144,8 +144,8 @@ def rows_without_sum(problem: Problem, size: int) -> int:
     rounded to. The logits of all rows in half precision are fewer bytes for up to 2 D rows more
     than a chunk has, and then the products are whole and nothing is summed.
     """
-    hidden = problem.hidden
-    if hidden is None or hidden.dtype == problem.compute_dtype:
+    hidden, head = problem.hidden, problem.head_weight
+    if hidden is None or head is None or problem.compute_dtype in (hidden.dtype, head.dtype):
         return size  # what is summed is the gradient itself
     n, depth = hidden.shape
     wide, narrow = problem.compute_dtype.itemsize, hidden.element_size()

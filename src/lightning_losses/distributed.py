@@ -206,7 +206,7 @@ def row_offset(rows: Tensor) -> int:
 
 
 def _counts(rows: Tensor) -> list[int]:
-    count = torch.tensor([len(rows)], device=rows.device)
+    count = torch.full((1,), len(rows), device=rows.device)
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size(_group))]
     dist.all_gather(counts, count, group=_group)
     return [int(c) for c in counts]

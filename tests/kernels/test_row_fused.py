@@ -238,6 +238,37 @@ def test_half_precision(calls: list[int], dtype: torch.dtype) -> None:
         assert (a.double() - b).abs().max() < 8 * torch.finfo(dtype).eps
 
 
+# Over chunks of 3 rows the head's gradient would be summed in float32, 4 x 4 bytes a class; the
+# logits of 11 rows in bfloat16 are 22 bytes a class, and 3 rows and the sum are 6 + 16.
+@pytest.mark.parametrize(("rows", "dtype", "whole"), [
+    (11, torch.bfloat16, True), (12, torch.bfloat16, False), (7, torch.float32, False)
+])  # fmt: skip
+def test_all_rows_at_once_where_a_sum_over_chunks_takes_more_memory(
+    rows: int, dtype: torch.dtype, whole: bool
+) -> None:
+    sizes: list[int] = []
+
+    hidden = torch.randn(rows, D, dtype=dtype, requires_grad=True)
+    for frozen in (False, True):  # without a gradient of the head there is no sum
+        head = torch.randn(V, D, dtype=dtype, requires_grad=not frozen)
+        problem = Problem(None, hidden, head, None, torch.arange(rows) % V)
+        passes = torch_passes(problem)
+
+        def logits(chunk: Problem, used: Tensor | None, inner: Any = passes.logits) -> Tensor:
+            sizes.append(len(chunk.source))
+            return inner(chunk, used)
+
+        row_fused(
+            problem,
+            ("log_prob",),
+            lambda stats, _: (-stats["log_prob"].sum(), -stats["log_prob"][None]),
+            {},
+            passes._replace(logits=logits),
+        )
+        assert (max(sizes) == rows) == (whole and not frozen), sizes
+        sizes.clear()
+
+
 def test_float16_gradients_of_a_mean_survive_a_loss_scale(calls: list[int]) -> None:
     """p / N below 6e-8 is 0 in float16, and 65,536 is inf: the scale must come first."""
     g = torch.Generator().manual_seed(0)

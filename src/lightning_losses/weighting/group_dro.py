@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.distributed import all_sum
+from lightning_losses.losses.shared.constant import constant
 from lightning_losses.losses.shared.validation import check_length
 from lightning_losses.softmax import may_ask
 from lightning_losses.wide_buffers import WideBuffers
@@ -99,10 +100,9 @@ class GroupDRO(WideBuffers):
                 raise ValueError(f"group_counts must be positive, got {counts}.")
         self.num_groups, self.step_size, self.normalize = num_groups, step_size, normalize
         self.absent, self.method, self.alpha, self.gamma = absent, method, alpha, gamma
-        self._adjusted = [
-            c / math.sqrt(n) for c, n in zip(constants, counts or [1.0] * num_groups, strict=True)
-        ]
-        self._share = [] if counts is None else [count / sum(counts) for count in counts]
+        sizes = counts or [1.0] * num_groups
+        self._adjusted = tuple(c / math.sqrt(n) for c, n in zip(constants, sizes, strict=True))
+        self._share = tuple(count / sum(counts or ()) for count in counts or ())
         self.register_buffer("log_q", torch.zeros(num_groups))
         self.register_buffer("running", torch.zeros(num_groups))
         self.register_buffer("seen", torch.zeros(num_groups, dtype=torch.bool))
@@ -161,7 +161,7 @@ class GroupDRO(WideBuffers):
         seen = self.seen | here
         if self.method == "greedy":
             return self._greedy(running), self.log_q.to(mean), running, seen
-        grown = mean + mean.new_tensor(self._adjusted)
+        grown = mean + constant(self._adjusted, mean)
         if self.normalize:
             grown = grown / torch.where(grown.sum() != 0, grown.sum(), 1.0)
         before = self.log_q.to(mean).log_softmax(0)  # exact in any dtype at the start
@@ -175,8 +175,8 @@ class GroupDRO(WideBuffers):
 
     def _greedy(self, running: Tensor) -> Tensor:
         """Weights of the groups: shares of the data, largest running loss first, up to alpha."""
-        share = running.new_tensor(self._share)
-        order = (running + running.new_tensor(self._adjusted)).argsort(descending=True, stable=True)
+        share = constant(self._share, running)
+        order = (running + constant(self._adjusted, running)).argsort(descending=True, stable=True)
         before = share[order].cumsum(0) - share[order]
         filled = torch.minimum(share[order], (self.alpha - before).clamp(min=0)) / self.alpha
         return torch.zeros_like(running).scatter(0, order, filled)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.csv_table import folder_of, write_table
 from lightning_losses.callbacks.base.run_end import ending_of, write_end
-from lightning_losses.callbacks.base.writing import Writer
+from lightning_losses.callbacks.base.writing import Writer, callback_metrics
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 
@@ -118,7 +118,7 @@ class RecordReader(Callback):
 
     def withdraw(self, trainer: Trainer, name: str) -> None:
         """Take back a value that holds no longer: checkpoints and early stopping find it gone."""
-        trainer.callback_metrics.pop(name, None)
+        callback_metrics(trainer).pop(name, None)
 
     def publish_epoch(self, values: Mapping[str, Tensor | float]) -> None:
         """Log scalars of a whole validation or test epoch, equal on all ranks, at its end.

@@ -45,6 +45,16 @@ def place_of(trainer: Trainer) -> Place:
     return Place(trainer.fit_loop.epoch_loop._batches_that_stepped, trainer.current_epoch)
 
 
+def callback_metrics(trainer: Trainer) -> dict[str, Tensor]:
+    """What is behind ``trainer.callback_metrics``.
+
+    Asking for that first turns what the progress bar shows into numbers, which waits for the device
+    in the middle of a step.
+    """
+    metrics: dict[str, Tensor] = trainer._logger_connector._callback_metrics
+    return metrics
+
+
 def write(trainer: Trainer, place: Place, values: Mapping[str, float]) -> None:
     """Write scalars to each logger of the trainer; on rank zero, and once for a measurement."""
     for logger in trainer.loggers:
@@ -69,7 +79,7 @@ class Writer:
         early stopping; every rank must come here with the same names. Nothing waits.
         """
         tensors = {name: torch.as_tensor(value).detach() for name, value in values.items()}
-        trainer.callback_metrics.update(tensors)
+        callback_metrics(trainer).update(tensors)
         if not trainer.is_global_zero or not trainer.loggers:
             return
         known = {name: float(t) for name, t in tensors.items() if t.device.type == "cpu"}

@@ -90,7 +90,7 @@ class ElasticMemory(RecordReader):
         finally:
             state.put_back()
             module.train(training)
-        number = torch.tensor(float(count), device=trainer.strategy.root_device)
+        number = torch.full((), float(count), device=trainer.strategy.root_device)
         number = summed(trainer, number)
         total = {name: summed(trainer, value) for name, value in total.items()}
         if not float(number):

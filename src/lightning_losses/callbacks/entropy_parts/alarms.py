@@ -82,7 +82,9 @@ class Baseline:
     def begin(self, mean: Tensor) -> None:
         """Take every mean, also within the warm-up: the first that is not NaN stays."""
         if self.value is None:
-            first = torch.as_tensor(torch.nan if self.first is None else self.first).to(mean)
+            first = torch.nan if self.first is None else self.first
+            if not isinstance(first, Tensor):  # filled, not copied: a copy waits for the device
+                first = mean.new_full((), first)
             self.first = torch.where(first.isnan(), mean, first)
 
     def add(self, mean: Tensor) -> None:

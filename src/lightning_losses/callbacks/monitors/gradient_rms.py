@@ -119,19 +119,20 @@ class GradientRmsMonitor(RecordReader):
             return
         device = pl_module.device
         rms = torch.stack([scale.rms.to(device) for scale in scales])
-        epsilon = torch.tensor([scale.epsilon for scale in scales], device=device)
+        # Of a list of numbers no tensor can be made on a device without waiting for it.
+        ratio = torch.stack([(scale.rms / scale.epsilon).to(device) for scale in scales])
         counts = (rms > 0) & rms.isfinite()
-        near = counts & (rms < self.factor * epsilon)
+        near = counts & (ratio < self.factor)
         share = near.sum() / counts.sum().clamp(min=1)
         smallest = torch.where(counts, rms, torch.inf).amin()
         smallest = torch.where(counts.any(), smallest, 0.0)
         self.publish(
             trainer, {f"{self.name}/smallest": smallest, f"{self.name}/share_near_epsilon": share}
         )
-        worst = torch.where(counts, rms / epsilon, torch.inf).argmin()
+        worst = torch.where(counts, ratio, torch.inf).argmin(0, keepdim=True)
         self._measured = [self._names.get(id(s.parameter), "a tensor") for s in scales]
-        reading = (share, worst.to(rms), rms[worst], epsilon[worst])
-        self._judge(trainer, self._waiting.add(self._step, torch.stack(reading)))
+        reading = (share[None], worst.to(rms), rms.gather(0, worst), ratio.gather(0, worst))
+        self._judge(trainer, self._waiting.add(self._step, torch.cat(reading)))
 
     def catch_up(self, trainer: Trainer) -> None:
         """Judge what was measured, too."""
@@ -155,10 +156,10 @@ class GradientRmsMonitor(RecordReader):
         return scales
 
     def _judge(self, trainer: Trainer, readings: list[tuple[int, list[float]]]) -> None:
-        for step, (share, worst, rms, epsilon) in readings:
+        for step, (share, worst, rms, ratio) in readings:
             if not self.alarm.update(bad=share > 0, good=share == 0):
                 continue
-            place = int(worst)
+            place, epsilon = int(worst), rms / ratio
             known = place < len(self._measured)  # not right after a restart
             name = self._measured[place] if known else "a tensor"
             announce(
@@ -186,10 +187,7 @@ def scale_of(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) ->
     second = state.get("max_exp_avg_sq", state.get("exp_avg_sq"))
     if isinstance(second, Tensor):
         mean: Tensor = second.float().mean()
-        beta = torch.as_tensor(group["betas"][1], dtype=torch.float64)
-        steps = torch.as_tensor(state["step"], dtype=torch.float64)
-        correction = (1 - beta.to(steps.device) ** steps).to(mean.device, torch.float32)
-        return (mean / correction).sqrt()
+        return (mean / bias_correction(group["betas"][1], state["step"])).sqrt()
     square = state.get("square_avg")
     if isinstance(square, Tensor):  # RMSprop and Adadelta correct nothing
         mean = square.float().mean()
@@ -201,3 +199,13 @@ def scale_of(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) ->
         return None
     length: Tensor = torch.linalg.vector_norm(gradient.detach().float())
     return length / math.sqrt(max(gradient.numel(), 1))
+
+
+def bias_correction(beta: Tensor | float, steps: Tensor | float) -> Tensor | float:
+    """``1 - beta ** steps``, as a number where it can be had without waiting for a device."""
+    beta, steps = (
+        float(x) if not isinstance(x, Tensor) or x.device.type == "cpu" else x.double()
+        for x in (beta, steps)
+    )
+    correction: Tensor | float = 1 - beta**steps
+    return correction.float() if isinstance(correction, Tensor) else correction

@@ -132,7 +132,9 @@ class LogitHealthMonitor(Monitor):
         if softmax and record.stats.log_prob is not None:
             values["zero_terms"] = sums["zero_terms"] / rows
         for key, value in values.items():  # one without a row that counts is the one before it
-            before = torch.as_tensor(self._last.get(key, 0.0)).to(value)
+            before = self._last.get(key, 0.0)
+            if not isinstance(before, Tensor):  # filled, not copied: a copy waits for the device
+                before = value.new_full((), before)
             values[key] = torch.where(sums["rows"] > 0, value, before)
         self._last = dict(values)
         reading = (sums["rows"], sums["bad"], sums["collapsed"] / rows, maxima["size"])

@@ -48,5 +48,5 @@ class DarkExperience(nn.Module):
         if self.beta and replay_target is not None:
             log_p = log_softmax(replay_logits)
             total = total - self.beta * log_p.gather(1, replay_target[:, None]).sum()
-        count = all_sum(replay_logits.new_tensor(float(len(replay_logits))))
+        count = all_sum(replay_logits.new_full((), len(replay_logits)))
         return reduce_with_gradient(total) / count.clamp(min=1)

@@ -139,7 +139,7 @@ class AdaptiveMarginSoftmax(ClassCenters):
         everyone = gather_with_gradient(counts)
         reached = gather_with_gradient(torch.where(own, cosine, 0).sum(1))
         if not len(everyone):
-            return cosine.new_tensor(self.min_scale), cosine.new_zeros(())
+            return cosine.new_full((), self.min_scale), cosine.new_zeros(())
         order = torch.where(everyone, reached, torch.inf).argsort()
         middle = ((everyone.sum() - 1) // 2).clamp(min=0)  # the lower median
         row = order.gather(0, middle[None])

@@ -48,6 +48,6 @@ class RobustLogLoss(nn.Module):
         exponent = logits.scatter(1, y, 0.0) - logits.sum(1, keepdim=True)
         # log of (sum of exp) + C a, in the log domain: the sum of exp overflows.
         total = torch.logaddexp(
-            exponent.logsumexp(1), exponent.new_tensor(math.log(self.a * logits.shape[1]))
+            exponent.logsumexp(1), exponent.new_full((), math.log(self.a * logits.shape[1]))
         )
         return -own + total / others

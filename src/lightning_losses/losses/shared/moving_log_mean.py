@@ -67,7 +67,7 @@ class MovingLogMean(WideBuffers):
 
     def forget(self) -> None:
         """Drop what was written and not yet read."""
-        self.pending.copy_(self.pending.new_tensor([-math.inf, 0.0]))
+        self.pending[0], self.pending[1] = -math.inf, 0.0
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]

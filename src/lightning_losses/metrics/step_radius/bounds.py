@@ -64,7 +64,7 @@ def rho_dom(z: Tensor, slopes: Tensor) -> Tensor:
     margin = margin.scatter(1, top, math.inf)  # the class on top does not overtake itself
     both = _even_odds(margin.repeat(2, 1), torch.cat([slope, -slope]))
     nearest = both.reshape(2, -1).amin(0)
-    return _per_width(torch.hypot(nearest, nearest.new_tensor(math.pi)), width)
+    return _per_width(torch.hypot(nearest, torch.full_like(nearest, math.pi)), width)
 
 
 def rho_var(z: Tensor, slopes: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def rho_from_moments(m: Moments, width: Tensor) -> Tensor:
     w = _lambert_of_exp(-log_s)
     inner = torch.where(
         corner <= _PI_SQUARED / 2,
-        torch.hypot(corner, corner.new_tensor(math.pi)),
+        torch.hypot(corner, torch.full_like(corner, math.pi)),
         (w * (w + 2)).sqrt(),
     )
     return _per_width(inner, width)

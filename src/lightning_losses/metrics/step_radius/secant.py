@@ -25,13 +25,14 @@ from lightning_losses.metrics.step_radius.bounds import (
 )
 from lightning_losses.softmax import Problem, final_logits
 
-#: Largest number of logits held at once, in each of two matrices.
-ENTRIES = 2**20
+#: Largest number of logits held at once, in each of two matrices: what a CPU's cache holds, and
+#: elsewhere so many that a launch is worth its time.
+ENTRIES, ENTRIES_OF_DEVICE = 2**20, 2**24
 
 #: At most so many logits are searched for `rho_dom`, in 12 passes over each.
 SEARCHED = 2**20
 
-#: So many rows first: their smallest `rho_dom` rules most others out.
+#: On a CPU so many rows first: their smallest `rho_dom` rules most others out.
 FIRST = 16
 
 
@@ -76,7 +77,8 @@ def secant(before: Problem, after: Problem, bounds: bool = False) -> Secant:
             f"The logits were ({rows}, {classes}) before and ({len(after.source)}, "
             f"{after.classes}) after; the rows must be the same."
         )
-    step = max(1, ENTRIES // max(1, rows))
+    entries = ENTRIES if before.source.device.type == "cpu" else ENTRIES_OF_DEVICE
+    step = max(1, entries // max(1, rows))
     high = torch.full((rows,), -math.inf, device=before.source.device, dtype=before.compute_dtype)
     low, size, towards = -high, torch.zeros_like(high), torch.zeros_like(high)
     total: Moments | None = None
@@ -122,16 +124,20 @@ def _inside(target: Tensor, classes: int) -> Tensor:
 def _rho_dom(before: Problem, after: Problem, width: Tensor) -> Tensor:
     """`rho_dom` of the rows that may have the smallest, as far as `SEARCHED` reaches.
 
-    The widest rows come first. A row whose `rho_a` is above the smallest found cannot have it.
+    The widest rows come first. A row whose `rho_a` is above the smallest found cannot have it, but
+    an accelerator would have to be waited for to say which those are.
     """
     found = math.pi / width
     order = width.argsort(descending=True)
     rows = min(len(order), max(1, SEARCHED // max(1, before.classes)))
-    start, stop = 0, min(FIRST, rows)
+    free = width.device.type == "cpu"
+    start, stop = 0, min(FIRST, rows) if free else rows
     while start < stop and before.classes:
         chosen = order[start:stop]
         old, new = (final_logits(p.take(chosen)) for p in (before, after))
         found[chosen] = torch.where(width[chosen].isinf(), 0, rho_dom(old, new - old))
+        if not free:
+            break
         smaller = int((math.pi / width[order] < found[order[:stop]].amin()).sum())
         start, stop = stop, min(rows, smaller)
     return found
