@@ -153,6 +153,33 @@ def test_a_model_that_learns_does_not_drift(tmp_path: Path) -> None:
     assert torch.equal(other.reference, monitor.reference)
 
 
+def test_a_model_trained_on_after_its_last_validation_has_no_reference_yet(tmp_path: Path) -> None:
+    monitor, module = DriftMonitor(), Scaled()
+    # 7 batches an epoch: validated after 7, and trained on for 3.
+    run = trainer(monitor, max_steps=10, logger=CSVLogger(tmp_path))
+    run.fit(module, loader(), loader())
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    old = monitor.reference.clone()
+    with torch.no_grad():
+        module.factor.fill_(3)
+    with pytest.warns(UserWarning, match=r"no reference. Write trainer.validate\("):
+        run.test(module, loader(), verbose=False)
+    assert "drift/psi" not in run.callback_metrics
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*PSI")
+        run.validate(module, loader(), verbose=False)
+        assert not torch.equal(monitor.reference, old)
+        run.test(module, loader(), verbose=False)
+    assert float(run.callback_metrics["drift/psi"]) == 0
+    (file,) = tmp_path.rglob("drift_reference.json")
+    assert torch.equal(DriftMonitor(reference=file).reference, monitor.reference)
+    # A checkpoint knows it too.
+    again = DriftMonitor()
+    run = trainer(again)
+    run.validate(Scaled(), loader(100), ckpt_path=tmp_path / "a.ckpt", verbose=False)
+    assert int(again.reference.sum()) == 80  # of these rows
+
+
 def test_training_is_compared_with_a_file_and_stops(tmp_path: Path) -> None:
     first = trainer(DriftMonitor(), max_epochs=1, logger=CSVLogger(tmp_path))
     first.fit(Scaled(), loader(), loader())

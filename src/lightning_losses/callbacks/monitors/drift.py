@@ -35,9 +35,11 @@ class DriftMonitor(EpochMonitor):
 
     While a model learns its confidences move, as they should. So the validations of a training log
     nothing: each becomes the reference, and the last one stays. What comes after it, by
-    ``trainer.validate`` and ``trainer.test``, on data that keeps coming, is compared. Checkpoints
-    hold the reference of their moment, and when training ends it is written beside the metrics, as
-    ``drift_reference.json``. Give that file as ``reference`` where there is no checkpoint of this
+    ``trainer.validate`` and ``trainer.test``, on data that keeps coming, is compared. A training
+    that ended some batches after its last validation (``max_steps``) has a model that no reference
+    knows: then the first ``trainer.validate`` is the reference, and a ``trainer.test`` before it is
+    not compared, which is said. Checkpoints hold the reference of their moment, and when training
+    ends it is written beside the metrics, as ``drift_reference.json``. Give that file as ``reference`` where there is no checkpoint of this
     callback, or to compare a training that goes on with where it began: a given reference is never
     replaced, and training's own validations are compared with it as well. Without training and
     without a file the first epoch of ``trainer.validate`` is the reference.
@@ -77,6 +79,7 @@ class DriftMonitor(EpochMonitor):
         self.given = reference is not None
         self.reference = None if reference is None else read_reference(Path(reference))
         self.told = False
+        self._behind = False  # whether the model was trained on after the reference
         self._histogram = ConfidenceHistogram(BINS)
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
@@ -105,10 +108,17 @@ class DriftMonitor(EpochMonitor):
         counts: Tensor = self._histogram.compute().cpu()
         if not int(counts.sum()):
             return
-        learning = trainer.state.fn == TrainerFn.FITTING and not self.given
-        if self.reference is None or learning:
+        learning = trainer.state.fn == TrainerFn.FITTING or self._behind
+        if self.reference is None or (learning and not self.given):
             if stage == "val":
-                self.reference = counts.clone()
+                self.reference, self._behind = counts.clone(), False
+                if trainer.state.fn != TrainerFn.FITTING:
+                    self._write(trainer)
+            elif self._behind:
+                self.warn_once(
+                    "the model was trained on after its last validation, so that this epoch has "
+                    "no reference. Write trainer.validate(...) before trainer.test(...)."
+                )
             return
         cell = pool(self.reference, CELLS)
         before, now = (
@@ -131,9 +141,16 @@ class DriftMonitor(EpochMonitor):
             )
         self.told = drifted
 
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """From here on the reference is of an earlier model."""
+        self._behind = True
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the reference for those who come without a checkpoint."""
         super().on_train_end(trainer, pl_module)
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
         if self.given or self.reference is None or self._folder is None:
             return
         if trainer.is_global_zero:
@@ -145,12 +162,12 @@ class DriftMonitor(EpochMonitor):
                 self.warn_once(f"{path.name} cannot be written ({error}); training goes on.")
 
     def state_dict(self) -> dict[str, Any]:
-        """The reference, and whether drift was announced."""
-        return {"reference": self.reference, "told": self.told}
+        """The reference, of which model it is, and whether drift was announced."""
+        return {"reference": self.reference, "behind": self._behind, "told": self.told}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.told = state_dict["told"]
+        self.told, self._behind = state_dict["told"], state_dict.get("behind", False)
         if not self.given:
             self.reference = state_dict["reference"]
 
