@@ -39,10 +39,11 @@ class DriftMonitor(EpochMonitor):
     that ended some batches after its last validation (``max_steps``) has a model that no reference
     knows: then the first ``trainer.validate`` is the reference, and a ``trainer.test`` before it is
     not compared, which is said. Checkpoints hold the reference of their moment, and when training
-    ends it is written beside the metrics, as ``drift_reference.json``. Give that file as ``reference`` where there is no checkpoint of this
-    callback, or to compare a training that goes on with where it began: a given reference is never
-    replaced, and training's own validations are compared with it as well. Without training and
-    without a file the first epoch of ``trainer.validate`` is the reference.
+    ends it is written beside the metrics, as ``drift_reference.json``. Give that file as
+    ``reference`` where there is no checkpoint of this callback, or to compare a training that goes
+    on with where it began: a given reference is never replaced, and training's own validations are
+    compared with it as well. Without training and without a file the first epoch of
+    ``trainer.validate`` is the reference.
 
     A ModelCheckpoint or EarlyStopping on ``drift/psi`` therefore needs a file. Counts valid rows of
     all dataloaders and ranks; targets are not read. Works on logits, and on hidden states and a

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lightning_losses.dashboard.report.sentences import Curves, Said, at, curve, moved, seen
@@ -15,7 +16,8 @@ from lightning_losses.dashboard.runs.run import Array, Series
 TRAIN_LOSSES = ("train/loss", "train_loss", "train_loss_step", "loss", "train_loss_epoch")
 VAL_LOSSES = ("val/loss", "val_loss", "validation/loss", "val_loss_epoch")
 ROUNDING = 1e-6  # a loss within this is rounding: policy surrogates are 0 by construction
-BLOCK = 50  # values that a spike is compared with, on either side
+BLOCK = 50  # values that a spike is compared with
+CROSSES = 0.1  # of the steps: a loss that changes its sign so often is centred on 0
 
 
 def losses(series: Curves, dead: bool) -> list[Said]:
@@ -112,6 +114,9 @@ def spikes_of(name: str, one: Series) -> Said:
     if len(one.values) < 2 * BLOCK // 5:
         text = "Too few values to tell spikes in the loss from its fall."
         return Said("unknown", text, evidence)
+    if np.mean(np.sign(one.values[1:]) != np.sign(one.values[:-1])) > CROSSES:
+        text = f"{name} goes from one side of 0 to the other all the time, as a policy's surrogate"
+        return Said("unknown", f"{text} does: spikes cannot be told.", evidence)
     usual, places = stand_out(one.values)
     if not len(places):
         return Said("good", f"No spikes in {name}.", evidence)
@@ -125,24 +130,33 @@ def spikes_of(name: str, one: Series) -> Said:
 def stand_out(values: Array) -> tuple[Array, NDArray[np.intp]]:
     """What is usual at each place, and the places whose values are far above it.
 
-    Far is 8 times the usual distance of values from the median of their neighbours, and half of
-    that median besides. The first values, with which every training begins high, do not count.
+    Usual is the median of the values before. Far is 4 times as far from it as the highest tenth of
+    them begins, on a logarithmic scale: near 0 the values of a batch are skewed, and a few of a
+    healthy training are ten times the median. It is also a quarter above it, by 2 % of the first
+    losses, and above what comes some values later: a loss that stays up did not spike. Where values
+    are not all positive the scale is linear, and far is 8 times. The first values, with which every
+    training begins high, do not count.
     """
     size = min(BLOCK, max(8, len(values) // 8))
-    blocks = values[: len(values) // size * size].reshape(-1, size)
-    medians = np.median(blocks, axis=1)
-    spreads = np.median(np.abs(blocks - medians[:, None]), axis=1)
-    lengths = [size] * len(blocks)
-    lengths[-1] += len(values) - blocks.size
-    # Of a block and its neighbours the widest: within one block a fall may look like no spread.
-    wide, level = (
-        np.maximum.reduce([one, np.append(one[0], one[:-1]), np.append(one[1:], one[-1])])
-        for one in (spreads, medians)
+    least = max(5, len(values) // 50)
+    positive = bool(values.min() > 0)
+    scale = np.log(np.maximum(values, ROUNDING)) if positive else values
+    ends = np.arange(least, len(values) + 1, max(1, size // 5))  # of windows
+    windows = [scale[max(0, end - size) : end] for end in ends[ends < size]]
+    every = sliding_window_view(scale, size)[ends[ends >= size] - size]
+    middle, high = (
+        np.append([np.quantile(one, q) for one in windows], np.quantile(every, q, axis=1))
+        for q in (0.5, 0.9)
     )
-    usual, spread = np.repeat(medians, lengths), np.repeat(wide, lengths)
-    limit = np.repeat(level, lengths) + np.maximum(
-        8 * 1.4826 * spread, np.maximum(0.5 * np.abs(usual), ROUNDING)
-    )
-    over = values > limit
-    over[: max(5, len(values) // 50)] = False
-    return usual, np.flatnonzero(over)
+    place = np.arange(len(values))
+    before = np.clip(np.searchsorted(ends, place, side="right") - 1, 0, None)
+    usual, spread = middle[before], (high - middle)[before]
+    later = np.searchsorted(ends, place + 2 * size)  # the first window that begins after `size`
+    after = np.append(middle, -np.inf)[np.minimum(later, len(middle))]
+    level = np.exp(usual) if positive else usual
+    margin = np.log(1.25) if positive else np.maximum(0.5 * np.abs(usual), ROUNDING)
+    margin = np.maximum((4 if positive else 8) * spread, margin)
+    over = (scale > usual + margin) & (scale > after + margin)
+    over &= values - level > 0.02 * abs(float(np.median(values[:least])))
+    over[:least] = False
+    return level, np.flatnonzero(over)
