@@ -521,7 +521,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     for quiet in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(quiet).setLevel(logging.ERROR)
-    print(f"torch {torch.__version__}, seed {options.seed}; in brackets: the step at which it was first raised")
+    print(f"torch {torch.__version__}, seed {options.seed}; in brackets: when it was first raised")
     print(judged("training", Case(Bandit.__call__, due=("due",)), {})[0])
     missed = false = 0
     began = time.perf_counter()

@@ -162,6 +162,27 @@ def test_a_healthy_fall_has_no_spikes(seed: int, count: int) -> None:
     assert about(run_of(curve_of("train/loss", values)), "spikes").tone == "good"
 
 
+def test_what_is_a_spike_and_what_is_not() -> None:
+    generator = np.random.default_rng(3)
+    steps = np.arange(600)
+    text = (2.4 + 2.5 * np.exp(-steps / 40)) * generator.lognormal(0, 0.05, 600)
+    slow = text + 2.3 * np.exp(-(steps - 400) / 25) * (steps >= 400)
+    said = about(run_of(curve_of("train/loss", slow)), "spiked once")
+    assert "at step 40" in said.text  # a recovery of 60 steps hides nothing
+    # A few hard batches where the loss is nearly 0: ten times the median, as a healthy one has.
+    near_0 = 0.02 * generator.lognormal(0, 1.3, 600)
+    assert near_0[100:].max() > 0.2
+    assert about(run_of(curve_of("train/loss", near_0)), "spikes").tone == "good"
+    # A term that begins at step 300 lifts the loss for good.
+    assert about(run_of(curve_of("train/loss", text + (steps >= 300))), "spikes").tone == "good"
+    # A policy's surrogate, and a likelihood of densities that is below 0 with one bad step.
+    crosses = 0.05 * generator.standard_normal(600) ** 3
+    assert about(run_of(curve_of("train/loss", crosses)), "spikes cannot be told").tone == "unknown"
+    density = -3 + 0.1 * generator.standard_normal(600)
+    density[450] = 5.0
+    assert "to 5 at step 450" in about(run_of(curve_of("train/loss", density)), "spiked once").text
+
+
 def test_what_people_call_their_loss() -> None:
     rows = [{"step": at, "epoch": 0, "train_loss": 2 - at / 50} for at in range(50)]
     rows += [{"step": at, "epoch": 0, "val_loss": 2 - at / 50} for at in (24, 49)]

@@ -115,8 +115,8 @@ def spikes_of(name: str, one: Series) -> Said:
         text = "Too few values to tell spikes in the loss from its fall."
         return Said("unknown", text, evidence)
     if np.mean(np.sign(one.values[1:]) != np.sign(one.values[:-1])) > CROSSES:
-        text = f"{name} goes from one side of 0 to the other all the time, as a policy's surrogate"
-        return Said("unknown", f"{text} does: spikes cannot be told.", evidence)
+        text = f"{name} often crosses 0, as a policy's surrogate does: spikes cannot be told."
+        return Said("unknown", text, evidence)
     usual, places = stand_out(one.values)
     if not len(places):
         return Said("good", f"No spikes in {name}.", evidence)
