@@ -94,7 +94,9 @@ def mutations(
     if x.ndim == 2 and x.shape[1] > 1:
         free = name in FREE_COLUMNS or (key, name) in FREE_BY_KEY
         more = free or (name == "logits" and not _partners(named))
-        yes_or_no = name == "logits" and target == "binary" and int(named["target"].max()) < 2
+        # Of a target that says 0 and 1 by chance one column is the binary form of the loss.
+        two_forms = target in ("binary", "level") or key in ("dice",)
+        yes_or_no = name == "logits" and two_forms and int(named["target"].max()) < 2
         yield Mutation("one column", x[:, :1], legal=free or yes_or_no)
         yield Mutation("one column more", torch.cat([x, x[:, :1]], 1), legal=more)
 
