@@ -15,6 +15,7 @@ docs: install
 
 benchmarks: install
 	.venv/bin/python benchmarks/linear_ce.py --device cpu
+	.venv/bin/python benchmarks/policy_memory.py
 	.venv/bin/python benchmarks/step_overhead.py
 
 # Everything that needs a CUDA device, in the order of worth, within BUDGET seconds; results under
