@@ -10,8 +10,10 @@ import torch
 from lightning_losses.metrics.training_curve.run_laws import (
     Hoffmann,
     Mixture,
+    Power,
     Refused,
     fit_hoffmann,
+    fit_power,
 )
 
 TRUE = Hoffmann(1.8, 300.0, 900.0, 0.33, 0.31)
@@ -70,3 +72,25 @@ def test_it_says_why_not() -> None:
             fit_hoffmann(*wrong, resamples=0)
     with pytest.raises(ValueError, match="as many"):
         fit_hoffmann(n, d, loss[:3])
+
+
+def test_a_law_of_one_quantity_is_found_again() -> None:
+    law = Power(0.4, 30.0, 0.5)
+    x = torch.logspace(3, 6, 7, dtype=torch.float64)
+    loss = law.loss(x)
+    exact = fit_power(x.tolist(), loss.tolist(), resamples=0).law
+    assert (exact.e, exact.alpha) == pytest.approx((law.e, law.alpha), rel=0.01)
+    g = torch.Generator().manual_seed(0)
+    noisy = loss * (1 + 0.01 * torch.randn(7, generator=g, dtype=torch.float64))
+    found = fit_power(x.tolist(), noisy.tolist())
+    low, high = found.interval(1e7)
+    assert low < float(law.loss(torch.tensor(1e7))) < high < low * 1.5
+    for wrong, words in (
+        ((x[:4], loss[:4]), "4 runs are too few"),
+        (([1.0] * 7, loss), "1 values are too few"),
+        ((x.log(), loss), "less than a factor of 10"),
+        ((x, loss.flip(0)), "does not fall"),
+        ((x, 5 - x.log() / 100 - (x / 1e6) ** 4), "no power law"),
+    ):
+        with pytest.raises(Refused, match=words):
+            fit_power(*(list(map(float, one)) for one in wrong), resamples=0)

@@ -21,6 +21,7 @@ def vega(chart: Chart) -> Spec | None:
     if chart.data is None:
         return None
     draw = {"curves": curves, "reliability": reliability, "heat_map": heat_map, "plane": plane}
+    draw["scatter"] = scatter
     return draw[chart.data["kind"]](chart.data)
 
 
@@ -262,3 +263,46 @@ def plane(data: Data) -> Spec:
     mark = {"type": "line", "point": {"size": 30}, "strokeWidth": 1.2}
     spec = {"width": WIDTH, "height": HEIGHT, "data": {"values": rows}}
     return {**spec, "mark": mark, "encoding": encoding}
+
+
+def scatter(data: Data) -> Spec:
+    """Runs as points, and the law through them with its interval."""
+    points: list[Spec] = []
+    lines: list[Spec] = []
+    bands: list[Spec] = []
+    for one in data["series"]:
+        name = {"group": one["name"]}
+        points += [{**name, "x": x, "y": y} for x, y in zip(one["x"], one["y"], strict=True)]
+        lines += [{**name, "x": x, "y": y} for x, y in one["line"]]
+        bands += [{**name, "x": x, "y": low, "high": high} for x, low, high in one["band"]]
+    across, up = data["x"], data["y"]
+    log = up["ticks"] is not None
+    place: Spec = {
+        "x": quantity(
+            "x",
+            f"{data['titles']['x']}, log scale",
+            {"type": "log", "domain": across["domain"], "nice": False},
+            {"values": across["ticks"], "format": "~g" if across["domain"][0] < 1e-3 else "~s"}
+            | {"grid": False},
+        ),
+        "y": quantity(
+            "y",
+            ", ".join([data["titles"]["y"], *(["log scale"] if log else [])]),
+            {"domain": up["domain"], "nice": False} | ({"type": "log"} if log else {"zero": False}),
+            {"values": up["ticks"], "format": "~g"} if log else {"tickCount": 5},
+        ),
+        "color": {"value": "@main"},
+    }
+    names = [one["name"] for one in data["series"]]
+    if len(names) > 1:
+        legend = {"columns": max(1, 340 // (7 * max(map(len, names)) + 36))}
+        colour = {"field": "group", "type": "nominal", "legend": legend}
+        place["color"] = {**colour, "scale": {"domain": names}}
+    area = {"type": "area", "color": "@main", "opacity": 0.18, "line": False, "clip": True}
+    between = {"x": place["x"], "y": place["y"], "y2": {"field": "high"}}
+    line = {"type": "line", "strokeWidth": 1.8, "clip": True}
+    dot = {"type": "point", "filled": True, "size": 34, "opacity": 1}
+    layers: list[Spec] = [{"data": {"values": bands}, "mark": area, "encoding": between}]
+    layers.append({"data": {"values": lines}, "mark": line, "encoding": place})
+    layers.append({"data": {"values": points}, "mark": dot, "encoding": place})
+    return {"width": WIDTH, "height": HEIGHT, "layer": layers}

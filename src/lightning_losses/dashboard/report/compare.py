@@ -17,6 +17,7 @@ from lightning_losses.dashboard.panels.catalogue import (
     unclaimed,
 )
 from lightning_losses.dashboard.report.ending import loss_of
+from lightning_losses.dashboard.report.final_losses import final_losses
 from lightning_losses.dashboard.report.page import Card, Page, Section, Table, TableCell, Verdict
 from lightning_losses.dashboard.report.sentences import Said
 from lightning_losses.dashboard.report.verdict import verdict
@@ -62,14 +63,39 @@ def comparison(runs: Sequence[Run]) -> tuple[Page, list[Picture]]:
         ]
         if cards:
             sections.append(Section(name.split()[0].lower(), name, words, cards))
+    verdicts = [Verdict("What to look at", short_verdicts(runs))]
+    lines, cards = over_runs(runs, pictures)
+    if lines:
+        verdicts.insert(0, Verdict("Over the runs", lines))
+    if cards:
+        about_runs = "How the final loss follows from what was varied."
+        sections.insert(0, Section("laws", "Over the runs", about_runs, cards))
     page = Page(
         heading=f"{len(runs)} runs compared",
         lead="Training report.",
         sections=sections,
-        verdicts=[Verdict("What to look at", short_verdicts(runs))],
+        verdicts=verdicts,
         table=table(runs),
     )
     return page, pictures
+
+
+def over_runs(runs: Sequence[Run], pictures: list[Picture]) -> tuple[list[Said], list[Card]]:
+    """What many runs say that none alone does: laws of their sizes, a sweep of learning rates."""
+    if len(runs) < 3:
+        return [], []
+    # They need torch, whose import costs more than the page of one run or of two.
+    from lightning_losses.dashboard.report.learning_rates import rate_sweep
+    from lightning_losses.dashboard.report.run_laws import run_forecast
+
+    finals, settings = final_losses(runs), differing(runs)
+    forecast = run_forecast(runs, finals, settings)
+    lines, charts = rate_sweep(runs, finals, settings)
+    cards = []
+    for name, title, chart in [*charts, *forecast.charts]:
+        cards.append(Card(f"chart-{name}", title, "", "", len(pictures), "; ".join(chart.facts)))
+        pictures.append((name, chart, [title, *chart.facts]))
+    return [*lines, *forecast.lines], cards
 
 
 def panel_cards(panel: Panel, runs: Sequence[Run], pictures: list[Picture]) -> list[Card]:

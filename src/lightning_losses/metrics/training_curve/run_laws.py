@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Laws of the final loss over several runs: of parameters N, tokens or samples D, and the like.
 
-Closed forms first; then `fit_hoffmann`, which fits the one that needs no constant of others to runs
-of one's own, with intervals, and refuses where these cannot be had. Losses are in nats, final ones
+Closed forms first; then `fit_hoffmann` and, for one quantity alone, `fit_power`: they fit the laws
+that need no constant of others to runs of one's own, with intervals, and refuse where these cannot
+be had. Losses are in nats, final ones
 at matched decay of the learning rate: points on the way of a schedule lie above the law.
 """
 
@@ -82,6 +83,18 @@ class Hoffmann(NamedTuple):
         n = ratio * (compute / flops) ** (self.beta / both)
         d = (compute / flops) ** (self.alpha / both) / ratio
         return Allocation(n, d, self.loss(n, d))
+
+
+class Power(NamedTuple):
+    """``E + A / x^alpha``: of one quantity, the others being equal or without bound."""
+
+    e: float
+    a: float
+    alpha: float
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Loss at so much of it."""
+        return self.e + self.a / x**self.alpha
 
 
 class Bivariate(NamedTuple):
@@ -173,6 +186,21 @@ class Refused(ValueError):
     """The runs do not carry a law; says why, and what would."""
 
 
+class PowerFit(NamedTuple):
+    """A law of one quantity with intervals from resampled runs."""
+
+    law: Power
+    resampled: tuple[Power, ...]
+    residual: float
+    """Standard deviation of the residuals of log loss."""
+
+    def interval(self, x: float, level: float = 0.9) -> tuple[float, float]:
+        """Between which losses a new run with so much of it is expected, at a level."""
+        at = torch.tensor(x, dtype=torch.float64)
+        drawn = torch.stack([law.loss(at).log() for law in self.resampled])
+        return _interval(float(self.law.loss(at).log()), drawn, self.residual, level)
+
+
 class Fit(NamedTuple):
     """A law with intervals from resampled runs."""
 
@@ -187,16 +215,21 @@ class Fit(NamedTuple):
     def interval(self, n: float, d: float, level: float = 0.9) -> tuple[float, float]:
         """Between which losses a new run of this size is expected, at a level."""
         x, y = torch.tensor(n, dtype=torch.float64), torch.tensor(d, dtype=torch.float64)
-        log_loss = torch.stack([law.loss(x, y).log() for law in self.resampled])
-        # Spread of the law by resampling, and of a run around it: normal quantile of the latter.
-        share = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        low, high = torch.quantile(log_loss, share).tolist()
-        wide = float(torch.special.ndtri(share[1])) * self.residual
-        centre = float(self.law.loss(x, y).log())
-        return (
-            math.exp(centre - math.hypot(centre - low, wide)),
-            math.exp(centre + math.hypot(high - centre, wide)),
-        )
+        drawn = torch.stack([law.loss(x, y).log() for law in self.resampled])
+        return _interval(float(self.law.loss(x, y).log()), drawn, self.residual, level)
+
+
+def _interval(centre: float, drawn: Tensor, residual: float, level: float) -> tuple[float, float]:
+    """Around a log loss: its spread by resampling ``(S,)``, and that of a run around the law."""
+    share = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = torch.quantile(drawn, share).tolist()
+    wide = float(torch.special.ndtri(share[1])) * residual  # quantile of a normal distribution
+    # Robust against a best law outside of what the resampled ones say.
+    low, high = min(low, centre), max(high, centre)
+    return (
+        math.exp(centre - math.hypot(centre - low, wide)),
+        math.exp(centre + math.hypot(high - centre, wide)),
+    )
 
 
 def objective(law: Hoffmann, n: Tensor, d: Tensor, loss: Tensor, delta: float = DELTA) -> float:
@@ -238,42 +271,107 @@ def fit_hoffmann(
     refuse(x, y, z)
     weights = torch.ones(1, len(x), dtype=torch.float64)
     best = _search(x, y, z, weights, delta)[0]
+    drawn = _draws((x, y), 2, resamples, seed)
+    laws = _search(x, y, z, drawn, delta, best) if len(drawn) else [best]
+    spread = _spread(best.loss(x, y).log() - z.log(), 5)
+    return Fit(best, objective(best, x, y, z, delta), tuple(laws), spread)
+
+
+def fit_power(
+    x: Sequence[float],
+    loss: Sequence[float],
+    resamples: int = 50,
+    delta: float = DELTA,
+    seed: int = 0,
+) -> PowerFit:
+    """Fit ``E + A / x^alpha`` to the final losses of runs, as `fit_hoffmann` does.
+
+    Args:
+        x: of each run, what the loss is a law of: parameters, tokens or samples, compute.
+        loss: its final loss, in nats.
+        resamples: how often runs are drawn.
+        delta: where Huber's function turns from squares to absolute values.
+        seed: of the draws.
+
+    Raises:
+        Refused: fewer than 5 runs, fewer than 4 values of x, less than a factor of 10 between the
+            smallest and the largest, a loss that does not fall, or that follows no power.
+    """
+    at, z = (torch.tensor([*values], dtype=torch.float64) for values in (x, loss))
+    if len(at) != len(z):
+        raise ValueError(f"x and loss must be as many, got {len(at)}, {len(z)}.")
+    refuse_power(at, z)
+    best = _search_power(at, z, torch.ones(1, len(at), dtype=torch.float64), delta)[0]
+    if not best.a > 0 or best.alpha >= 0.999 * HIGHEST or best.alpha <= 1.001 * LOWEST:
+        raise Refused(
+            f"the losses follow no power law: the best exponent is {best.alpha:.2g}, at the edge "
+            f"of what was tried ({LOWEST:g} to {HIGHEST:g})."
+        )
+    drawn = _draws((at,), 3, resamples, seed)
+    laws = _search_power(at, z, drawn, delta) if len(drawn) else [best]
+    return PowerFit(best, tuple(laws), _spread(best.loss(at).log() - z.log(), 3))
+
+
+def refuse_power(x: Tensor, loss: Tensor) -> None:
+    """Raises Refused, with the reason, where runs ``(R,)`` carry no law of one quantity."""
+    if len(x) < 5:
+        raise Refused(f"{len(x)} runs are too few for three unknowns: it takes 5 at least.")
+    _refuse_values(x, loss)
+    _refuse_spread("values", x, 4)
+    logs = x.log() - x.log().mean()
+    if float((logs * (loss.log() - loss.log().mean())).sum()) >= 0:
+        raise Refused("the loss does not fall with it, so there is nothing to extrapolate.")
+
+
+def _draws(sizes: Sequence[Tensor], kinds: int, count: int, seed: int) -> Tensor:
+    """How often each run was drawn ``(count, R)``, with so many kinds of each size at least."""
+    runs = len(sizes[0])
     generator = torch.Generator().manual_seed(seed)
     drawn: list[Tensor] = []
-    while len(drawn) < resamples:
-        picked = torch.randint(len(x), (len(x),), generator=generator)
-        if len(torch.unique(x[picked])) > 1 and len(torch.unique(y[picked])) > 1:
-            drawn.append(torch.bincount(picked, minlength=len(x)).double())
-    laws = _search(x, y, z, torch.stack(drawn), delta, best) if drawn else [best]
-    residual = best.loss(x, y).log() - z.log()
-    # Robust, for one run that went wrong is no spread of the others; of 5 fitted numbers.
-    freedom = math.sqrt(len(x) / (len(x) - 5))
-    spread = 1.4826 * float(residual.abs().median()) * freedom
-    return Fit(best, objective(best, x, y, z, delta), tuple(laws), spread)
+    while len(drawn) < count:
+        picked = torch.randint(runs, (runs,), generator=generator)
+        if all(len(torch.unique(size[picked])) >= kinds for size in sizes):
+            drawn.append(torch.bincount(picked, minlength=runs).double())
+    return torch.stack(drawn) if drawn else torch.zeros(0, runs, dtype=torch.float64)
+
+
+def _spread(residual: Tensor, fitted: int) -> float:
+    """Standard deviation, robust: one run that went wrong is no spread of the others."""
+    freedom = math.sqrt(len(residual) / (len(residual) - fitted))
+    return 1.4826 * float(residual.abs().median()) * freedom
 
 
 def refuse(n: Tensor, d: Tensor, loss: Tensor) -> None:
     """Raises Refused, with the reason, where runs ``(R,)`` carry no law."""
     if len(n) < 8:
         raise Refused(f"{len(n)} runs are too few for five unknowns: it takes 8 at least.")
-    if not bool((n.isfinite() & d.isfinite() & loss.isfinite()).all()):
-        raise Refused("a run has no finite loss or size: leave it out.")
-    if not bool((n > 0).all() and (d > 0).all() and (loss > 0).all()):
-        raise Refused("sizes and losses must be positive.")
-    for name, values in (("model sizes", n), ("amounts of data", d)):
-        if len(torch.unique(values)) < 3:
-            raise Refused(f"{len(torch.unique(values))} {name} are too few: it takes 3 at least.")
-        if float(values.max() / values.min()) < 10:
-            raise Refused(
-                f"{name} from {float(values.min()):.3g} to {float(values.max()):.3g} span less "
-                "than a factor of 10, over which a power law is a straight line."
-            )
+    _refuse_values(n, d, loss)
+    _refuse_spread("model sizes", n, 3)
+    _refuse_spread("amounts of data", d, 3)
     logs = [values.log() - values.log().mean() for values in (n, d, loss)]
     design = torch.stack(logs[:2], 1)
     slopes = torch.linalg.lstsq(design, logs[2][:, None]).solution[:, 0]
     if bool((slopes >= 0).any()):
         worse = "larger models" if slopes[0] >= 0 else "more data"
         raise Refused(f"the loss does not fall with {worse}, so there is nothing to extrapolate.")
+
+
+def _refuse_values(*columns: Tensor) -> None:
+    if not bool(torch.stack([column.isfinite() for column in columns]).all()):
+        raise Refused("a run has no finite loss or size: leave it out.")
+    if not all(bool((column > 0).all()) for column in columns):
+        raise Refused("sizes and losses must be positive.")
+
+
+def _refuse_spread(name: str, values: Tensor, fewest: int) -> None:
+    kinds = len(torch.unique(values))
+    if kinds < fewest:
+        raise Refused(f"{kinds} {name} are too few: it takes {fewest} at least.")
+    if float(values.max() / values.min()) < 10:
+        raise Refused(
+            f"{name} from {float(values.min()):.3g} to {float(values.max()):.3g} span less "
+            "than a factor of 10, over which a power law is a straight line."
+        )
 
 
 #: Exponents that are searched.
@@ -333,6 +431,31 @@ def _search(
         e, a, b = theta[row, place].tolist()
         alpha, beta = float(one[row, place]), float(two[row, place])
         found.append(Hoffmann(e, a * unit_n**alpha, b * unit_d**beta, alpha, beta))
+    return found
+
+
+def _search_power(x: Tensor, z: Tensor, weights: Tensor, delta: float) -> list[Power]:
+    """The best law of one quantity for each row of weights ``(W, R)`` of the runs."""
+    count, size, unit = len(weights), 33, float(x.log().mean().exp())
+    low = torch.full((count, 1), math.log(LOWEST), dtype=torch.float64)
+    high = torch.full((count, 1), math.log(HIGHEST), dtype=torch.float64)
+    steps = torch.linspace(0, 1, size, dtype=torch.float64)
+    rows = torch.arange(count)
+    for _ in range(5):
+        exponent = (low + (high - low) * steps).exp()  # (W, S)
+        power = (x / unit) ** -exponent[..., None]
+        columns = torch.stack([torch.ones_like(power), power, torch.zeros_like(power)], 3)
+        theta, cost = _fit(columns, z, weights[:, None], (*WHOLE.deltas, *[delta] * LAST))
+        best = cost.argmin(1)
+        at = exponent[rows, best].log()[:, None]
+        half = (high - low) / (size - 1)
+        low, high = at - half, (at + half).clamp(max=math.log(HIGHEST))
+        low = low.clamp(min=math.log(LOWEST))
+    found = []
+    for row in range(count):
+        alpha = float(exponent[row, best[row]])
+        e, a, _ = theta[row, best[row]].tolist()
+        found.append(Power(e, a * unit**alpha, alpha))
     return found
 
 

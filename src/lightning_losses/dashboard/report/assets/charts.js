@@ -552,3 +552,66 @@ export function drawPlane(node, chart) {
   } else drawLegend(node, labelled);
   return null;
 }
+
+// Runs as points, with the curve of a law through them and its interval; x is logarithmic.
+export function drawScatter(node, chart) {
+  node.replaceChildren();
+  const full = node.clientWidth;
+  const [top, height] = [22, 210];
+  const [x0, x1] = chart.x.domain;
+  const [y0, y1] = chart.y.domain;
+  const log = chart.y.ticks !== null;
+  const ticks = chart.y.ticks ?? ticksOf(y0, y1, 5, false);
+  const left = Math.ceil(Math.max(...ticks.map((tick) => widthOf(tickLabel(tick))), 18)) + 9;
+  const named = chart.series.map((one, at) => ({ text: one.name, colour: colour(at), dash: "",
+    value: one.line.at(-1)?.[1] ?? one.y.at(-1), end: one.line.at(-1)?.[0] ?? one.x.at(-1) }));
+  const room = Math.max(...named.map((one) => widthOf(one.text)));
+  const beside = named.length > 1 && room <= 0.35 * full;
+  const width = full - left - (beside ? Math.ceil(room) + 20 : 10);
+  const svg = make("svg", { viewBox: `0 0 ${full} ${top + height + 36}`, height: top + height + 36,
+    role: "img" }, node);
+  const x = (value) => left + (Math.log(value / x0) / Math.log(x1 / x0)) * width;
+  const share = log ? (value) => Math.log(value / y0) / Math.log(y1 / y0)
+    : (value) => (value - y0) / (y1 - y0);
+  const y = (value) => top + height * (1 - Math.min(1, Math.max(0, share(value))));
+  for (const tick of ticks) {
+    make("line", { class: "grid-line", x1: left, x2: left + width, y1: y(tick), y2: y(tick) }, svg);
+    make("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, svg, tickLabel(tick));
+  }
+  let free = -Infinity; // where the last label ends
+  for (const tick of chart.x.ticks) {
+    const [at, half] = [x(tick), widthOf(tickLabel(tick)) / 2];
+    make("line", { class: "axis-line", x1: at, x2: at, y1: top + height, y2: top + height + 4 },
+      svg);
+    if (at - half < free + 4 || at + half > full) continue;
+    make("text", { x: at, y: top + height + 17, "text-anchor": "middle" }, svg, tickLabel(tick));
+    free = at + half;
+  }
+  make("line", { class: "axis-line", x1: left, x2: left + width, y1: top + height,
+    y2: top + height }, svg);
+  make("text", { x: left + width / 2, y: top + height + 31, "text-anchor": "middle" }, svg,
+    `${chart.titles.x}, log scale`);
+  make("text", { x: 0, y: 11 }, svg,
+    shortened(log ? `${chart.titles.y}, log scale` : chart.titles.y, full));
+  chart.series.forEach((one, at) => {
+    if (one.band.length) {
+      const back = one.band.map((edge) => `L${x(edge[0]).toFixed(1)},${y(edge[2]).toFixed(1)}`);
+      const under = pathOf(one.band.map((edge) => edge[0]), one.band.map((edge) => edge[1]), x, y);
+      make("path", { class: "band", d: `${under}${back.reverse().join("")}Z` }, svg);
+    }
+    if (one.line.length) {
+      make("path", { class: "curve", style: `stroke:${colour(at)}`,
+        d: pathOf(one.line.map((point) => point[0]), one.line.map((point) => point[1]), x, y) },
+      svg);
+    }
+    one.x.forEach((value, i) => {
+      const dot = make("circle", { cx: x(value).toFixed(1), cy: y(one.y[i]).toFixed(1), r: 3.2,
+        style: `fill:${colour(at)}` }, svg);
+      const who = one.runs[i] ?? one.name;
+      make("title", {}, dot, `${who}: ${plain(value)}, ${plain(one.y[i])}`);
+    });
+  });
+  if (beside) drawLabels(svg, named, x, y, top, height, left + width);
+  else if (named.length > 1) drawLegend(node, named);
+  return null;
+}

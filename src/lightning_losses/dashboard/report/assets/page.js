@@ -5,7 +5,7 @@
 const page = JSON.parse(document.getElementById("data").textContent);
 const controls = document.getElementById("controls");
 const draw = { curves: drawCurves, reliability: drawReliability, heat_map: drawHeatMap,
-  plane: drawPlane };
+  plane: drawPlane, scatter: drawScatter };
 const drawn = new Map(); // element -> what it was drawn for, and the plot if it has a cursor
 
 const curveCharts = page.charts.filter((chart) => chart.kind === "curves");

@@ -1,0 +1,170 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a comparison says over its runs: laws of their sizes, a sweep of learning rates."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_losses.dashboard.charts.vega import vega
+from lightning_losses.dashboard.report.compare import comparison, over_runs
+from lightning_losses.dashboard.report.page import render
+from lightning_losses.dashboard.report.run_laws import frontier
+from lightning_losses.dashboard.runs.run import Run, Series
+from lightning_losses.metrics.training_curve.lr_sensitivity import lr_sensitivity
+
+
+def run(loss: float, name: str = "val/loss", start: float = 9.0, **config: Any) -> Run:
+    """A run that ended there; settings are named with `__` for a dot."""
+    settings = {key.replace("__", "."): value for key, value in config.items()}
+    label = " ".join(f"{key}={value}" for key, value in settings.items())
+    steps = np.array([0.0, 1.0])
+    curve = np.array([start, loss])
+    kept = np.isfinite(curve)
+    series = Series(steps[kept], curve[kept], steps[~kept])
+    return Run(label, {"train/loss": series, name: series}, {}, [], config=settings)
+
+
+def law(n: float, d: float) -> float:
+    return float(1.8 + 300 / n**0.33 + 900 / d**0.31)
+
+
+def said(runs: Sequence[Run]) -> tuple[str, list[Any]]:
+    pictures: list[Any] = []
+    lines, cards = over_runs(runs, pictures)
+    assert len(cards) == len(pictures)
+    return " ".join(one.text for one in lines), pictures
+
+
+def grid(**more: Any) -> list[Run]:
+    luck = random.Random(0)
+    return [
+        run(law(n, d) * (1 + 0.002 * luck.gauss(0, 1)), num_parameters=n, data__tokens=d, **more)
+        for n in (3e6, 1e7, 1e8, 3e8)
+        for d in (1e8, 1e9, 1e10)
+    ]
+
+
+def test_a_law_of_parameters_and_tokens() -> None:
+    text, pictures = said(grid())
+    assert "Over 12 runs val/loss follows 1.8" in text
+    # The best allocation by the law that made the losses, of ten times 6 * 3e8 * 1e10.
+    both = 0.33 + 0.31
+    best = (0.33 * 300 / (0.31 * 900)) ** (1 / both) * (3e19) ** (0.31 / both)
+    found = re.search(
+        r"best spent on ([\d.]+)M parameters \(90 % .*?: ([\d.]+)M to ([\d.]+)M", text
+    )
+    assert found is not None
+    assert float(found[2]) < best / 1e6 < float(found[3])
+    assert [name for name, _, _ in pictures] == ["law_both"]  # of one alone: four sizes, five runs
+    (_, chart, _) = pictures[0]
+    assert [one["name"] for one in chart.data["series"]] == [
+        "100M tokens",
+        "1B tokens",
+        "10B tokens",
+    ]
+    assert vega(chart) is not None
+
+
+def test_the_page_holds_it_first() -> None:
+    runs = grid()
+    page, pictures = comparison(runs)
+    assert page.sections[0].name == "Over the runs"
+    html = render(page, [chart.data for _, chart, _ in pictures if chart.data], runs)
+    assert '"kind":"scatter"' in html
+
+
+def test_a_law_of_one_size_and_its_interval() -> None:
+    luck = random.Random(1)
+    sizes = [1e4, 3e4, 1e5, 3e5, 1e6, 3e6]
+    losses = [0.5 + 40 / n**0.5 * (1 + 0.01 * luck.gauss(0, 1)) for n in sizes]
+    runs = [run(loss, samples_seen=n) for n, loss in zip(sizes, losses, strict=True)]
+    text, pictures = said(runs)
+    low, high = (float(x) for x in re.findall(r"90 % between ([\d.]+) and ([\d.]+)\.", text)[0])
+    assert low < 0.5 + 40 / 3e7**0.5 < high
+    assert [name for name, _, _ in pictures] == ["law_samples"]
+    assert len(pictures[0][1].data["series"][0]["band"]) == 40
+
+
+def test_compute_is_read_along_the_frontier() -> None:
+    assert frontier([1, 2, 3, 3, 4], [5, 6, 3, 2, 2]) == [0, 3]
+    runs = [run(1 + 10 / c**0.3, flops=c) for c in (1e3, 1e4, 1e5, 1e6, 1e7)]
+    text, _ = said([*runs, run(9.0, flops=1e7)])
+    assert "Over 5 runs, no cheaper run being better, val/loss follows 1 + " in text
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ([run(4 - i, num_parameters=1e6 * i) for i in (1, 2, 3)], "3 runs are too few"),
+        ([run(9 / i, num_parameters=1e6 + i) for i in range(1, 7)], "less than a factor of 10"),
+        ([run(1 + i, num_parameters=10.0**i) for i in range(6)], "does not fall"),
+        ([run(2.0, num_parameters=1e6, tokens=1e9, seed=i) for i in range(4)], "all of them have"),
+        (
+            [run(1 / i, tokens=10.0**i, loss__ce__weight=i) for i in range(1, 7)],
+            "not the same loss",
+        ),
+        (
+            [run(1 / i, tokens=10.0**i if i < 3 else None) for i in range(1, 7)],
+            "2 of 6 runs",
+        ),
+    ],
+)
+def test_it_says_why_there_is_no_law(runs: list[Run], words: str) -> None:
+    text, pictures = said(runs)
+    assert text.startswith("No law")
+    assert words in text
+    assert pictures == []
+
+
+def test_nothing_is_said_without_sizes() -> None:
+    # The samples of a monitor are none that a run has seen.
+    assert said([run(1 / i, callbacks__x__samples=10.0**i, seed=i) for i in range(1, 9)])[0] == ""
+
+
+def test_runs_that_died_are_left_out_and_the_best_of_a_size_is_fitted() -> None:
+    runs = [run(1 + 10 / n**0.3, num_parameters=n, wd=0.1) for n in (1e3, 1e4, 1e5, 1e6, 1e7)]
+    worse = [run(3 + 10 / n**0.3, num_parameters=n, wd=0.0) for n in (1e3, 1e4)]
+    text, _ = said([*runs, *worse, run(math.nan, num_parameters=1e8, wd=0.1)])
+    assert "Over 5 runs, val/loss follows 1 + " in text
+    assert "the best by val/loss is fitted, for they differ in wd" in text
+    assert "Left out of the laws: num_parameters=100000000.0 wd=0.1 (The training died" in text
+
+
+RATES = (1e-4, 1e-3, 1e-2, 1e-1)
+
+
+def swept(losses: Mapping[str, Sequence[float]], rates: Sequence[float] = RATES) -> list[Run]:
+    return [
+        run(loss, optimizer__lr=rate, opt=name, seed=seed)
+        for name, own in losses.items()
+        for rate, loss in zip(rates, own, strict=True)
+        for seed in (0, 1)
+    ]
+
+
+def test_a_sweep_of_learning_rates_by_arm() -> None:
+    losses = {"adam": (0.5, 0.3, 0.4, 0.8), "sgd": (2.0, 1.0, 0.2, math.nan)}
+    text, pictures = said(swept(losses))
+    for name, own in losses.items():
+        expected = lr_sensitivity(own, 9.0, RATES)
+        assert re.search(rf"opt={name}: .* it is {expected:.3g} higher on average", text)
+    assert text.index("opt=adam") < text.index("opt=sgd")
+    ((name, chart, _),) = pictures
+    assert name == "lr_sensitivity"
+    assert chart.data["series"][1]["y"] == [2.0, 1.0, 0.2, 9.0]
+    assert "edge of the sweep" not in text
+
+
+def test_a_sweep_says_what_does_not_compare() -> None:
+    text, _ = said([*swept({"a": (3, 2, 1)}, RATES[:3]), *swept({"b": (3, 1, 2)}, RATES[1:])])
+    assert "over different learning rates" in text
+    assert "The best is at the edge of the sweep" in text
+    assert said(swept({"a": (3, 2)}, RATES[:2]))[0] == ""  # two rates are no sweep
