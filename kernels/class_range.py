@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -58,6 +59,27 @@ class ClassRange(NamedTuple):
         if not (dist.is_available() and dist.is_initialized()):
             return 1
         return dist.get_world_size(self.group)
+
+    def stacked(self, value: Tensor) -> Tensor:
+        """Every rank's tensor of one shape as ``(ranks, ...)``, without graph; a collective."""
+        if self.ranks == 1 or not value.numel():
+            return value.detach()[None]
+        value = value.detach().contiguous()
+        every = [torch.empty_like(value) for _ in range(self.ranks)]
+        dist.all_gather(every, value, group=self.group)
+        return torch.stack(every)
+
+    def whole(self, columns: Tensor) -> Tensor:
+        """All classes ``(N, num_classes)`` of this rank's ``(N, stop - start)``; a collective.
+
+        Without graph, the same bits on every rank of the group. For few rows: that is what slices
+        of the head are there to avoid.
+        """
+        out = columns.new_zeros(len(columns), self.num_classes)
+        out[:, self.start : self.stop] = columns.detach()
+        if self.ranks > 1 and out.numel():
+            dist.all_reduce(out, group=self.group)
+        return out
 
     def check(self, classes: int, target: Tensor | None) -> None:
         """Raise a ValueError unless this rank has exactly the classes of its range."""

@@ -403,11 +403,12 @@ def test_tensors_that_cannot_be_written_are_let_be() -> None:
     assert module.number == 1
 
 
-def test_a_slice_of_the_classes_tells_nothing() -> None:
+def test_sigmoids_of_a_slice_of_the_labels_are_refused() -> None:
     from lightning_losses import ClassRange
     from lightning_losses.callbacks.replay.step_rows import step_rows
 
-    held = ClassRange(0, 3, 3)
-    named = {"hidden": torch.randn(2, 4), "head_weight": torch.randn(3, 4), "class_range": held}
-    with pytest.raises(ValueError, match="class_range"):
-        step_rows(named, -100, 10)
+    held = ClassRange(0, 1, 3)  # one column, which is no binary score
+    named = {"hidden": torch.randn(2, 4), "head_weight": torch.randn(1, 4), "class_range": held}
+    assert step_rows(named, -100, 10).problem.all_classes == 3
+    with pytest.raises(ValueError, match="redistribute"):
+        step_rows(named, -100, 10, head="sigmoid")

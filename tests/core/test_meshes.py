@@ -31,7 +31,13 @@ from torch.distributed.tensor.parallel import (
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossMixin, Objective, Term
-from lightning_losses.callbacks import CalibrationMonitor, EntropyMonitor, LogitHealthMonitor
+from lightning_losses.callbacks import (
+    CalibrationMonitor,
+    EntropyMonitor,
+    LogitHealthMonitor,
+    StepRadiusController,
+    StepRadiusMonitor,
+)
 from lightning_losses.distributed import over
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal
 
@@ -47,9 +53,10 @@ V, D, S, BATCH, STEPS = 11, 6, 5, 4, 20
 #:   sequence: hidden states split by positions, the head by classes
 #:   sharded: the head is a module of FSDP2 of its own, and split when the loss sees it
 #:   whole: tensor ranks do the same
-OF_FOUR = ("loss_parallel", "sequence", "sharded", "whole")
-OF_THREE = ("logits", "head")
-
+#: And of what is trained beside: see `callbacks`.
+OF_FOUR = ("loss_parallel", "sequence", "sharded", "whole", "sequence controlled")
+OF_THREE = ("logits", "head", "logits controlled")
+LOGITS = ("logits", "loss_parallel", "whole")
 
 #: What is not measured where a rank has the logits of some classes only.
 OF_WHOLE_LOGITS = {
@@ -101,7 +108,7 @@ class Tiny(LossMixin, L.LightningModule):
         fully_shard(self.net, mesh=data)
 
     def given(self, x: Tensor) -> dict[str, Any]:
-        if self.mode in ("logits", "loss_parallel", "whole"):
+        if self.mode in LOGITS:
             return {"logits": self.net(x, True)}
         return {"hidden": self.net(x, False), "head": self.net.head}
 
@@ -135,11 +142,17 @@ class Tiny(LossMixin, L.LightningModule):
         return self.train_dataloader()
 
 
-def train(mode: str, **options: Any) -> dict[str, Tensor]:
-    """Weights after training, and what was logged."""
+def callbacks(variant: str) -> list[Any]:
+    if variant == "controlled":  # r is 0.4 to 0.8 without
+        return [StepRadiusController(0.2), StepRadiusMonitor(every_n_steps=5)]
     monitors = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1)]
+    return [*monitors, StepRadiusMonitor(every_n_steps=5), CalibrationMonitor()]
+
+
+def train(mode: str, variant: str = "watched", **options: Any) -> dict[str, Tensor]:
+    """Weights after training, and what was logged."""
     trainer = L.Trainer(
-        max_epochs=1, callbacks=[*monitors, CalibrationMonitor()], logger=False,
+        max_epochs=1, callbacks=callbacks(variant), logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         accelerator="cpu", use_distributed_sampler=False, **options,
@@ -154,14 +167,14 @@ def whole(tensor: Any) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
 
 
-def on_mesh(data: int, tensor: int, modes: tuple[str, ...]) -> dict[str, Any]:
+def on_mesh(data: int, tensor: int, runs: tuple[str, ...]) -> dict[str, Any]:
     out = {}
-    for mode in modes:
+    for run in runs:
         strategy = ModelParallelStrategy(data, tensor, process_group_backend="gloo")
         try:
-            out[mode] = train(mode, devices=data * tensor, strategy=strategy)
+            out[run] = train(*run.split(), devices=data * tensor, strategy=strategy)
         except Exception as error:
-            out[mode] = {"error": f"{type(error).__name__}: {error}"}
+            out[run] = {"error": f"{type(error).__name__}: {error}"}
     return out
 
 
@@ -198,14 +211,17 @@ def context() -> dict[str, Tensor]:
 
 
 @cache
-def of_one(logits: bool) -> dict[str, Tensor]:
-    return train("whole" if logits else "head")
+def of_one(logits: bool, *variant: str) -> dict[str, Tensor]:
+    return train("whole" if logits else "head", *variant)
 
 
-def same(found: dict[str, Any], mode: str) -> None:
-    assert "error" not in found[mode], found[mode]["error"]
-    expected = of_one(mode in ("logits", "loss_parallel", "whole"))
+def same(found: dict[str, Any], run: str) -> None:
+    assert "error" not in found[run], found[run]["error"]
+    mode, *variant = run.split()
+    expected, found = of_one(mode in LOGITS, *variant), {mode: found[run]}
     split = mode != "whole"
+    if variant:
+        assert expected["metric step_radius_controller/interventions"] > 2
     assert expected.keys() - found[mode].keys() <= (OF_WHOLE_LOGITS if split else set())
     assert found[mode].keys() <= expected.keys()
     for name, value in expected.items():

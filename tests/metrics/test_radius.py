@@ -22,7 +22,7 @@ from lightning_losses.metrics.step_radius import secant as secant_module
 from lightning_losses.metrics.step_radius.bounds import rho_a, rho_dom, rho_var, spread
 from lightning_losses.metrics.step_radius.exact import exact_radius
 from lightning_losses.metrics.step_radius.secant import secant
-from lightning_losses.softmax import Problem
+from lightning_losses.softmax import ClassRange, Problem
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "radius.json").read_text())["cases"]
 BOUNDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -273,6 +273,10 @@ def test_bounds_stream_over_classes(
     bounds = secant(old._replace(target=given), new, bounds=True).bounds
     torch.testing.assert_close(bounds.rho_var, rho_var(z, a), rtol=1e-9, atol=0)
     assert float(bounds.rho_dom.min()) == pytest.approx(float(rho_dom(z, a).min()), rel=1e-9)
+    if target != "distribution":  # a range of every class; of slices: test_meshes
+        ranged = [p._replace(class_range=ClassRange(0, 11, 11)) for p in (old, new)]
+        again = secant(ranged[0]._replace(target=given), ranged[1], bounds=True).bounds
+        torch.testing.assert_close(tuple(again)[:2], tuple(bounds)[:2])
     slope = ((torch.softmax(z, 1) - share) * a).sum(1)
     if target is None:
         assert bounds.slope is None

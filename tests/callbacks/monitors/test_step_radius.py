@@ -254,7 +254,7 @@ def test_a_generator_elsewhere_is_found_by_the_replay_check() -> None:
 
 
 def test_a_sharded_strategy_turns_the_monitor_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step_watcher, "SHARDED", (SingleDeviceStrategy,))
+    monkeypatch.setattr(step_watcher, "OUT_OF_REACH", (SingleDeviceStrategy,))
     monitor = every_step()
     train_twice(m.Module, [monitor])
     assert monitor.disabled == "SingleDeviceStrategy shards the parameters"

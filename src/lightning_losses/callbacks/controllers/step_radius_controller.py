@@ -17,10 +17,10 @@ from lightning_losses.callbacks.replay.measured_step import (
     MeasuredStep,
     is_coarse,
     rounding,
-    update_norm,
 )
 from lightning_losses.callbacks.replay.step_rows import StepRows
 from lightning_losses.callbacks.replay.step_watcher import StepWatcher
+from lightning_losses.callbacks.replay.training_state import shard_of
 
 #: A shrunk update is aimed at this part of the target: one rescale lands up to 10 % beside it.
 AIM = 0.9
@@ -212,7 +212,7 @@ class ControlledStep(MeasuredStep[Controlled]):
             scale = next_scale(over, best, AIM * limit)
         if best is not None:
             move(kept, new, best.scale)
-            if update_norm(kept, torch.device("cpu")) > 0:  # not rounded away
+            if self.update_norm(kept) > 0:  # not rounded away
                 return Controlled(first, best.scale, best.r), rows
         move(kept, new, 0.0)
         return Controlled(first, 0.0, 0.0), before
@@ -249,4 +249,6 @@ def move(kept: Kept, new: list[Tensor], scale: float) -> None:
     for (parameter, old), there in zip(kept, new, strict=True):
         # By .data, past version counters and hooks; not from `there` back, where a small scale
         # would be rounded away.
-        parameter.data.copy_(torch.lerp(old, there, scale) if scale else old)
+        before = shard_of(old)
+        now = torch.lerp(before, shard_of(there), scale) if scale else before
+        shard_of(parameter).data.copy_(now)

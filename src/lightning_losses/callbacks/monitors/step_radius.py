@@ -165,15 +165,16 @@ class RadiusStep(MeasuredStep[Measured]):
 
     def _derivative(self, before: StepRows, kept: Kept) -> Secant | None:
         """The change along the derivative; None, and told why, if any rank cannot have it."""
-        change, reason = None, ""
+        along, reason = None, ""
         try:
             along = rows_along(self.probe, kept, self._read)
-            change = secant(before.problem, along.problem, bounds=True)
         except Exception as error:  # an operation without a formula raises as it likes
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        failed = torch.tensor(float(change is None), device=self.trainer.strategy.root_device)
-        if not bool(self.largest(failed)):
-            return change
+        failed = torch.tensor(float(along is None), device=self.trainer.strategy.root_device)
+        if self.trainer.world_size > 1:  # ranks with the same rows too: they share the secant
+            failed = self.trainer.strategy.reduce(failed, reduce_op="max")
+        if along is not None and not bool(failed):
+            return secant(before.problem, along.problem, bounds=True)
         if self.refuse is not None:
             self.refuse(reason or "another rank has failed")
             self.refuse = None

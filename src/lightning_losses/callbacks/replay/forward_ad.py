@@ -37,9 +37,12 @@ def rows_along(probe: Probe[T], kept: list[tuple[Tensor, Tensor]], read: Callabl
         read: what to make of the named tensors.
 
     Raises:
-        NoDerivative: a soft-cap, or parameters that the modules do not hold or do not use as such.
+        NoDerivative: DTensors, a soft-cap, or parameters that the modules do not hold or do not use
+            as such.
         Exception: whatever an operation without forward AD raises.
     """
+    if any(hasattr(new, "full_tensor") for new, _ in kept):
+        raise NoDerivative("parameters are DTensors, which carry no dual numbers")
     shown, probe.read = probe.read, lambda named: read(_linear(named))
     try:
         with forward_ad.dual_level():

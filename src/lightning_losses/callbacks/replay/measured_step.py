@@ -9,13 +9,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_losses.callbacks.reading.gather import largest, summed
 from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
 from lightning_losses.callbacks.replay.step_rows import StepRows, step_rows
+from lightning_losses.callbacks.replay.training_state import shard_of
 from lightning_losses.metrics.step_radius.secant import Secant, secant
 from lightning_losses.objective import Objective
 
@@ -58,7 +61,8 @@ class MeasuredStep(Generic[M]):
         replay: float | None,
     ) -> None:
         self.trainer, self.call = trainer, call
-        self.objective, self.max_rows, self.replay = objective, max_rows, replay
+        self.objective, self.max_rows = objective, max_rows
+        self.replay = self._replay = replay
         self.dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
         self.before: StepRows | None = None
         self.calls = 0
@@ -103,17 +107,18 @@ class MeasuredStep(Generic[M]):
         kept = self._kept.pop(optimizer, None)
         if kept is None:
             return None
-        norm = update_norm(kept, self.trainer.strategy.root_device)
-        if norm == 0 and (kept or self.failure is None):
+        # Ranks agree before all that follows, of which much is a collective.
+        if not self._agree():
+            return None
+        norm = self.update_norm(kept)
+        if norm == 0:
             return None  # a GradScaler skipped, under a fused optimizer
         self.stepped = True
         if number in self.measured and not self.repeats:
             self.before = None  # a second step: the logits before it are not known
         before = self.before
-        # Ranks agree before a re-run too: it may hold collectives that wait for every rank.
-        if (before is None and self.failure is None) or not self._agree():
+        if before is None:
             return None
-        assert before is not None
         resolved, self.before = self.resolve_step(before, kept, norm)  # where the next step begins
         if resolved is not None:
             self.measured[number] = resolved
@@ -122,8 +127,22 @@ class MeasuredStep(Generic[M]):
     def compare(
         self, before: StepRows, kept: Kept, bounds: bool = False
     ) -> tuple[StepRows, Secant] | None:
-        """The rows now, and how they differ; None if that failed on any rank."""
-        return self._attempt(lambda: self._compare(before, kept, bounds))
+        """The rows now, and how they differ; None if that failed on any rank.
+
+        Where the model or its classes are split over ranks, a re-run and what is made of it wait
+        for others: so all ranks know that each has come so far before they go on.
+        """
+        if self.replay is None and not self._check_replay(before, kept):
+            return None
+        if before.problem.class_range is None:
+            compared = self._attempt(lambda: _with_change(before, self._run(), bounds))
+        else:
+            after = self._attempt(self._run)
+            if after is None:
+                return None
+            compared = self._attempt(lambda: _with_change(before, after, bounds))
+        self.replay = self._replay
+        return compared
 
     def largest(self, values: Tensor) -> Tensor:
         """The largest over ranks, entry by entry."""
@@ -133,21 +152,40 @@ class MeasuredStep(Generic[M]):
         """The sum over ranks, entry by entry."""
         return summed(self.trainer, values)
 
-    def _compare(self, before: StepRows, kept: Kept, bounds: bool) -> tuple[StepRows, Secant]:
-        """On first use also the replay check."""
-        replay = self.replay
-        if replay is None:
-            again = secant(before.problem, self.probe.run_checked(kept).problem)
-            replay = _largest(again.spread / math.pi)
-            if replay > max(TOLERANCE, _largest(rounding(again, before))):
+    def update_norm(self, kept: Kept) -> Tensor:
+        """Euclidean length of the update so far, of all ranks' shards; see `update_norm`."""
+        device = self.trainer.strategy.root_device
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy):
+            return update_norm(kept, device)
+        # Each rank's share of the sum of squares: what several hold alike counts once.
+        world = self.trainer.world_size
+        norms = [
+            update_norm([(shard_of(new), shard_of(old))], device) * math.sqrt(_parts(new) / world)
+            for new, old in kept
+        ]
+        total = torch.stack(norms).square().sum() if norms else torch.zeros((), device=device)
+        dist.all_reduce(total)
+        return total.sqrt()
+
+    def _check_replay(self, before: StepRows, kept: Kept) -> bool:
+        """Whether the step gives the same logits again, on all ranks."""
+        again = self._attempt(lambda: self.probe.run_checked(kept))
+        if again is None:
+            return False
+
+        def difference() -> float:
+            change = secant(before.problem, again.problem)
+            replay = _largest(change.spread / math.pi)
+            if replay > max(TOLERANCE, _largest(rounding(change, before))):
                 raise ProbeFailed(
                     "the step, run again at unchanged parameters, gives other logits (by "
                     f"{replay:.2g} in r): it depends on something that the module does not hold, "
                     "such as a random generator or a counter elsewhere"
                 )
-        after = self._run()
-        self.replay = replay
-        return after, secant(before.problem, after.problem, bounds)
+            return replay
+
+        self._replay = self._attempt(difference)
+        return self._replay is not None
 
     def _run(self) -> StepRows:
         """The rows now; at first with every parameter watched."""
@@ -197,6 +235,18 @@ def update_norm(kept: Kept, device: torch.device) -> Tensor:
         for new, old in kept
     ]
     return torch.stack(norms).norm() if norms else torch.zeros((), device=device)
+
+
+def _with_change(before: StepRows, after: StepRows, bounds: bool) -> tuple[StepRows, Secant]:
+    return after, secant(before.problem, after.problem, bounds)
+
+
+def _parts(tensor: Tensor) -> int:
+    """How many parts a tensor is split in; 1 where ranks hold all of it."""
+    if not hasattr(tensor, "full_tensor"):
+        return 1
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    return math.prod(mesh.size(i) for i, place in enumerate(placements) if not place.is_replicate())
 
 
 def explain(error: Exception) -> str:

@@ -16,12 +16,13 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from lightning_losses.callbacks.replay.muted import muted
-from lightning_losses.callbacks.replay.training_state import TrainingState
+from lightning_losses.callbacks.replay.training_state import TrainingState, shard_of
 
 Named = dict[str, Any]
 T = TypeVar("T")
@@ -117,11 +118,13 @@ class Probe(Generic[T]):
         parameters = list(self.start.parameters.values())
         flags = [(p, p.grad, p.requires_grad) for p in parameters]
         try:
+            self._reshard()
             self.start.put_back()
             within = within or contextlib.nullcontext()
             with torch.no_grad(), self.trainer.precision_plugin.train_step_context(), within:
                 made = self._run()
         finally:
+            self._reshard()
             now.put_back()
             for parameter, grad, requires_grad in flags:
                 parameter.grad = grad
@@ -136,18 +139,19 @@ class Probe(Generic[T]):
         """
         names = {id(p): (name, p) for name, p in self.start.parameters.items()}
         tensors = {id(p): ("?", p) for p, _ in at} | names
-        held = {key: p.detach().clone() for key, (_, p) in tensors.items()}
-        expected = held | {id(p): value for p, value in at}
+        # Of DTensors this rank's parts: to ask whether they are the same must not be a collective.
+        held = {key: shard_of(p).detach().clone() for key, (_, p) in tensors.items()}
+        expected = held | {id(p): shard_of(value) for p, value in at}
         try:
             for p, value in at:
-                p.data.copy_(value)
+                shard_of(p).data.copy_(shard_of(value))
             made = self.run()
             for key, (name, p) in tensors.items():
-                if not _same(p, expected[key]):
+                if not _same(shard_of(p), expected[key]):
                     raise moved(name)
         finally:
             for key, (_, p) in tensors.items():
-                p.data.copy_(held[key])
+                shard_of(p).data.copy_(held[key])
         return made
 
     def require_still(self) -> None:
@@ -185,10 +189,24 @@ class Probe(Generic[T]):
         return made[0]
 
     def _state(self) -> TrainingState:
+        self._reshard()
         trained = [
             p for o in self.trainer.optimizers for group in o.param_groups for p in group["params"]
         ]
         return TrainingState(self.module, self.trainer.strategy.root_device, trained)
+
+    def _reshard(self) -> None:
+        """Have FSDP2 let go of the whole parameters that a forward pass has made of their shards.
+
+        Without a backward pass it keeps some, and the next forward pass would not look at the
+        shards, which are what an optimizer or a controller has moved.
+        """
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            from torch.distributed.fsdp import FSDPModule
+
+            for part in self.module.modules():
+                if isinstance(part, FSDPModule):
+                    part.reshard()
 
     def _versions_now(self) -> list[int]:
         return [p._version for p in self.start.parameters.values()]

@@ -43,9 +43,11 @@ def step_rows(
         dtype: that the model computes in, if not that of its logits.
         head: what the loss makes of the logits. Of a sigmoid each label is a row of its own.
 
+    Where classes are split over ranks, a rank has all rows and the classes that it holds.
+
     Raises:
         ValueError: there are neither logits nor hidden states, or shapes do not go together, or
-            the classes are sliced over ranks.
+            the labels of sigmoids are split over ranks.
     """
     batch = flatten(
         {k: v.detach() if isinstance(v, Tensor) else v for k, v in named.items()}, ignore_index
@@ -53,7 +55,14 @@ def step_rows(
     logits = batch.tensors.get("logits")
     if logits is None and "hidden" not in batch.tensors:
         raise ValueError("compute_loss gets neither logits nor hidden, so there is no softmax")
-    one_column = logits is not None and (logits.ndim == 1 or logits.shape[1] == 1)
+    split = "class_range" in batch.tensors
+    if split and head == "sigmoid":
+        raise ValueError(
+            "each label has a sigmoid of its own, and the labels are split over ranks: to measure "
+            "it, pass logits.redistribute(placements=[Replicate(), ...])"
+        )
+    # A slice of one class is no binary score.
+    one_column = logits is not None and not split and (logits.ndim == 1 or logits.shape[1] == 1)
     if logits is not None and (head == "sigmoid" or one_column):
         batch = _two_classes(batch, logits)
     target = batch.tensors.get("target")
@@ -63,11 +72,6 @@ def step_rows(
         chosen = every if counts is None else every[counts]
         chosen = chosen[:: max(1, math.ceil(len(chosen) / max_rows))]
     problem = batch.problem(None)
-    if problem.class_range is not None:
-        raise ValueError(
-            "classes are split over ranks (class_range or DTensor), and those of one rank do not "
-            "tell how far the logits of all classes moved"
-        )
     kind = problem.source.device.type
     dtypes = [problem.source.dtype, *([] if dtype is None else [dtype])]
     if torch.is_autocast_enabled(kind):
@@ -80,7 +84,7 @@ def step_rows(
     problem = problem._replace(
         head_weight=copy(problem.head_weight),
         head_bias=copy(problem.head_bias),
-        target=_class_target(target, problem.classes),
+        target=_class_target(target, problem.all_classes),
         valid=None,
     ).take(chosen)
     return StepRows(problem, chosen, epsilon)

@@ -22,7 +22,9 @@ PROBE_STEP = """
         x, y = batch
         return {"logits": self.net(x), "target": y}"""
 
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+#: What holds parameters where nobody can copy and move them; DTensors can be.
+OUT_OF_REACH = (DeepSpeedStrategy, FSDPStrategy)
+SHARDED = (*OUT_OF_REACH, ModelParallelStrategy)
 
 
 class StepWatcher(Monitor, Generic[M]):
@@ -88,7 +90,7 @@ class StepWatcher(Monitor, Generic[M]):
         self._replay = None
         if has_probe_step(pl_module):
             self.disabled = None  # the remedy may have come after the checkpoint
-        if isinstance(trainer.strategy, SHARDED):
+        if isinstance(trainer.strategy, OUT_OF_REACH):
             self._disable(f"{type(trainer.strategy).__name__} shards the parameters", remedy="")
         strange = [o for o in trainer.optimizers if not isinstance(o, Optimizer)]
         if strange and self.disabled is None:  # Lightning takes whatever can step

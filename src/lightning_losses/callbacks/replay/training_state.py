@@ -77,6 +77,7 @@ class TrainingState:
                 self._note(path if inner else f"{path}.{name}", item)
 
     def _note_tensor(self, tensor: Tensor) -> None:
+        tensor = shard_of(tensor)
         overlapping = any(
             s == 0 and n > 1 for s, n in zip(tensor.stride(), tensor.shape, strict=True)
         )
@@ -90,7 +91,17 @@ class TrainingState:
 
 
 def _memory(tensor: Tensor) -> int:
+    tensor = shard_of(tensor)
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def shard_of(tensor: Tensor) -> Tensor:
+    """This rank's part of a DTensor, the memory itself; any other tensor as it is."""
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    with torch.no_grad():
+        local: Tensor = tensor.to_local()  # type: ignore[operator]
+    return local.detach()
 
 
 class _Contents:

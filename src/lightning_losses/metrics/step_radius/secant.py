@@ -4,11 +4,15 @@
 
 Streams over the classes, so that logits from hidden states and a head are never held whole. The
 change of the whole step is the direction: ``t = 1`` is the step, and a radius above 1 contains it.
+
+Where each rank holds a slice of the classes, what the slices say is merged: a handful of numbers a
+row, and every rank has the same bits.
 """
 
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -61,7 +65,8 @@ class Secant(NamedTuple):
 def secant(before: Problem, after: Problem, bounds: bool = False) -> Secant:
     """How the logits of the same rows changed from one source to the other.
 
-    A class that is -inf in both is masked out.
+    A class that is -inf in both is masked out. With a `class_range` it is of all classes, and a
+    collective: every rank of its group must come here with the same rows.
 
     Args:
         before: with class indices ``(N,)`` or distributions ``(N, V)`` as target, for the slope.
@@ -71,7 +76,8 @@ def secant(before: Problem, after: Problem, bounds: bool = False) -> Secant:
     Raises:
         ValueError: if the two have different numbers of rows or classes.
     """
-    rows, classes = len(before.source), before.classes
+    rows, classes, held = len(before.source), before.classes, before.class_range
+    first = 0 if held is None else held.start
     if (len(after.source), after.classes) != (rows, classes):
         raise ValueError(
             f"The logits were ({rows}, {classes}) before and ({len(after.source)}, "
@@ -93,13 +99,20 @@ def secant(before: Problem, after: Problem, bounds: bool = False) -> Secant:
             total = part if total is None else merge(total, part)
             if before.target is not None:
                 change = torch.where(masked, 0, change)
-                towards = towards + _of_target(before.target, change, start)
+                towards = towards + _of_target(before.target, change, first + start)
+    if held is not None:
+        every = held.stacked(torch.stack([high, low, size, towards, *(total or ())]))
+        high, low = every[:, 0].amax(0), every[:, 1].amin(0)
+        size, towards = every[:, 2].amax(0), every[:, 3].sum(0)
+        total = reduce(merge, [Moments(*part[4:]) for part in every]) if bounds else None
     width = width_of(high, low)
     if total is None:
         return Secant(width, size)
     slope = None
     if before.target is not None:
-        mass = before.target.sum(1) if before.target.ndim == 2 else _inside(before.target, classes)
+        indices = before.target.ndim == 1
+        every_class = before.all_classes
+        mass = _inside(before.target, every_class) if indices else before.target.sum(1)
         slope = mass * (total.reference + total.mean) - towards
     dominated = _rho_dom(before, after, width)
     return Secant(width, size, Bounds(dominated, rho_from_moments(total, width), slope))
@@ -129,12 +142,15 @@ def _rho_dom(before: Problem, after: Problem, width: Tensor) -> Tensor:
     """
     found = math.pi / width
     order = width.argsort(descending=True)
-    rows = min(len(order), max(1, SEARCHED // max(1, before.classes)))
+    rows = min(len(order), max(1, SEARCHED // max(1, before.all_classes)))
+    held = before.class_range
     free = width.device.type == "cpu"
     start, stop = 0, min(FIRST, rows) if free else rows
     while start < stop and before.classes:
         chosen = order[start:stop]
         old, new = (final_logits(p.take(chosen)) for p in (before, after))
+        if held is not None:
+            old, new = held.whole(old), held.whole(new)
         found[chosen] = torch.where(width[chosen].isinf(), 0, rho_dom(old, new - old))
         if not free:
             break
