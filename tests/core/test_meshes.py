@@ -8,6 +8,7 @@ which is what takes time.
 
 from __future__ import annotations
 
+import csv
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks import on_ranks
 from torch import Tensor, nn
@@ -34,9 +36,15 @@ from lightning_losses import LossMixin, Objective, Term
 from lightning_losses.callbacks import (
     CalibrationMonitor,
     EntropyMonitor,
+    EntropyTarget,
+    GradNorm,
     LogitHealthMonitor,
+    NeuralCollapseMonitor,
+    PerpGrad,
+    PostHocCalibration,
     StepRadiusController,
     StepRadiusMonitor,
+    TermBalancer,
 )
 from lightning_losses.distributed import over
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal
@@ -55,19 +63,21 @@ V, D, S, BATCH, STEPS = 11, 6, 5, 4, 20
 #:   whole: tensor ranks do the same
 #: And of what is trained beside: see `callbacks`.
 OF_FOUR = ("loss_parallel", "sequence", "sharded", "whole", "sequence controlled")
-OF_THREE = ("logits", "head", "logits controlled")
+OF_THREE = (
+    "logits", "head", "logits controlled", "logits target", "head balanced", "logits balanced",
+    "logits perp",
+)  # fmt: skip
+LOGGED = "sharded"
 LOGITS = ("logits", "loss_parallel", "whole")
 
 #: What is not measured where a rank has the logits of some classes only.
-OF_WHOLE_LOGITS = {
-    "metric calibration/val/ece_classwise",
-    "metric entropy/marginal",
-    "metric entropy/marginal_classes",
-}
+OF_WHOLE_LOGITS = "metric post_hoc/"
 
 
-def objective() -> Objective:
+def objective(variant: str = "watched") -> Objective:
     terms = {"ce": CrossEntropy(0.1), "focal": Focal(), "h": Term(EntropyBonus(), 0.1)}
+    if variant == "balanced":
+        del terms["h"]  # which is negative
     return Objective(terms)
 
 
@@ -84,10 +94,10 @@ class Net(nn.Module):
 
 
 class Tiny(LossMixin, L.LightningModule):
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, variant: str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.mode, self.net, self.loss = mode, Net().double(), objective()
+        self.mode, self.net, self.loss = mode, Net().double(), objective(variant)
 
     def configure_model(self) -> None:
         mesh = self.device_mesh
@@ -145,19 +155,26 @@ class Tiny(LossMixin, L.LightningModule):
 def callbacks(variant: str) -> list[Any]:
     if variant == "controlled":  # r is 0.4 to 0.8 without
         return [StepRadiusController(0.2), StepRadiusMonitor(every_n_steps=5)]
+    if variant == "balanced":
+        return [TermBalancer(GradNorm())]
+    if variant == "target":  # above and below what there is
+        return [EntropyTarget(2.3, "h", delta=0.05, max_coefficient=0.5)]
+    if variant == "perp":  # not on shards
+        return [PerpGrad()] if torch.distributed.is_initialized() else []
     monitors = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1)]
-    return [*monitors, StepRadiusMonitor(every_n_steps=5), CalibrationMonitor()]
+    of_epochs = [CalibrationMonitor(), NeuralCollapseMonitor(), PostHocCalibration()]
+    return [*monitors, StepRadiusMonitor(every_n_steps=5), *of_epochs]
 
 
 def train(mode: str, variant: str = "watched", **options: Any) -> dict[str, Tensor]:
     """Weights after training, and what was logged."""
     trainer = L.Trainer(
-        max_epochs=1, callbacks=callbacks(variant), logger=False,
-        enable_checkpointing=False,
+        max_epochs=1, callbacks=callbacks(variant), logger=options.pop("logger", False),
+        enable_checkpointing=False, log_every_n_steps=3,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         accelerator="cpu", use_distributed_sampler=False, **options,
     )  # fmt: skip
-    model = Tiny(mode)
+    model = Tiny(mode, variant)
     trainer.fit(model)
     out = {name: whole(p.detach()) for name, p in model.named_parameters()}
     return out | {f"metric {k}": v.double().cpu() for k, v in trainer.callback_metrics.items()}
@@ -172,7 +189,9 @@ def on_mesh(data: int, tensor: int, runs: tuple[str, ...]) -> dict[str, Any]:
     for run in runs:
         strategy = ModelParallelStrategy(data, tensor, process_group_backend="gloo")
         try:
-            out[run] = train(*run.split(), devices=data * tensor, strategy=strategy)
+            logger = CSVLogger(".", "csv", run) if run == LOGGED else False
+            ranks = data * tensor
+            out[run] = train(*run.split(), devices=ranks, strategy=strategy, logger=logger)
         except Exception as error:
             out[run] = {"error": f"{type(error).__name__}: {error}"}
     return out
@@ -220,9 +239,16 @@ def same(found: dict[str, Any], run: str) -> None:
     mode, *variant = run.split()
     expected, found = of_one(mode in LOGITS, *variant), {mode: found[run]}
     split = mode != "whole"
-    if variant:
+    if run == "head":
+        assert "metric neural_collapse/nc3" in expected
+    if run == "logits":
+        assert {
+            f"metric {n}" for n in ("entropy/marginal", "calibration/val/ece_classwise")
+        } <= set(expected)
+    if variant == ["controlled"]:
         assert expected["metric step_radius_controller/interventions"] > 2
-    assert expected.keys() - found[mode].keys() <= (OF_WHOLE_LOGITS if split else set())
+    missing = expected.keys() - found[mode].keys()
+    assert {name for name in missing if not (split and name.startswith(OF_WHOLE_LOGITS))} == set()
     assert found[mode].keys() <= expected.keys()
     for name, value in expected.items():
         if name not in found[mode]:
@@ -239,6 +265,12 @@ def test_two_by_two_ends_with_the_weights_of_one(tmp_path: Path) -> None:
     for found in (ranks[0], ranks[3]):
         for mode in OF_FOUR:
             same(found, mode)
+    with (tmp_path / "csv" / LOGGED / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, every in (("entropy/mean", 1), ("step_radius/r", 5), ("calibration/val/ece", STEPS)):
+        steps = [int(row["step"]) for row in rows if row.get(name)]
+        assert steps == list(range(steps[0], STEPS, every)), name  # once each
+        assert len(steps) == STEPS // every
     named: dict[str, Any] = sequences()
     leaves = [named[n].requires_grad_() for n in ("hidden", "head_weight")]
     with over(None):

@@ -96,6 +96,9 @@ class Evaluation:
             for name, value in self.rows.tensors.items()
             if name in plan.watched and name not in STATISTICS and name not in sliced
         }
+        if some and "class_range" in captured:  # who asks for it knows what slices are
+            own = {name: self.rows.tensors.get(name) for name in sliced & plan.watched}
+            captured["slices"] = {n: v.detach() for n, v in own.items() if isinstance(v, Tensor)}
         if "target" in captured and not plan.class_target:
             captured["target"] = captured["target"].float()  # a number, which names no class
         numerators, divisors = self._to_add_up(raw)

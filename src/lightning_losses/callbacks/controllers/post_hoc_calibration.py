@@ -22,7 +22,7 @@ from lightning_losses.calibrators import (
 )
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.gather import all_rows, num_row_ranks
-from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
+from lightning_losses.callbacks.reading.logits import FEW_LOGITS, record_logits
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics import StreamingCalibration, top_label
 
@@ -53,7 +53,8 @@ class PostHocCalibration(EpochMonitor):
     that nothing else uses; half precision rounds them). Anything else is left alone, and said once.
 
     Rows are those that count of the first dataloader, without ``sample_weight``. Needs ``logits``
-    (N, C) and class indices; with hidden states and a head it says so once and does nothing. What
+    (N, C) and class indices; with hidden states and a head, or classes that are split over ranks,
+    it says so once and does nothing. What
     ``calibrate`` is given should be what the softmax is taken of: after ``softcap`` and
     ``logit_scale``, if the step passes these.
 
@@ -69,7 +70,7 @@ class PostHocCalibration(EpochMonitor):
         ValueError: an unknown method, or fewer than two rows.
     """
 
-    watches = ("target", *RECORD_LOGITS)
+    watches = ("target", *FEW_LOGITS)
     identity = ("method", "name")
 
     def __init__(
@@ -128,6 +129,13 @@ class PostHocCalibration(EpochMonitor):
             self.warn_once(
                 "the loss puts a sigmoid on each column of the logits, and what is fitted here is "
                 "of a softmax over columns, so nothing is fitted."
+            )
+            return
+        if "class_range" in record.captured:
+            self.warn_once(
+                "classes are split over ranks, and what is fitted here reads all logits of a row, "
+                "so nothing is fitted: in validation_step pass "
+                "logits.redistribute(placements=[Replicate(), ...])."
             )
             return
         if logits is None or not isinstance(target, Tensor) or target.ndim != 1:

@@ -14,7 +14,7 @@ from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.reading.events import Events, event_nll, events
 from lightning_losses.callbacks.reading.gather import largest, row_ranks
-from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
+from lightning_losses.callbacks.reading.logits import FEW_LOGITS, logits_of_few
 from lightning_losses.metrics import StreamingCalibration
 from lightning_losses.metrics.calibration.classwise import ClasswiseCalibration
 from lightning_losses.metrics.sync import GatherState
@@ -80,7 +80,7 @@ class CalibrationMonitor(EpochMonitor):
             give a second monitor another one.
     """
 
-    watches = ("log_prob", "collision", "confidence", "prediction", "target", *RECORD_LOGITS)
+    watches = ("log_prob", "collision", "confidence", "prediction", "target", *FEW_LOGITS)
     identity = ("bins", "name")
 
     def __init__(self, bins: int = 15, name: str = "calibration") -> None:
@@ -133,8 +133,9 @@ class CalibrationMonitor(EpochMonitor):
         self._metrics[dataloader_idx].update(
             stats.confidence, stats.prediction == target, -stats.log_prob, brier, stats.valid
         )
-        classwise, logits = self._classwise[dataloader_idx], record_logits(record)
-        if logits is not None and logits.shape[1] <= classwise.max_classes:
+        classwise = self._classwise[dataloader_idx]
+        logits = logits_of_few(record, classwise.max_classes)
+        if logits is not None:
             classwise.update(logits.softmax(1), target, stats.valid)
 
     def _add_events(self, found: Events, dataloader_idx: int) -> None:

@@ -15,7 +15,7 @@ from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
 from lightning_losses.callbacks.base.monitor import objectives_of
 from lightning_losses.callbacks.reading.gather import gather, num_row_ranks
-from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
+from lightning_losses.callbacks.reading.logits import FEW_LOGITS, logits_of_few
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.groups.by_group import (
     Groups,
@@ -68,7 +68,7 @@ class LossByMonitor(EpochMonitor):
 
     watches = (
         "log_prob", "entropy", "confidence", "prediction", "target", "sample_weight",
-        *RECORD_LOGITS,
+        *FEW_LOGITS,
     )  # fmt: skip
     identity = ("by", "bins", "name")
 
@@ -125,8 +125,8 @@ class LossByMonitor(EpochMonitor):
                 self.warn_once(f"{self.by} holds real numbers: write bins=10 for quantile bins.")
                 return
         self._groups.append(by_group(value, rows))
-        logits = record_logits(record)
-        if logits is not None and logits.shape[1] <= MAX_CLASSES:
+        logits = logits_of_few(record, MAX_CLASSES)
+        if logits is not None:
             self._predictions.append(by_group(value, logits[keep].softmax(1)))
 
     def _read(self, record: LossRecord) -> tuple[Tensor, Tensor, Tensor] | None:

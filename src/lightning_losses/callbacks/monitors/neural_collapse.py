@@ -15,10 +15,12 @@ from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_ro
 from lightning_losses.callbacks.reading.gather import row_ranks, stacked, summed
 from lightning_losses.callbacks.reading.module_tree import matching_parameter
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
+from lightning_losses.evaluation.meshes import is_on_mesh
 from lightning_losses.metrics.representation.class_moments import nearest_centre
 from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
 from lightning_losses.metrics.sync import GatherState
 from lightning_losses.record import LossRecord
+from lightning_losses.softmax import ClassRange
 
 LOGGED = ("nc1", "nc2_norms", "nc2_angles", "nc2_etf", "nc3")
 SAMPLE = 2048
@@ -59,7 +61,7 @@ class NeuralCollapseMonitor(EpochMonitor):
         ValueError: another word for ``stage``.
     """
 
-    watches = (*FEATURES, "prediction", "head_weight", "logits")
+    watches = (*FEATURES, "prediction", "head_weight", "logits", "class_range")
     identity = ("stage", "name")
 
     def __init__(
@@ -75,6 +77,7 @@ class NeuralCollapseMonitor(EpochMonitor):
         self._metric: NeuralCollapse | None = None
         self._sample = StrideSample(SAMPLE)
         self._weight: Tensor | None = None  # of the step
+        self._held: ClassRange | None = None  # the classes that it is of
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
@@ -116,8 +119,10 @@ class NeuralCollapseMonitor(EpochMonitor):
         keep = rows.features.isfinite().all(1) & (rows.target >= 0)
         keep = keep if rows.valid is None else keep & rows.valid
         self._sample.add(rows.features[keep], prediction[keep])
-        weight = record.captured.get("head_weight")
+        part = record.captured.get("slices", {}).get("head_weight")
+        weight = record.captured.get("head_weight", part)
         self._weight = weight.detach() if isinstance(weight, Tensor) else None
+        self._held = record.captured.get("class_range")
 
     def report(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Reduce over ranks, which therefore all come here, and log."""
@@ -160,6 +165,8 @@ class NeuralCollapseMonitor(EpochMonitor):
         """The step's weight, or the parameter that was named; None, having said why."""
         if self.head is not None:
             parameter = matching_parameter(module, self.head)
+            if is_on_mesh(parameter):
+                return parameter.full_tensor().detach()  # type: ignore[union-attr]
             if isinstance(parameter, Tensor):
                 return parameter
             self.warn_once(f"{parameter}; there is no nc3.")
@@ -167,7 +174,9 @@ class NeuralCollapseMonitor(EpochMonitor):
         there = torch.tensor([self._weight is not None], device=trainer.strategy.root_device)
         there = stacked(trainer, there)  # a rank without batches has none, and keys must be equal
         if bool(there.all()):
-            return self._weight
+            if self._held is None or self._weight is None:
+                return self._weight
+            return self._held.whole(self._weight.t()).t()  # as large as the means of all classes
         self.warn_once(
             "without head_weight in the step there is no nc3; write "
             "NeuralCollapseMonitor(head='head.weight')."
@@ -203,6 +212,8 @@ class NeuralCollapseMonitor(EpochMonitor):
 def _classes(record: LossRecord) -> int | None:
     """How many classes the softmax is over."""
     logits, weight = record.captured.get("logits"), record.captured.get("head_weight")
+    if (held := record.captured.get("class_range")) is not None:
+        return int(held.num_classes)
     if isinstance(logits, Tensor):
         return logits.shape[1] if logits.ndim == 2 else None
     return len(weight) if isinstance(weight, Tensor) else None

@@ -86,6 +86,8 @@ def row_entropy(record: LossRecord) -> Tensor | None:
 def most_entropy(record: LossRecord) -> float | None:
     """The most nats that `row_entropy` could be; None where the number of classes is not known."""
     logits, weight = record.captured.get("logits"), record.captured.get("head_weight")
+    if (held := record.captured.get("class_range")) is not None:
+        return math.log(held.num_classes)
     if record.head == "sigmoid":
         return math.log(2)
     if isinstance(logits, Tensor):

@@ -41,19 +41,25 @@ def prediction_sums(record: LossRecord, max_rows: int) -> Tensor | None:
 
     Of ``max_rows`` of the rows that count, evenly spread; hidden states become logits block by
     block, in the precision of the head. Nothing waits for the device. The second row is 0 where
-    there are no class indices. None where there are no classes, only a slice of them, or no
-    softmax.
+    there are no class indices. None where there are no classes, or no softmax.
+
+    Where classes are split over ranks it is of all of them, and a collective of these ranks: they
+    tell the mass of each row, and in the end the sums of their classes.
     """
     held, valid = record.captured, record.stats.valid
-    if "class_range" in held or record.head != "softmax":
+    if record.head != "softmax":
         return None
+    sliced = held.get("class_range")
+    held = held | held.get("slices", {})
     source = held.get("logits", held.get("hidden"))
     if source is None or source.ndim != 2:
         return None
     chosen, weight = spread(valid, len(source), min(max_rows, len(source)), source.device)
     head = None if "logits" in held else held["head_weight"]
     classes = source.shape[1] if head is None else len(head)
-    sums = torch.zeros(2, classes + 1, device=source.device)
+    every = classes if sliced is None else sliced.num_classes
+    predicted = torch.zeros(classes, device=source.device)
+    sums = torch.zeros(2, every + 1, device=source.device)  # of labels and rows, for now
     block = max(1, BLOCK // max(classes, 1))
     for begin in range(0, len(chosen), block):
         rows, w = chosen[begin : begin + block], weight[begin : begin + block]
@@ -65,13 +71,17 @@ def prediction_sums(record: LossRecord, max_rows: int) -> Tensor | None:
         cut = {"logits": z, "temperature": None if temperature is None else temperature[rows]}
         z = record_logits(replace(record, captured=held | cut))
         assert z is not None
-        p = z.softmax(1)
+        if sliced is None:
+            p = z.softmax(1)
+        else:  # NaN on one rank makes the row NaN on all
+            p = (z - sliced.stacked(z.logsumexp(1)).logsumexp(0)[:, None]).exp()
         use = p.isfinite().all(1) & (w > 0)
-        sums[0, :-1] += torch.where(use[:, None], p, 0).sum(0)
+        predicted += torch.where(use[:, None], p, 0).sum(0)
         sums[:, -1] += use.sum()
         target = held.get("target")
         if isinstance(target, Tensor) and is_class_index(target):
             sums[1, :-1].index_add_(0, target[rows], use.to(sums.dtype))
+    sums[0, :-1] = predicted if sliced is None else sliced.whole(predicted[None])[0]
     return sums
 
 

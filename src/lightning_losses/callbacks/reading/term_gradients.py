@@ -21,6 +21,7 @@ from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
 from lightning_losses.evaluation.meshes import is_on_mesh
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
+from lightning_losses.softmax import ClassRange
 
 #: Named tensors of the head: no trunk's output, though they may have a graph (a normalised head).
 HEAD = ("head_weight", "head_bias")
@@ -166,7 +167,7 @@ def without_graph(value: Any) -> Any:
     """A tensor, or those of a list, detached."""
     if isinstance(value, Tensor):
         return value.detach()
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)) and not isinstance(value, ClassRange):
         return type(value)(without_graph(item) for item in value)
     return value
 
