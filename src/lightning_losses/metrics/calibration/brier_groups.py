@@ -32,6 +32,13 @@ class BrierByPrediction(sums.SumMetric):
 
     Raises:
         ValueError: fewer than one class.
+
+    Examples:
+        >>> metric = BrierByPrediction(max_classes=2)
+        >>> metric.update(torch.tensor([[0.8, 0.2]]).repeat(5, 1), torch.tensor([0, 0, 0, 0, 1]))
+        >>> found = metric.compute()  # right as often as it said
+        >>> [round(found[name].item(), 2) for name in ("brier", "reliability", "uncertainty")]
+        [0.32, 0.0, 0.32]
     """
 
     happened: Tensor

@@ -32,6 +32,13 @@ def conformal_threshold(scores: Tensor, alpha: float = 0.1) -> Tensor:
 
     Raises:
         ValueError: scores that are not `(n,)` real numbers or hold a NaN; alpha outside (0, 1).
+
+    Examples:
+        >>> scores = torch.arange(1, 10) / 10
+        >>> conformal_threshold(scores, alpha=0.2)
+        tensor(0.8000)
+        >>> conformal_threshold(scores, alpha=0.05)  # nine rows cannot promise 95 %
+        tensor(inf)
     """
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be in (0, 1), found {alpha}; write 0.1 for 90 % coverage")
@@ -57,6 +64,10 @@ def class_scores(probabilities: Tensor, target: Tensor, valid: Tensor | None = N
 
     Raises:
         ValueError: rows or classes that are none.
+
+    Examples:
+        >>> class_scores(torch.tensor([[0.9, 0.1], [0.3, 0.7]]), torch.tensor([0, 0]))
+        tensor([0.1000, 0.7000])
     """
     rows = class_rows("class_scores", probabilities, target, valid)
     return 1 - rows.probabilities.gather(1, rows.target[:, None]).squeeze(1)[rows.keep]
@@ -67,6 +78,11 @@ def prediction_sets(probabilities: Tensor, threshold: float | Tensor) -> Tensor:
 
     Raises:
         ValueError: on a CPU, probabilities outside [0, 1] or a threshold that is NaN.
+
+    Examples:
+        >>> prediction_sets(torch.tensor([[0.9, 0.1], [0.55, 0.45]]), threshold=0.6)
+        tensor([[ True, False],
+                [ True,  True]])
     """
     p = probabilities
     if p.device.type == "cpu" and (
@@ -88,6 +104,10 @@ def interval_scores(lower: Tensor, upper: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes differ: one would be broadcast.
+
+    Examples:
+        >>> interval_scores(torch.zeros(2), torch.ones(2), torch.tensor([0.5, 1.25]))
+        tensor([-0.5000,  0.2500])
     """
     if not lower.shape == upper.shape == target.shape:
         raise ValueError(
@@ -103,6 +123,10 @@ def conformal_interval(
     """Bounds moved out by the threshold of `interval_scores`; in where that is negative.
 
     Where a negative threshold would cross them, both are the middle.
+
+    Examples:
+        >>> conformal_interval(torch.tensor([1.0]), torch.tensor([2.0]), threshold=0.5)
+        (tensor([0.5000]), tensor([2.5000]))
     """
     low, high = lower - threshold, upper + threshold
     middle = (lower + upper) / 2
@@ -115,6 +139,13 @@ class ConformalThreshold(Metric):
     Args:
         alpha: allowed share of misses, in (0, 1).
         **kwargs: passed to `torchmetrics.Metric`.
+
+    Examples:
+        >>> metric = ConformalThreshold(alpha=0.2)
+        >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
+        >>> metric.update(torch.tensor([0.6, 0.7, 0.8, 0.9]))
+        >>> metric.compute()
+        tensor(0.8000, dtype=torch.float64)
     """
 
     is_differentiable = False

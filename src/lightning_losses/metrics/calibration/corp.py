@@ -43,6 +43,13 @@ def brier_corp(bins: Bins, fine: FineBins) -> CORP:
 
     Raises:
         ValueError: more fine bins.
+
+    Examples:
+        >>> metric = StreamingCalibration()
+        >>> metric.update(torch.tensor([0.9, 0.9, 0.6, 0.6]), torch.tensor([1, 1, 1, 0]))
+        >>> found = brier_corp(metric.bins, metric.fine_bins)
+        >>> {name: round(value.item(), 3) for name, value in found._asdict().items()}
+        {'brier': 0.135, 'miscalibration': 0.01, 'discrimination': 0.062, 'uncertainty': 0.188}
     """
     if len(fine.rows) > MOST_BINS:
         raise ValueError(

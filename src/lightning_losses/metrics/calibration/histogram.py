@@ -20,6 +20,14 @@ class ConfidenceHistogram(sums.SumMetric):
     Args:
         bins: how many, with the edges of `fine.arcsine_edges`.
         **kwargs: passed to `torchmetrics.Metric`.
+
+    Examples:
+        >>> metric = ConfidenceHistogram(bins=4)
+        >>> metric.update(torch.tensor([0.02, 0.6, 0.99, 0.999]))
+        >>> metric.edges
+        tensor([0.0000, 0.1464, 0.5000, 0.8536, 1.0000], dtype=torch.float64)
+        >>> metric.compute()
+        tensor([1, 0, 1, 2])
     """
 
     edges: Tensor

@@ -53,6 +53,14 @@ def ece_kde(
     Raises:
         ValueError: another kind, a power or bandwidth that is not positive, rows or classes that
             are none.
+
+    Examples:
+        >>> p = torch.tensor([[0.8, 0.2]]).repeat(1000, 1)
+        >>> eight_of_ten = (torch.arange(1000) % 10 >= 8).long()
+        >>> round(ece_kde(p, eight_of_ten).item(), 3)
+        0.001
+        >>> round(ece_kde(p, torch.zeros_like(eight_of_ten)).item(), 3)  # 0.2 for either class
+        0.4
     """
     if kind not in get_args(Kind) or not power > 0:
         raise ValueError(
@@ -77,6 +85,12 @@ def loo_bandwidth(probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
     the other rows' densities. (The authors' code divides those by the width once more, which
     prefers small ones, and answers -1 where all likelihoods are below 1.) NaN for fewer than two
     rows.
+
+    Examples:
+        >>> apart = torch.linspace(0.3, 0.7, 50)[:, None]
+        >>> close = torch.linspace(0.45, 0.55, 50)[:, None]
+        >>> [round(loo_bandwidth(p).item(), 4) for p in (apart, close)]
+        [0.0072, 0.0005]
     """
     if probabilities.ndim == 2 and probabilities.shape[1] == 1:
         probabilities = torch.cat([1 - probabilities, probabilities], 1)

@@ -37,6 +37,11 @@ def psi(reference: Tensor, counts: Tensor) -> PSI:
 
     Raises:
         ValueError: shapes differ; on a CPU, counts that are negative or not finite, and shares.
+
+    Examples:
+        >>> found = psi(torch.tensor([500, 500]), torch.tensor([400, 600]))
+        >>> round(found.psi.item(), 4), round(found.bias.item(), 4)  # moved, and what chance moves
+        (0.0405, 0.002)
     """
     if reference.shape != counts.shape or reference.ndim != 1:
         raise ValueError(

@@ -32,6 +32,11 @@ def split_point_discrepancy(
 
     Raises:
         ValueError: shapes differ.
+
+    Examples:
+        >>> above, below = torch.ones(2), torch.ones(2)
+        >>> split_point_discrepancy(torch.tensor([1.0, 1.5]), above, below)
+        tensor([0., 1.])
     """
     same_shape("split_point_discrepancy", residual=residual, above=above, below=below)
     gap = (2 * above * below - residual * (above + below)).abs()
@@ -47,6 +52,13 @@ def split_point_class_discrepancy(probabilities: Tensor, residual: Tensor) -> Te
 
     Raises:
         ValueError: shapes differ; on a CPU, probabilities outside [0, 1].
+
+    Examples:
+        >>> p = torch.tensor([[0.5, 0.5]])
+        >>> split_point_class_discrepancy(p, torch.tensor([[0.5, 0.5]]))  # 2 p (1 - p): they fit
+        tensor([0.])
+        >>> split_point_class_discrepancy(p, torch.tensor([[0.1, 0.1]]))
+        tensor([0.8000])
     """
     same_shape("split_point_class_discrepancy", probabilities=probabilities, residual=residual)
     p = probabilities
@@ -70,6 +82,11 @@ def split_point_scale(
 
     Raises:
         ValueError: shapes differ; `most` below 1; on a CPU, a negative mean.
+
+    Examples:
+        >>> upper, lower = split_point_scale(torch.tensor([1.0, 1.5]), torch.ones(2), torch.ones(2))
+        >>> upper
+        tensor([1., 3.])
     """
     same_shape("split_point_scale", residual=residual, above=above, below=below)
     if not most >= 1:

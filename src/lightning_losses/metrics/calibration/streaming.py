@@ -44,7 +44,7 @@ class StreamingCalibration(sums.SumMetric):
     Raises:
         ValueError: fewer than one bin.
 
-    Example:
+    Examples:
         >>> metric = StreamingCalibration()
         >>> metric.update(*top_label(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])))
         >>> round(metric.compute()["gap"].item(), 3)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 
 class TopLabel(NamedTuple):
-    """What `StreamingCalibration.update` takes, in its order; every field is `(N,)`."""
+    """What `StreamingCalibration.update` takes, in its order; every field is `(N,)`.
+
+    Examples:
+        >>> rows = top_label(torch.zeros(1, 2), torch.tensor([1]))
+        >>> rows.confidence, rows.correct, rows.nll  # half, wrong, log 2
+        (tensor([0.5000]), tensor([False]), tensor([0.6931]))
+        >>> metric = StreamingCalibration()
+        >>> metric.update(*rows)
+    """
 
     confidence: Tensor
     correct: Tensor
@@ -38,6 +46,11 @@ def top_label(logits: Tensor, target: Tensor, ignore_index: int = -100) -> TopLa
         ValueError: `target` has not the shape of `logits` without its last dimension, or is not of
             integers; on a CPU, a class without a column. Elsewhere, where asking would wait for the
             device, all numbers of such a row are NaN.
+
+    Examples:
+        >>> rows = top_label(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0]))
+        >>> rows.confidence, rows.correct
+        (tensor([0.8808, 0.8808]), tensor([ True, False]))
     """
     if target.shape != logits.shape[:-1]:
         raise ValueError(
@@ -94,6 +107,11 @@ def binary_event(logits: Tensor, target: Tensor, ignore_index: int = -100) -> To
         ValueError: shapes differ; on a CPU, a target that is neither 0 nor 1. Elsewhere, where
             asking would wait for the device, all numbers of such an entry are NaN, which
             `StreamingCalibration` leaves out and counts in `nan_rows`.
+
+    Examples:
+        >>> rows = binary_event(torch.tensor([0.0, 2.0]), torch.tensor([1, 0]))
+        >>> rows.confidence, rows.correct
+        (tensor([0.5000, 0.8808]), tensor([ True, False]))
     """
     if target.shape != logits.shape:
         raise ValueError(

@@ -67,6 +67,13 @@ def attention_entropy(
 
     Raises:
         ValueError: if the shapes do not go together.
+
+    Examples:
+        >>> found = attention_entropy(torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 4, 8), causal=True)
+        >>> found.entropy  # every key that may be seen alike: the mean of log 1 to log 4
+        tensor([0.7945, 0.7945])
+        >>> found.fraction
+        tensor([1., 1.])
     """
     if q.ndim != 4 or k.ndim != 4 or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
         raise ValueError(

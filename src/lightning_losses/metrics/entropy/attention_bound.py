@@ -18,6 +18,10 @@ def entropy_lower_bound(keys: Tensor | float, sigma: Tensor | float) -> Tensor:
     Args:
         keys: T, at least 1; any shape.
         sigma: at least 0; broadcast against ``keys``.
+
+    Examples:
+        >>> [round(entropy_lower_bound(1024, sigma).item(), 3) for sigma in (0.0, 5.0, 10.0)]
+        [6.931, 6.431, 0.487]
     """
     given = [x for x in (keys, sigma) if isinstance(x, Tensor) and x.is_floating_point()]
     like = given[0] if given else torch.zeros((), dtype=torch.float64)

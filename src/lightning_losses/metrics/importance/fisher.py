@@ -37,6 +37,13 @@ def fisher_diagonal(
     Raises:
         ValueError: another kind, ``true`` of a sample of several rows, ``empirical`` without
             classes.
+
+    Examples:
+        >>> logits = torch.zeros(2, requires_grad=True)
+        >>> samples = ((logits[None].log_softmax(1), None) for _ in range(10))
+        >>> total, count = fisher_diagonal({"logits": logits}, samples)
+        >>> total["logits"] / count  # p (1 - p)
+        tensor([0.2500, 0.2500])
     """
     check_kind(kind)
     total = {

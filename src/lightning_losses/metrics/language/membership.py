@@ -22,6 +22,10 @@ def min_k(log_prob: Tensor, valid: Tensor | None = None, fraction: float = 0.2) 
 
     Returns:
         ``(B,)`` nats; 0 for a text without tokens.
+
+    Examples:
+        >>> min_k(torch.tensor([[-0.1, -5.0, -0.2, -6.0, -0.1]]), fraction=0.4)
+        tensor([5.5000])
     """
     valid = torch.ones_like(log_prob, dtype=torch.bool) if valid is None else valid
     number = valid.sum(1)
@@ -74,6 +78,13 @@ def dc_pdd(
 
     Returns:
         ``(B,)``; 0 for a text without tokens.
+
+    Examples:
+        >>> log_prob = torch.tensor([[0.5, 0.5]]).log()
+        >>> dc_pdd(log_prob, torch.tensor([[0, 1]]), torch.tensor([7, 0]), cap=1.0)
+        tensor([-0.5294])
+        >>> dc_pdd(log_prob, torch.tensor([[0, 0]]), torch.tensor([7, 0]), cap=1.0)  # a common word
+        tensor([-0.0589])
     """
     valid = torch.ones_like(token, dtype=torch.bool) if valid is None else valid
     counts = reference_counts.to(log_prob.dtype) + 1

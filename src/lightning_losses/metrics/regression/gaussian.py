@@ -38,6 +38,15 @@ class GaussianCalibration(sums.SumMetric):
 
     Raises:
         ValueError: fewer than two levels.
+
+    Examples:
+        >>> normal = torch.special.ndtri((torch.arange(1000) + 0.5) / 1000)  # N(0, 1), in order
+        >>> for deviation in (1.0, 0.5):
+        ...     metric = GaussianCalibration()
+        ...     metric.update(torch.zeros(1000), torch.full((1000,), deviation), normal)
+        ...     print(deviation, round(abs(metric.compute()["gap"].item()), 2))
+        1.0 0.0
+        0.5 0.2
     """
 
     edges: Tensor

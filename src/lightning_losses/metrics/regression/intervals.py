@@ -23,6 +23,13 @@ class IntervalCoverage(sums.SumMetric):
 
     Raises:
         ValueError: alpha outside (0, 1).
+
+    Examples:
+        >>> metric = IntervalCoverage(alpha=0.1)
+        >>> metric.update(torch.zeros(10), torch.ones(10), torch.arange(10) / 8.5)
+        >>> found = metric.compute()
+        >>> round(found["coverage"].item(), 2), round(found["interval_score"].item(), 2)
+        (0.9, 1.12)
     """
 
     totals: Tensor

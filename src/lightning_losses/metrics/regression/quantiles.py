@@ -25,6 +25,11 @@ def aggregate_quantiles(quantiles: Tensor, weight: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that do not go together; on a CPU, weights that are no shares.
+
+    Examples:
+        >>> models = torch.tensor([[0.0, 1.0, 2.0], [2.0, 3.0, 8.0]])
+        >>> aggregate_quantiles(models, torch.tensor([0.5, 0.5]))
+        tensor([1., 2., 5.])
     """
     if quantiles.ndim < 2:
         raise ValueError(f"quantiles must be (..., M, Q), found {tuple(quantiles.shape)}")
@@ -55,6 +60,10 @@ def sort_quantiles(quantiles: Tensor) -> Tensor:
 
     Its mean pinball loss over evenly weighed levels is at most that of the crossing ones, row by
     row. Gradients follow the values.
+
+    Examples:
+        >>> sort_quantiles(torch.tensor([1.0, 3.0, 2.0]))
+        tensor([1., 2., 3.])
     """
     return quantiles.sort(-1).values
 
@@ -72,6 +81,10 @@ def isotonic_quantiles(quantiles: Tensor, weight: Tensor | None = None) -> Tenso
     Raises:
         ValueError: a weight of another shape; on a CPU, weights that are not positive and infinite
             quantiles. A NaN makes its row NaN.
+
+    Examples:
+        >>> isotonic_quantiles(torch.tensor([1.0, 3.0, 2.0]))
+        tensor([1.0000, 2.5000, 2.5000])
     """
     w = quantiles.new_ones(quantiles.shape[-1]) if weight is None else weight.to(quantiles)
     if w.shape != quantiles.shape[-1:]:

@@ -42,6 +42,11 @@ def crps_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes differ; on a CPU, a negative deviation.
+
+    Examples:
+        >>> mean, deviation = torch.zeros(2), torch.tensor([1.0, 0.0])
+        >>> crps_gaussian(mean, deviation, torch.tensor([0.0, 3.0]))
+        tensor([0.2337, 3.0000])
     """
     same_shape("crps_gaussian", mean=mean, deviation=deviation, target=target)
     refuse(deviation < 0, DEVIATION)
@@ -57,6 +62,10 @@ def nll_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes differ; on a CPU, a negative deviation.
+
+    Examples:
+        >>> nll_gaussian(torch.zeros(2), torch.tensor([1.0, 2.0]), torch.zeros(2))
+        tensor([0.9189, 1.6121])
     """
     same_shape("nll_gaussian", mean=mean, deviation=deviation, target=target)
     refuse(deviation < 0, DEVIATION)
@@ -74,6 +83,10 @@ def quantile_score(quantile: Tensor, target: Tensor, level: float | Tensor) -> T
 
     Raises:
         ValueError: shapes differ; on a CPU, a level outside (0, 1).
+
+    Examples:
+        >>> quantile_score(torch.ones(2), torch.tensor([2.0, 0.0]), level=0.9)
+        tensor([0.9000, 0.1000])
     """
     same_shape("quantile_score", quantile=quantile, target=target)
     tau = torch.as_tensor(level)
@@ -90,6 +103,11 @@ def interval_score(lower: Tensor, upper: Tensor, target: Tensor, alpha: float = 
 
     Raises:
         ValueError: shapes differ; alpha outside (0, 1); on a CPU, bounds the wrong way round.
+
+    Examples:
+        >>> lower, upper = torch.zeros(2), torch.ones(2)
+        >>> interval_score(lower, upper, torch.tensor([0.5, 1.5]), alpha=0.1)
+        tensor([ 1., 11.])
     """
     same_shape("interval_score", lower=lower, upper=upper, target=target)
     if not 0 < alpha < 1:
@@ -120,6 +138,11 @@ def weighted_interval_score(
 
     Raises:
         ValueError: shapes or numbers that do not go together.
+
+    Examples:
+        >>> lower, upper = torch.tensor([[-1.0]]), torch.tensor([[1.0]])
+        >>> weighted_interval_score(torch.zeros(1), lower, upper, torch.tensor([2.0]), alphas=[0.5])
+        tensor([1.6667])
     """
     same_shape("weighted_interval_score", median=median, target=target)
     same_shape("weighted_interval_score", lower=lower, upper=upper)

@@ -80,6 +80,12 @@ def layer_information(
 
     Raises:
         ValueError: shapes that do not fit, activations that are not finite, bins below 1.
+
+    Examples:
+        >>> activations = torch.tensor([[0.0], [0.0], [1.0], [1.0]])
+        >>> found = layer_information(activations, torch.tensor([0, 0, 1, 1]))
+        >>> found.itx.item(), found.ity.item(), found.codes
+        (1.0, 1.0, 2)
     """
     if activations.ndim != 2 or target.shape != activations.shape[:1]:
         raise ValueError(

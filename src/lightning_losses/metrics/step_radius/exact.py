@@ -41,6 +41,10 @@ def exact_radius(logits: Tensor, direction: Tensor) -> Tensor:
     Raises:
         ValueError: if shapes differ, or a logit or slope of a class that counts is not finite.
         ArithmeticError: if no zero was found; the message has the row and what is known.
+
+    Examples:
+        >>> exact_radius(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, -1.0]]))  # pi / 2
+        tensor([1.5708], dtype=torch.float64)
     """
     if logits.ndim != 2 or logits.shape != direction.shape:
         raise ValueError(

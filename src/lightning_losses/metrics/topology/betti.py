@@ -28,6 +28,13 @@ def betti_numbers(mask: Tensor, connectivity: int = 8) -> Tensor:
 
     Raises:
         ValueError: another shape or connectivity.
+
+    Examples:
+        >>> betti_numbers(torch.tensor([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]]))  # one piece, one hole
+        tensor([[1, 1]])
+        >>> corners = torch.eye(2)[None]
+        >>> betti_numbers(corners), betti_numbers(corners, connectivity=4)
+        (tensor([[1, 0]]), tensor([[2, 0]]))
     """
     if mask.ndim != 3 or connectivity not in (4, 8):
         raise ValueError(
@@ -43,6 +50,11 @@ def betti_error(prediction: Tensor, target: Tensor, connectivity: int = 8) -> Te
     """``|b_d(prediction) - b_d(target)|`` for d = 0, 1 of masks ``(B, H, W)``, as ``(B, 2)`` int64.
 
     Equal numbers do not mean matched features: a lost piece and a wrong one elsewhere cancel.
+
+    Examples:
+        >>> ring = torch.tensor([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]])
+        >>> betti_error(torch.ones_like(ring), ring)  # one piece as it should, the hole is gone
+        tensor([[0, 1]])
     """
     if prediction.shape != target.shape:
         raise ValueError(
@@ -64,6 +76,13 @@ class BettiError(SumMetric):
     Args:
         connectivity: 8 or 4.
         patch: side of the patches; None for whole images.
+
+    Examples:
+        >>> ring = torch.tensor([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]])
+        >>> metric = BettiError()
+        >>> metric.update(torch.ones_like(ring), ring)  # the hole was filled
+        >>> {name: value.item() for name, value in metric.compute().items()}
+        {'error_0': 0.0, 'error_1': 1.0, 'error': 1.0}
     """
 
     errors: Tensor

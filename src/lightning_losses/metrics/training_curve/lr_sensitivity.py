@@ -29,6 +29,11 @@ def lr_sensitivity(
     Raises:
         ValueError: no run that ended in a number, or rates that are not as many, positive and
             increasing.
+
+    Examples:
+        >>> losses = [2.0, 2.1, float("nan")]
+        >>> round(lr_sensitivity(losses, initial_loss=4.0), 3)  # (0 + 0.1 + 2) / 3
+        0.7
     """
     capped = [initial_loss if math.isnan(loss) else min(loss, initial_loss) for loss in losses]
     finite = [loss for loss in losses if math.isfinite(loss)]

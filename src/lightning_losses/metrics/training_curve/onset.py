@@ -54,6 +54,14 @@ def onset_step(steps: Sequence[float], values: Sequence[float], threshold: float
 
     Raises:
         ValueError: if the lengths differ, or the threshold is not positive.
+
+    Examples:
+        >>> steps = range(10)
+        >>> growth = [1.2**step for step in steps]
+        >>> round(onset_step(steps, growth, threshold=8.0), 2)
+        11.41
+        >>> print(onset_step(steps, growth, threshold=1000.0))  # too far to tell
+        None
     """
     if len(steps) != len(values) or not threshold > 0:
         raise ValueError(

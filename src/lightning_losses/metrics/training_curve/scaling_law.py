@@ -80,6 +80,13 @@ def forecast(
 
     Raises:
         ValueError: different lengths.
+
+    Examples:
+        >>> steps = range(100, 1000, 10)
+        >>> losses = [2 + 10 * step**-0.5 for step in steps]
+        >>> found = forecast(steps, losses, end=4000)
+        >>> round(found.loss, 3), round(found.floor, 3), round(2 + 10 * 4000**-0.5, 3)
+        (2.158, 2.0, 2.158)
     """
     annealed = [0.0] * len(x) if annealing is None else list(annealing)
     if not len(x) == len(loss) == len(annealed):
