@@ -22,9 +22,23 @@ FLOOR = -1e5
 class Calibrator(WideBuffers):
     """A map from logits `(..., C)` to probabilities `(..., C)`, fitted on held-out rows.
 
-    A subclass names its numbers in `names`, sets them in `solve`, and reads them in `apply`. They
+    A subclass names its numbers in `names`, sets them in `solve`, and reads them in `apply_to`. They
     are float64 buffers, empty until `fit`, and part of the `state_dict`, which a new, unfitted
     calibrator can load. Nothing here trains with the model: there are no parameters.
+
+    Examples:
+        >>> class Frequencies(Calibrator):
+        ...     names = ("share",)
+        ...
+        ...     def solve(self, logits, target):
+        ...         counts = torch.bincount(target, minlength=logits.shape[1])
+        ...         return {"share": counts / len(target)}
+        ...
+        ...     def apply_to(self, logits):
+        ...         return self.number("share", logits).expand(logits.shape)
+        >>> fitted = Frequencies().fit(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))
+        >>> fitted(torch.zeros(1, 2))
+        tensor([[0.7500, 0.2500]])
     """
 
     names: Sequence[str] = ()

@@ -41,6 +41,13 @@ class CorrectnessAware(Calibrator):
     starts at the temperature of `TemperatureScaling` and is fitted by LBFGS to the sum of
     `correctness_loss` and a small square of its weights. `T_i` stays within [0.1, 10]; accuracy
     does not change.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
+        >>> target = (torch.arange(100) >= 75).long()
+        >>> calibrator = CorrectnessAware().fit(logits, target)
+        >>> [round(p, 1) for p in calibrator(logits)[0].tolist()]
+        [0.6, 0.4]
     """
 
     names = ("inner_weight", "inner_bias", "outer_weight", "start")

@@ -63,6 +63,14 @@ class CorrectnessAwareViews(WideBuffers):
     logits do not tell. The network of the authors' code (ReLU, T clamped to [0.1, 10], from where
     no gradient leads back); fitted by LBFGS from the temperature of `TemperatureScaling`, to
     `correctness_loss` and a small square of its weights. Accuracy does not change.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)
+        >>> target = (torch.arange(100) >= 75).long()
+        >>> views = torch.where(target[:, None] == 0, logits, -logits)[:, None]  # one turned copy
+        >>> p = CorrectnessAwareViews().fit(logits, target, views)(logits, views)
+        >>> bool(p[0, 0] > p[-1, 0])  # less sure where it is wrong
+        True
     """
 
     names: Sequence[str] = ("inner_weight", "inner_bias", "outer_weight", "outer_bias")

@@ -27,6 +27,13 @@ class DirichletScaling(Calibrator):
 
     Raises:
         ValueError: more than 1000 classes, in `fit`.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
+        >>> target = (torch.arange(100) >= 75).long()
+        >>> calibrator = DirichletScaling().fit(logits, target)
+        >>> [round(p, 2) for p in calibrator(logits)[0].tolist()]
+        [0.75, 0.25]
     """
 
     names = ("weight", "bias")

@@ -59,6 +59,12 @@ class Isotonic(Calibrator):
 
     Raises:
         ValueError: more than 100 classes, in `fit`: one class against a hundred has few rows.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
+        >>> target = (torch.arange(100) >= 75).long()
+        >>> Isotonic().fit(logits, target)(logits[:1])
+        tensor([[0.7500, 0.2500]])
     """
 
     names = ("x", "y", "sizes", "least")

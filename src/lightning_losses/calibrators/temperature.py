@@ -20,6 +20,15 @@ class TemperatureScaling(Calibrator):
     Newton steps to float64 precision. (The recipe in common use, one LBFGS call at a learning rate
     of 0.01, stops on the way there.) Accuracy does not change. `T` is kept in [1e-3, 1e3]; where
     the likelihood does not depend on it, it is 1.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
+        >>> target = (torch.arange(100) >= 75).long()
+        >>> calibrator = TemperatureScaling().fit(logits, target)
+        >>> calibrator(logits[:1])
+        tensor([[0.7500, 0.2500]])
+        >>> round(calibrator.temperature.item(), 4)  # 4 / log 3
+        3.641
     """
 
     names = ("temperature",)

@@ -17,6 +17,13 @@ class VectorScaling(Calibrator):
     From arXiv 1706.04599. Of the mean likelihood, less `(|w - 1|^2 + |b|^2) / (2 N)`: as much as
     one row would say, so that a class without rows does not send its offset to -inf. Convex, solved
     by LBFGS from `w = 1, b = 0`.
+
+    Examples:
+        >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
+        >>> target = (torch.arange(100) >= 75).long()
+        >>> calibrator = VectorScaling().fit(logits, target)
+        >>> [round(p, 2) for p in calibrator(logits)[0].tolist()]
+        [0.75, 0.25]
     """
 
     names = ("weight", "bias")
