@@ -30,6 +30,13 @@ class ConceptBottleneckHead(nn.Module):
     After a forward with gradients ``aux_loss`` holds the penalty, 0-dim; add it to the loss.
 
     Shapes: features ``(..., D)`` to logits ``(..., classes)``, float32 at least.
+
+    Examples:
+        >>> head = ConceptBottleneckHead(8, 10, num_concepts=4, regularization=1e-3)
+        >>> head.concepts(torch.ones(2, 8)).shape, head(torch.ones(2, 8)).shape
+        (torch.Size([2, 4]), torch.Size([2, 10]))
+        >>> head.aux_loss.shape  # add it to the loss
+        torch.Size([])
     """
 
     aux_loss: Tensor | None

@@ -27,6 +27,12 @@ class FourierHead(nn.Module):
     After a forward with gradients ``aux_loss`` holds the penalty, 0-dim; add it to the loss.
 
     Shapes: features ``(..., D)`` to logits ``(..., bins)``, float32 at least.
+
+    Examples:
+        >>> head = FourierHead(8, 20, num_frequencies=3)
+        >>> logits = head(torch.ones(2, 8))
+        >>> logits.shape, logits.exp().sum(1).allclose(torch.ones(2), atol=1e-3)
+        (torch.Size([2, 20]), True)
     """
 
     aux_loss: Tensor | None

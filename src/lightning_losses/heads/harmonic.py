@@ -22,6 +22,12 @@ class HarmonicHead(nn.Module):
         eps: added to the squared distance.
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``, float32 at least.
+
+    Examples:
+        >>> head = HarmonicHead(2, 2, exponent=1.0)
+        >>> head.weight.data = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+        >>> head(torch.tensor([[1.0, 0.0]])).softmax(1).detach()  # squared distances 1 and 4
+        tensor([[0.8000, 0.2000]])
     """
 
     def __init__(

@@ -42,6 +42,12 @@ class HarmonicDistanceHead(nn.Module):
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``, float32 at least. The differences
     ``(..., C, D)`` are made, a block of classes at a time.
+
+    Examples:
+        >>> head = HarmonicDistanceHead(2, 2, distance="euclidean", exponent=2.0)
+        >>> head.weight.data = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+        >>> head(torch.tensor([[1.0, 0.0]])).softmax(1).detach()  # distances 1 and 2
+        tensor([[0.8000, 0.2000]])
     """
 
     def __init__(

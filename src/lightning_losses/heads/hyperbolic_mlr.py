@@ -30,6 +30,11 @@ class HyperbolicMLR(nn.Module):
         curvature: c, positive; towards 0 the logits become affine.
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``.
+
+    Examples:
+        >>> head = HyperbolicMLR(4, 3, curvature=0.1)
+        >>> head(torch.ones(2, 4)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, in_features: int, out_features: int, curvature: float = 0.1) -> None:

@@ -26,6 +26,13 @@ class NormalizedHead(nn.Module):
         learnable_scale: train s, as NormFace.
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``, float32 at least.
+
+    Examples:
+        >>> head = NormalizedHead(2, 2, scale=20.0)
+        >>> head.weight.data = torch.eye(2)
+        >>> head(torch.tensor([[3.0, 0.0], [1.0, 1.0]])).detach()  # lengths do not count
+        tensor([[20.0000,  0.0000],
+                [14.1421, 14.1421]])
     """
 
     def __init__(
@@ -66,6 +73,12 @@ class CosFaceHead(NormalizedHead):
 
     Shapes: features ``(N, D)``, target ``(N,)`` class indices, negative for none; returns
     logits ``(N, C)``.
+
+    Examples:
+        >>> head = CosFaceHead(2, 2, scale=10.0, margin=0.35)
+        >>> head.weight.data = torch.eye(2)
+        >>> head(torch.tensor([[3.0, 0.0]]), torch.tensor([0])).detach()  # 10 (1 - 0.35)
+        tensor([[6.5000, 0.0000]])
     """
 
     def __init__(
@@ -106,6 +119,14 @@ class ArcFaceHead(CosFaceHead):
 
     Shapes: features ``(N, D)``, target ``(N,)`` class indices, negative for none; returns
     logits ``(N, C)``.
+
+    Examples:
+        >>> head = ArcFaceHead(2, 2, scale=10.0, margin=0.5)
+        >>> head.weight.data = torch.eye(2)
+        >>> head(torch.tensor([[3.0, 0.0]])).detach()  # lengths do not count
+        tensor([[10.,  0.]])
+        >>> head(torch.tensor([[3.0, 0.0]]), torch.tensor([0])).detach()  # 10 cos(0 + 0.5)
+        tensor([[8.7758, 0.0000]])
     """
 
     def __init__(

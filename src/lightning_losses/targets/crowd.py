@@ -42,6 +42,12 @@ def crowd_targets(
 
     Raises:
         ValueError: votes that are not `(N, A)` integers below num_classes; an unknown method.
+
+    Examples:
+        >>> votes = torch.tensor([[0, 0, 1], [1, -1, -1]])  # the second row has one vote
+        >>> crowd_targets(votes, num_classes=2)
+        tensor([[0.6667, 0.3333],
+                [0.0000, 1.0000]], dtype=torch.float64)
     """
     if votes.ndim != 2 or votes.is_floating_point() or method not in get_args(Method):
         raise ValueError(
@@ -87,6 +93,10 @@ def conflation(targets: Tensor) -> Tensor:
 
     Raises:
         ValueError: fewer than two dimensions, or negative entries.
+
+    Examples:
+        >>> conflation(torch.tensor([[0.8, 0.2], [0.8, 0.2]]))  # two who agree are surer than one
+        tensor([0.9412, 0.0588])
     """
     if targets.ndim < 2 or bool((targets < 0).any()):
         raise ValueError(f"targets must be (..., M, C), at least 0, found {tuple(targets.shape)}")
@@ -102,6 +112,10 @@ def likelihood_weights(nll: Tensor) -> Tensor:
 
     Raises:
         ValueError: not `(M,)`, or not all positive.
+
+    Examples:
+        >>> likelihood_weights(torch.tensor([0.5, 1.0]))
+        tensor([0.6667, 0.3333])
     """
     if nll.ndim != 1 or not bool((nll > 0).all()):
         raise ValueError(f"nll must be (M,) and positive, found {tuple(nll.shape)}")

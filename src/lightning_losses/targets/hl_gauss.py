@@ -23,6 +23,10 @@ class HLGauss(nn.Module):
         sigma_to_bin_ratio: sigma in bin widths; 0.75 in the paper.
 
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
+
+    Examples:
+        >>> HLGauss(min_value=0.0, max_value=4.0, num_bins=4)(torch.tensor([2.0]))
+        tensor([[0.0881, 0.4119, 0.4119, 0.0881]])
     """
 
     contract = Contract(target=("real",))

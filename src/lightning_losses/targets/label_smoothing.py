@@ -21,6 +21,10 @@ class LabelSmoothing(nn.Module):
         smoothing: mass moved to the uniform distribution, a fraction in [0, 1].
 
     Shapes: target ``(N,)`` class indices or ``(N, C)`` soft; returns ``(N, C)``, float32 at least.
+
+    Examples:
+        >>> LabelSmoothing(num_classes=4, smoothing=0.1)(torch.tensor([2]))
+        tensor([[0.0250, 0.0250, 0.9250, 0.0250]])
     """
 
     contract = Contract(target=("class", "soft"))

@@ -22,6 +22,10 @@ class TwoHot(nn.Module):
         num_bins: C, the number of atoms and of logits.
 
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
+
+    Examples:
+        >>> TwoHot(min_value=0.0, max_value=4.0, num_bins=5)(torch.tensor([2.25]))
+        tensor([[0.0000, 0.0000, 0.7500, 0.2500, 0.0000]])
     """
 
     contract = Contract(target=("real",))

@@ -13,6 +13,11 @@ class EnergyWeight(nn.Module):
 
     The weighting of WEAT, Mirza et al., arXiv 2407.06315. It sees a constant added to the logits,
     which a softmax does not.
+
+    Examples:
+        >>> valid = torch.tensor([True, True])
+        >>> EnergyWeight()(torch.zeros(2), valid, logsumexp=torch.tensor([0.0, 5.0]))
+        tensor([1.4427, 0.1997])
     """
 
     def forward(self, losses: Tensor, valid: Tensor, logsumexp: Tensor) -> Tensor:

@@ -22,6 +22,11 @@ class Gibbs(nn.Module):
         epsilon: in units of squared distance, positive.
 
     Shapes: x0 and x1 ``(N, ...)``, the ends of each row's path.
+
+    Examples:
+        >>> x0, x1 = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+        >>> Gibbs(epsilon=1.0)(torch.zeros(2), torch.tensor([True, True]), x0, x1)
+        tensor([1.4621, 0.5379])
     """
 
     def __init__(self, epsilon: float = 1.0) -> None:

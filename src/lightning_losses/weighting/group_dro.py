@@ -53,6 +53,15 @@ class GroupDRO(WideBuffers):
         ValueError: values out of range; on a CPU a ``group_id`` out of range in a row that counts.
 
     Shapes: ``group_id`` ``(...)`` int64 beside the rows.
+
+    Examples:
+        >>> weighting = GroupDRO(num_groups=2, step_size=0.1)
+        >>> losses, group_id = torch.tensor([0.2, 0.2, 0.2, 2.0]), torch.tensor([0, 0, 0, 1])
+        >>> for step in range(20):
+        ...     weighting.set_step(step)
+        ...     weights = weighting(losses, torch.ones(4, dtype=torch.bool), group_id)
+        >>> weights  # the group that loses more counts more and more
+        tensor([0.0355, 0.0355, 0.0355, 3.8936])
     """
 
     log_q: Tensor

@@ -23,6 +23,11 @@ class HighEntropyMask(nn.Module):
 
     Raises:
         ValueError: a ratio that is no fraction.
+
+    Examples:
+        >>> entropy = torch.tensor([0.1, 2.0, 0.3, 0.1, 0.5])
+        >>> HighEntropyMask(ratio=0.2)(torch.zeros(5), torch.ones(5, dtype=torch.bool), entropy)
+        tensor([0., 1., 0., 0., 0.])
     """
 
     def __init__(self, ratio: float = 0.2) -> None:

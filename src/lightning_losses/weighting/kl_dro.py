@@ -26,6 +26,11 @@ class KLDRO(nn.Module):
     Args:
         radius: temperature of the weights, in units of the loss, positive.
         rate: of the moving average, in (0, 1]; 1 takes the batch's own mean.
+
+    Examples:
+        >>> losses, valid = torch.tensor([1.0, 3.0]).log(), torch.tensor([True, True])
+        >>> KLDRO(radius=1.0)(losses, valid)
+        tensor([0.5000, 1.5000])
     """
 
     def __init__(self, radius: float = 1.0, rate: float = 1.0) -> None:

@@ -29,6 +29,11 @@ class LossReweighting(nn.Module):
             of the optimizer step, or the fields of a linear one, ``{start: 2.0, end: 0.4, steps:
             10000}``, as the authors lower it.
         warmup: optimizer steps with all weights 1; 1000 in the authors' runs.
+
+    Examples:
+        >>> losses, valid = torch.tensor([0.0, 1.0, 2.0]), torch.ones(3, dtype=torch.bool)
+        >>> LossReweighting(strategy="quadratic", radius=1.0)(losses, valid)
+        tensor([0.6358, 1.7284, 0.6358])
     """
 
     def __init__(

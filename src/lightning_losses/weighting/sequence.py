@@ -35,6 +35,11 @@ class SequenceWeight(nn.Module):
 
     Raises:
         ValueError: another word, or a length that is not positive.
+
+    Examples:
+        >>> valid, sequence_id = torch.ones(4, dtype=torch.bool), torch.tensor([0, 0, 0, 1])
+        >>> SequenceWeight("sequence_mean")(torch.zeros(4), valid, sequence_id)
+        tensor([0.6667, 0.6667, 0.6667, 2.0000])
     """
 
     def __init__(self, aggregation: Aggregation = "sequence_mean", length: float = 1.0) -> None:

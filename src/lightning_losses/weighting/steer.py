@@ -30,6 +30,12 @@ class Steer(nn.Module):
 
     Raises:
         ValueError: weights or floor out of range.
+
+    Examples:
+        >>> log_prob, entropy = torch.tensor([0.99, 0.2]).log(), torch.tensor([0.06, 1.5])
+        >>> valid, advantage = torch.tensor([True, True]), torch.ones(2)
+        >>> Steer(low=0.8)(-log_prob, valid, log_prob, entropy, log_prob, advantage)
+        tensor([0.9987, 0.8000])
     """
 
     def __init__(

@@ -24,6 +24,11 @@ class ReliableRows(nn.Module):
 
     Raises:
         ValueError: a margin that is not positive.
+
+    Examples:
+        >>> valid, entropy = torch.tensor([True, True]), torch.tensor([0.5, 2.0])
+        >>> ReliableRows(margin=1.0)(torch.zeros(2), valid, entropy)
+        tensor([3.2974, 0.0000])
     """
 
     def __init__(self, margin: float = 0.4 * math.log(1000)) -> None:
@@ -48,6 +53,12 @@ class AgreesWithSource(nn.Module):
 
     Args:
         margin: a probability.
+
+    Examples:
+        >>> adapted = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+        >>> source = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> AgreesWithSource()(torch.zeros(2), torch.tensor([True, True]), adapted, source)
+        tensor([2., 0.])
     """
 
     def __init__(self, margin: float = 0.0) -> None:

@@ -14,6 +14,11 @@ class SimilarityGap(nn.Module):
     Weight-aware distillation, Du et al., arXiv 2308.11874: pseudo-labels count by how sure a frozen
     similarity is of them; the step passes ``class_similarity`` and, as target, its argmax. The
     authors write ``s_1 (1 - s_2 / s_1)``, the same but for a division by 0.
+
+    Examples:
+        >>> similarity = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2]])
+        >>> SimilarityGap()(torch.zeros(2), torch.tensor([True, True]), similarity)
+        tensor([0.5000, 0.0000])
     """
 
     def forward(self, losses: Tensor, valid: Tensor, class_similarity: Tensor) -> Tensor:
