@@ -23,6 +23,12 @@ class AdjacentLasso(nn.Module):
         pattern: regular expression that the name of the head's weight must contain.
 
     Shapes: reads ``module.named_parameters()``, matrices ``(K-1, D)``; one number.
+
+    Examples:
+        >>> head = torch.nn.Linear(2, 3)
+        >>> head.weight.data = torch.ones(3, 2)  # equal levels: only the first is paid for
+        >>> AdjacentLasso()(head).item()
+        2.0
     """
 
     scope = "parameters"

@@ -42,6 +42,14 @@ class Elastic(nn.Module):
         gamma: None keeps every task; a number in [0, 1] is the online variant.
 
     Shapes: reads ``module.named_parameters()``; one number.
+
+    Examples:
+        >>> model, penalty = torch.nn.Linear(1, 1, bias=False), Elastic()
+        >>> model.weight.data = torch.zeros(1, 1)
+        >>> penalty.remember(model, {"weight": torch.tensor([[3.0]])})  # importance
+        >>> model.weight.data = torch.full((1, 1), 2.0)
+        >>> penalty(model).item()  # 3 (2 - 0)^2 / 2
+        6.0
     """
 
     scope = "parameters"

@@ -43,6 +43,12 @@ class EntropyGuidedAttention(nn.Module):
 
     Raises:
         ValueError: L or H below 1, negative tolerance, unknown reduction.
+
+    Examples:
+        >>> penalty = EntropyGuidedAttention(layers=1, heads=1, threshold=0.5, tolerance=0.2)
+        >>> nowhere = torch.full((1, 1, 1, 4), 0.25)  # entropy log 4
+        >>> round(penalty(nowhere).item(), 4)  # (log(4) / 2)^2
+        0.4805
     """
 
     scope = "batch"

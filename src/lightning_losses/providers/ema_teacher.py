@@ -27,6 +27,15 @@ class EMATeacher(nn.Module):
 
     Raises:
         ValueError: a momentum out of range.
+
+    Examples:
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> model.weight.data = torch.ones(1, 1)
+        >>> provider = EMATeacher(model, momentum=0.9)
+        >>> model.weight.data = torch.zeros(1, 1)  # a step
+        >>> provider.follow()
+        >>> provider({"input": torch.ones(1, 1)})
+        tensor([[0.9000]])
     """
 
     makes = "teacher_logits"

@@ -36,6 +36,13 @@ class PGD(nn.Module):
         low: smallest legal input value, or None.
         high: largest legal input value, or None. Inputs beyond the two are refused on a CPU;
             elsewhere they are where they are, and move within the ball at most.
+
+    Examples:
+        >>> attack = PGD(epsilon=0.1, step_size=0.05, steps=3, noise=0.0, attack="ce")
+        >>> x, target = torch.tensor([[0.5, 0.5]]), torch.tensor([0])
+        >>> model = torch.nn.Identity()  # logits are the input
+        >>> attack({"input": x, "model": model, "logits": model(x), "target": target})
+        tensor([[0.4000, 0.6000]])
     """
 
     makes = "logits_adv"

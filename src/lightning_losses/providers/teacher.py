@@ -19,6 +19,12 @@ class FrozenTeacher(nn.Module):
 
     Args:
         model: input ``(B, ...)`` -> logits ``(B, ..., C)``.
+
+    Examples:
+        >>> provider = FrozenTeacher(torch.nn.Linear(4, 3))
+        >>> logits = provider({"input": torch.ones(8, 4)})
+        >>> logits.shape, logits.requires_grad, len(provider.state_dict())
+        (torch.Size([8, 3]), False, 0)
     """
 
     makes = "teacher_logits"
