@@ -32,7 +32,14 @@ __all__ = [
 
 
 class Draw(NamedTuple):
-    """Tokens and their log-probabilities, each ``(...)``."""
+    """Tokens and their log-probabilities, each ``(...)``.
+
+    Examples:
+        >>> logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> drawn = draw(truncate(logits, top_k=1), source=logits)  # one token is left
+        >>> drawn.token, drawn.log_prob, drawn.full_log_prob.exp()
+        (tensor([0]), tensor([0.]), tensor([0.5000]))
+    """
 
     token: Tensor  # int64
     log_prob: Tensor  # under the distribution that they were drawn from, nats
@@ -66,6 +73,13 @@ def truncate(
 
     Raises:
         ValueError: settings out of range; on a CPU, a row of -inf or NaN alone.
+
+    Examples:
+        >>> logits = torch.tensor([0.5, 0.3, 0.2]).log()
+        >>> truncate(logits, top_p=0.6).softmax(-1)  # the likeliest two
+        tensor([0.6250, 0.3750, 0.0000])
+        >>> truncate(logits, temperature=0.5).softmax(-1)
+        tensor([0.6579, 0.2368, 0.1053])
     """
     _check(temperature, top_k, top_p, min_p, min_keep)
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -93,6 +107,12 @@ def draw(
         logits: what is drawn from.
         generator: of the device of the logits; None for torch's global one.
         source: the logits before they were truncated, for full_log_prob; None for these.
+
+    Examples:
+        >>> logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+        >>> drawn = draw(logits.repeat(4, 1), torch.Generator().manual_seed(0))
+        >>> drawn.token.shape, drawn.log_prob.equal(logits[0, drawn.token])
+        (torch.Size([4]), True)
     """
     log_p = logits.log_softmax(-1)
     flat = log_p.exp().reshape(-1, log_p.shape[-1])
@@ -117,6 +137,12 @@ def adaptive_temperature(
 
     Raises:
         ValueError: a temperature or tau out of range.
+
+    Examples:
+        >>> scale = entropy_scale(torch.tensor([0.1, 0.3, 0.5, 0.6]))
+        >>> logits = torch.tensor([[9.0, 0.0], [0.0, 0.0]])  # a sure row and an open one
+        >>> adaptive_temperature(logits, scale, tau=0.05)
+        tensor([0.9500, 1.0500])
     """
     if not (temperature > 0 and 0 <= tau < 1):
         raise ValueError(
@@ -135,6 +161,11 @@ class EntropyGate:
     Wang et al., "Arbitrary Entropy Policy Optimization", arXiv 2510.08141: at or below the target
     samples are drawn hot, above it cold and half as many; the term `aepo` makes the rewarded of
     them likelier, which moves entropy towards the target from either side.
+
+    Examples:
+        >>> gate = EntropyGate(target=0.5)
+        >>> gate.choose(0.3), gate.choose(0.9)  # temperature, samples
+        ((1.2, 60), (0.8, 30))
     """
 
     target: float = 0.5  # nats
@@ -183,6 +214,17 @@ class Mirostat:
 
     Raises:
         ValueError: settings out of range.
+
+    Examples:
+        >>> sampler = Mirostat(1, target=1.0)
+        >>> logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]]).log()
+        >>> kept = sampler.truncate(logits)  # what has at most mu = 2 bits
+        >>> kept.isfinite()
+        tensor([[ True,  True, False, False]])
+        >>> sampler.observe(logits, kept, torch.tensor([0]))  # -log2 of 2 / 3
+        tensor([0.5850], dtype=torch.float64)
+        >>> sampler.mu
+        tensor([2.0415], dtype=torch.float64)
     """
 
     def __init__(

@@ -22,7 +22,12 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value at every step."""
+    """The same value at every step.
+
+    Examples:
+        >>> Constant(0.3)(1000)
+        0.3
+    """
 
     value: float = 1.0
 
@@ -35,7 +40,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Linear:
-    """``start`` until ``delay``, then straight to ``end`` within ``steps``, then ``end``."""
+    """``start`` until ``delay``, then straight to ``end`` within ``steps``, then ``end``.
+
+    Examples:
+        >>> warmup = Linear(start=0.0, end=1.0, steps=100, delay=50)
+        >>> [warmup(step) for step in (0, 50, 100, 150, 1000)]
+        [0.0, 0.0, 0.5, 1.0, 1.0]
+    """
 
     start: float = 0.0
     end: float = 1.0
@@ -53,7 +64,13 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine(Linear):
-    """As `Linear`, along half a cosine: flat at both ends."""
+    """As `Linear`, along half a cosine: flat at both ends.
+
+    Examples:
+        >>> fall = Cosine(start=1.0, end=0.0, steps=100)
+        >>> [round(fall(step), 3) for step in (0, 25, 50, 75, 100)]
+        [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
 
     def __call__(self, step: int) -> float:
         done = min(max((step - self.delay) / self.steps, 0.0), 1.0)
@@ -62,7 +79,13 @@ class Cosine(Linear):
 
 @dataclass(frozen=True)
 class Piecewise:
-    """``values[i]`` from step ``boundaries[i - 1]`` on; one more value than boundaries."""
+    """``values[i]`` from step ``boundaries[i - 1]`` on; one more value than boundaries.
+
+    Examples:
+        >>> weight = Piecewise(boundaries=[100, 200], values=[1.0, 0.3, 0.0])
+        >>> [weight(step) for step in (99, 100, 200)]
+        [1.0, 0.3, 0.0]
+    """
 
     boundaries: Sequence[int]
     values: Sequence[float]
@@ -90,6 +113,12 @@ def as_schedule(weight: float | Schedule | Mapping[str, float]) -> Schedule:
     Raises:
         ValueError: a negative number, or a mapping with other fields than `Linear` has.
         TypeError: anything else.
+
+    Examples:
+        >>> as_schedule(0.3)
+        Constant(value=0.3)
+        >>> as_schedule({"start": 0.0, "end": 1.0, "steps": 100})(50)
+        0.5
     """
     if callable(weight):
         _refuse_negative(weight)

@@ -16,7 +16,13 @@ LEAST_ENTROPY = 1e-8
 
 
 class EntropyScale(NamedTuple):
-    """What the entropies of a batch are judged by; numbers on its device, 0-dim."""
+    """What the entropies of a batch are judged by; numbers on its device, 0-dim.
+
+    Examples:
+        >>> scale = entropy_scale(torch.tensor([0.1, 0.2, 0.4, 0.8, 3.2]))
+        >>> scale.place(torch.tensor([0.1, 0.8, 3.2]))
+        tensor([-1.,  0.,  1.])
+    """
 
     middle: Tensor  # log-entropy at the pivot
     above: Tensor  # from there to the largest
@@ -40,6 +46,11 @@ def entropy_scale(entropy: Tensor, valid: Tensor | None = None, pivot: float = 0
         entropy: ``(N,)`` nats.
         valid: ``(N,)`` bool, or None for all.
         pivot: the quantile in [0, 1], by nearest rank, that is the middle.
+
+    Examples:
+        >>> scale = entropy_scale(torch.tensor([0.5, 1.0, 2.0]), pivot=0.5)
+        >>> scale.middle.exp(), scale.place(torch.tensor([0.5, 1.0, 2.0]))
+        (tensor(1.), tensor([-1.,  0.,  1.]))
     """
     entropy = entropy.detach()
     valid = torch.ones_like(entropy, dtype=torch.bool) if valid is None else valid
