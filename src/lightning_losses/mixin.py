@@ -27,16 +27,21 @@ class LossMixin(_Base):
 
     Where a base class has a ``loss`` of its own, hold it under another name, and say which by the
     class attribute ``objective_name``. No ``__init__``, no overridden hook, nothing in the
-    ``state_dict``::
+    ``state_dict``.
 
-        class Classifier(LossMixin, L.LightningModule):
-            def __init__(self, net, loss):
-                super().__init__()
-                self.net, self.loss = net, loss
-
-            def training_step(self, batch, _):
-                x, y = batch
-                return self.compute_loss(logits=self.net(x), target=y)
+    Examples:
+        >>> import lightning as L
+        >>> class Classifier(LossMixin, L.LightningModule):
+        ...     def __init__(self, net, loss):
+        ...         super().__init__()
+        ...         self.net, self.loss = net, loss
+        ...
+        ...     def training_step(self, batch, _):
+        ...         x, y = batch
+        ...         return self.compute_loss(logits=self.net(x), target=y)
+        >>> model = Classifier(torch.nn.Linear(4, 3), build_objective("ce"))
+        >>> model.training_step((torch.zeros(2, 4), torch.tensor([0, 1])), 0).requires_grad
+        True
     """
 
     if TYPE_CHECKING:

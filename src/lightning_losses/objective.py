@@ -41,6 +41,16 @@ class Objective(nn.Module):
 
     Raises:
         ValueError: no terms, unknown kernel or reduction.
+
+    Examples:
+        >>> from lightning_losses.losses import CrossEntropy, Focal
+        >>> focal = Term(Focal(gamma=2.0), weight=0.5)
+        >>> objective = Objective({"ce": CrossEntropy(), "focal": focal})
+        >>> logits = torch.zeros(8, 4, requires_grad=True)
+        >>> record = objective(logits=logits, target=torch.arange(8) % 4)
+        >>> record.total.backward()
+        >>> round(record.total.item(), 4)  # log 4 (1 + 0.5 (1 - 1/4)^2)
+        1.7762
     """
 
     def __init__(

@@ -19,6 +19,14 @@ class LossRecord:
     """One step's result. Everything but ``total`` is without graph.
 
     On several ranks ``total`` and ``terms`` hold the value of the global batch on every rank.
+
+    Examples:
+        >>> objective = build_objective(["ce", "entropy_bonus"])
+        >>> record = objective(logits=torch.zeros(3, 4), target=torch.tensor([0, 1, -100]))
+        >>> record.num_valid.item(), record.num_rows
+        (2, 3)
+        >>> {name: round(value.item(), 3) for name, value in record.terms.items()}
+        {'ce': 1.386, 'entropy_bonus': -1.386}
     """
 
     total: Tensor

@@ -32,6 +32,14 @@ def sigma_reparam(module: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: if there is nothing to reparametrise, a weight is all 0, or it is done already.
+
+    Examples:
+        >>> linear = torch.nn.Linear(4, 3)
+        >>> before = linear.weight.detach().clone()
+        >>> sorted(name for name, _ in sigma_reparam(linear).named_parameters())
+        ['bias', 'parametrizations.weight.0.gamma', 'parametrizations.weight.original']
+        >>> torch.allclose(linear.weight, before, atol=1e-5)
+        True
     """
     found = [
         (part, name)

@@ -34,6 +34,13 @@ class Term(nn.Module):
 
     Raises:
         ValueError: negative weight, wrong ``inputs``, or a torch loss that reduces by itself.
+
+    Examples:
+        >>> from lightning_losses.losses import CrossEntropy
+        >>> term = Term(CrossEntropy(), weight={"start": 0.0, "end": 1.0, "steps": 100})
+        >>> term.set_step(25)
+        >>> term.weight.item()
+        0.25
     """
 
     def __init__(

@@ -51,6 +51,13 @@ def build_objective(
     Raises:
         ValueError: no loss, an unknown key or option, a node that is no loss, and whatever a loss
             refuses, with the name of the term.
+
+    Examples:
+        >>> objective = build_objective({"ce": {}, "opl": {"weight": 0.1}})
+        >>> logits, target = torch.zeros(2, 4), torch.tensor([0, 1])
+        >>> record = objective(logits=logits, target=target, features=torch.eye(2))
+        >>> {name: round(value.item(), 3) for name, value in record.terms.items()}
+        {'ce': 1.386, 'opl': 1.0}
     """
     if isinstance(loss, (str, nn.Module)):
         loss = [loss]

@@ -21,6 +21,11 @@ class SoftmaxStats:
     """Per-row statistics of ``softmax(z)``; None where not asked for.
 
     Rows whose target is ignored hold 0 and send no gradient. float32 at least.
+
+    Examples:
+        >>> stats = softmax_stats(torch.zeros(1, 4), want=["entropy", "collision"])
+        >>> stats.entropy, stats.collision, stats.confidence
+        (tensor([1.3863]), tensor([0.2500]), None)
     """
 
     log_prob: Tensor | None = None
@@ -110,6 +115,13 @@ def softmax_stats(
     Raises:
         ValueError: about shapes, dtypes, unknown names, or arguments that exclude each other.
         NotImplementedError: for forward-mode differentiation of ``chunked``; use ``reference``.
+
+    Examples:
+        >>> hidden, head_weight = torch.zeros(2, 8), torch.ones(5, 8)
+        >>> target = torch.tensor([3, -100])
+        >>> stats = softmax_stats(hidden=hidden, head_weight=head_weight, target=target)
+        >>> stats.log_prob, stats.valid  # -log 5, and a row that does not count
+        (tensor([-1.6094,  0.0000]), tensor([ True, False]))
     """
     if want is None:
         needs = {"log_prob": target, "weighted_log_prob": class_weight}
