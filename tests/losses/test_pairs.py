@@ -138,10 +138,11 @@ def total(loss: nn.Module, **named: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", LOOPS)
-@pytest.mark.parametrize("blocks", [False, True])
-def test_loops(name: str, blocks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if blocks:  # two anchors a block of eight columns
-        monkeypatch.setattr(pairs_module, "LARGE", 63)
+@pytest.mark.parametrize("kept", [None, 2**24, 63])  # one block; similarities kept, or not
+def test_loops(name: str, kept: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kept is not None:  # two anchors a block of eight columns
+        monkeypatch.setattr(pairs_module, "CPU_BLOCK", 16)
+        monkeypatch.setattr(pairs_module, "LARGE", kept)
     loss, loop = LOOPS[name]
     features = batch()
     value = total(loss, features=features, target=torch.tensor(LABELS))
@@ -251,7 +252,8 @@ def test_clip_is_the_mean_of_both_directions(monkeypatch: pytest.MonkeyPatch) ->
     y = torch.arange(5)
     ce = torch.nn.functional.cross_entropy
     loss = CLIP(14.0).double()
-    for large in (2**24, 7):
+    for block, large in ((2**20, 2**24), (10, 2**24), (10, 7)):
+        monkeypatch.setattr(pairs_module, "CPU_BLOCK", block)
         monkeypatch.setattr(pairs_module, "LARGE", large)
         value = total(loss, features=a, other_features=b)
         torch.testing.assert_close(value, (ce(z, y) + ce(z.t(), y)) / 2, rtol=1e-6, atol=0)

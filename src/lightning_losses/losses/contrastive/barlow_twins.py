@@ -40,13 +40,16 @@ class BarlowTwins(nn.Module):
         """The loss of the batch, 0-dim."""
         a, b = two_views(features, other_features)
         if valid is None:
-            valid = torch.ones(len(a), dtype=torch.bool, device=a.device)
-        rows = valid[:, None]
-        a, b = torch.where(rows, a, 0), torch.where(rows, b, 0)
+            valid, kept = torch.ones(len(a), dtype=torch.bool, device=a.device), None
+        else:
+            kept = valid[:, None]
+            a, b = torch.where(kept, a, 0), torch.where(kept, b, 0)
         count = all_sum(valid.sum().to(a.dtype))
         each = count.clamp(min=1)
         mean = reduce_with_gradient(torch.stack([a.sum(0), b.sum(0)])) / each
-        a, b = torch.where(rows, a - mean[0], 0), torch.where(rows, b - mean[1], 0)
+        a, b = a - mean[0], b - mean[1]
+        if kept is not None:
+            a, b = torch.where(kept, a, 0), torch.where(kept, b, 0)
         variance = reduce_with_gradient(torch.stack([a.square().sum(0), b.square().sum(0)])) / each
         inverse = (variance + self.eps).rsqrt()
         correlation = reduce_with_gradient(a.t() @ b) / each * inverse[0][:, None] * inverse[1]

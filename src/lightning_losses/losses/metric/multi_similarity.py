@@ -7,8 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_losses.losses.shared.pairs import PairLoss, Pairs
-from lightning_losses.losses.shared.rows_math import LOWEST
+from lightning_losses.losses.shared.pairs import PairLoss, Pairs, masked_logsumexp
 
 
 class MultiSimilarity(PairLoss):
@@ -49,21 +48,22 @@ class MultiSimilarity(PairLoss):
 
     def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
         if self.miner_epsilon is not None:
-            hardest_pos = torch.where(pos, s, torch.inf).amin(1, keepdim=True).detach()
-            hardest_neg = torch.where(neg, s, -torch.inf).amax(1, keepdim=True).detach()
-            pos, neg = (
-                pos & (s - self.miner_epsilon < hardest_neg),
-                neg & (s + self.miner_epsilon > hardest_pos),
-            )
-        loss = _soft_sum(-self.alpha * (s - self.base), pos) / self.alpha
-        loss = loss + _soft_sum(self.beta * (s - self.base), neg) / self.beta
+            seen = s.detach()
+            hardest_pos = torch.where(pos, seen, torch.inf).amin(1, keepdim=True)
+            hardest_neg = torch.where(neg, seen, -torch.inf).amax(1, keepdim=True)
+            pos = pos & (seen < hardest_neg + self.miner_epsilon)
+            neg = neg & (seen > hardest_pos - self.miner_epsilon)
+        loss = _soft_sum(-self.alpha, s, self.base, pos) + _soft_sum(self.beta, s, self.base, neg)
         if self.miner_epsilon is None:
             return loss, (pos | neg).any(1)
         both = pos.any(1) & neg.any(1)
         return torch.where(both, loss, 0.0), both
 
 
-def _soft_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """``log(1 + sum exp x)`` of each row over the mask, ``(n,)``; 0 where the mask is empty."""
-    x = torch.where(mask, x, LOWEST)
-    return torch.cat([x, torch.zeros_like(x[:, :1])], dim=1).logsumexp(1)
+def _soft_sum(scale: float, s: Tensor, base: float, mask: Tensor) -> Tensor:
+    """``log(1 + sum exp(scale (s - base))) / |scale|`` of each row over the mask, ``(n,)``.
+
+    0 where the mask is empty.
+    """
+    total = masked_logsumexp(scale * s, mask) - scale * base
+    return torch.logaddexp(total, torch.zeros_like(total)) / abs(scale)

@@ -4,14 +4,16 @@
 
 A pair loss compares every anchor, a row of this rank, with every column: the rows of all ranks, or
 a reference set. Who is whose positive is settled here once; a loss is one function of a block of
-similarities and two masks. Memory is quadratic in the batch, and beyond `LARGE` entries linear:
-anchors then go through in chunks that are computed again in the backward pass.
+similarities and two masks. Anchors go through in blocks, and what a block made of its similarities
+is computed again in the backward pass: the similarities are all that is kept of the square of the
+batch, and beyond `LARGE` of them not even these, so that memory is linear.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +29,12 @@ from lightning_losses.distributed import (
 )
 from lightning_losses.losses.shared.rows_math import LOWEST, unit
 
-#: Similarities of a block that are held at once, 64 MiB in float32, before anchors are chunked.
+#: Similarities that are kept for the backward pass, 64 MiB in float32; beyond, none is.
 LARGE = 2**24
+
+#: Similarities of a block on a CPU: what is made of them then stays in its cache, and in memory
+#: that need not be asked for again. Elsewhere a block is as large as `LARGE` allows.
+CPU_BLOCK = 2**20
 
 #: ``(similarity, positive, negative) -> rows``: of a block ``(n, M)``, one or more ``(n,)``.
 BlockFunction = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
@@ -53,6 +59,20 @@ class Side:
         """The tensors, in order."""
         return self.x, self.valid, self.sample, self.target, self.label_set
 
+    def codes(self, labels: bool, nobody: int) -> tuple[Tensor, Tensor]:
+        """A number ``(n,)`` that positives share, and which rows ``(n,)`` have negatives.
+
+        Args:
+            labels: rows of one label are positives; if not, and where there is no label, views of
+                one sample alone.
+            nobody: the number of rows that do not count, another one on either side; negative.
+        """
+        code = torch.where(self.valid & (self.sample >= 0), -3 - self.sample, nobody)
+        if not labels or self.target is None:
+            return code, self.valid
+        known = self.valid & (self.target >= 0)
+        return torch.where(known, self.target, code), known
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -60,7 +80,7 @@ class Pairs:
 
     anchors: Side
     columns: Side
-    itself: Tensor  # (n,) int64, the column of each anchor; -1 if it is none
+    itself: Tensor | None  # (n,) int64, the column of each anchor; None if anchors are no columns
     given: Tensor | None  # (n, M) bool, positives as the caller says
     views: int
 
@@ -78,22 +98,23 @@ class Pairs:
         Where either side is not labelled there is no pair, but between views of one sample.
         """
         a, b = self.anchors.rows(start, stop), self.columns
-        both = a.valid[:, None] & b.valid[None, :]
-        view = (a.sample[:, None] == b.sample[None, :]) & (a.sample >= 0)[:, None]
+        sets = a.label_set is not None and b.label_set is not None
+        labels = self.given is None and not sets and a.target is not None and b.target is not None
+        # One comparison for all: few passes over (n, M) are what the time goes into.
+        (code, known), (codes, knowns) = a.codes(labels, -1), b.codes(labels, -2)
+        positive = code[:, None] == codes[None, :]
+        both = known[:, None] & knowns[None, :]
         if self.given is not None:
-            same, known = self.given[start:stop], both
-        elif a.label_set is not None and b.label_set is not None:
+            positive |= self.given[start:stop] & both
+        elif sets:
             # In float32: integers have no fast product, and no set has 2^24 labels.
-            same, known = a.label_set.float() @ b.label_set.float().t() > 0, both
-        elif a.target is not None and b.target is not None:
-            same = a.target[:, None] == b.target[None, :]
-            known = both & (a.target >= 0)[:, None] & (b.target >= 0)[None, :]
-        else:
-            same, known = view, both
-        column = torch.arange(len(b.x), device=b.x.device)
-        other = self.itself[start:stop, None] != column[None, :]
-        positive = (known & same | both & view) & other
-        return positive, known & ~same & ~view & other
+            shared = a.label_set.float() @ b.label_set.float().t() > 0  # type: ignore[union-attr]
+            positive |= shared & both
+        negative = both > positive  # both, and not positive
+        if self.itself is not None:
+            column = self.itself[start:stop, None]
+            positive, negative = (m.scatter(1, column, False) for m in (positive, negative))
+        return positive, negative
 
     def per_sample(self, values: Tensor) -> Tensor:
         """Mean over the views of a sample: anchors ``(n,)`` -> rows ``(B,)``."""
@@ -110,24 +131,29 @@ def over_blocks(
 ) -> tuple[Tensor, ...]:
     """``function(x[start:stop] @ columns.T, start, stop)`` over all rows, ``(n,)`` each.
 
-    In one block up to `LARGE` entries; beyond, block by block, each computed again in the backward
-    pass instead of kept.
+    In one block where it is small; in several otherwise, each computed again in the backward pass
+    instead of kept, but for its similarities up to `LARGE` of them.
     """
+    n, m = len(x), max(1, len(columns))
+    if n * m <= (CPU_BLOCK if x.device.type == "cpu" else LARGE):
+        return function(x @ columns.t(), 0, n)
 
-    def block(rows: Tensor, columns: Tensor, start: int, stop: int) -> tuple[Tensor, ...]:
+    def again(inner: Callable[..., tuple[Tensor, ...]], *args: Any) -> tuple[Tensor, ...]:
+        found = checkpoint(inner, *args, use_reentrant=False, preserve_rng_state=False)
+        return found  # type: ignore[no-any-return]
+
+    def whole(rows: Tensor, start: int, stop: int) -> tuple[Tensor, ...]:
         return function(rows @ columns.t(), start, stop)
 
-    n, m = len(x), max(1, len(columns))
-    if n * m <= LARGE:
-        return block(x, columns, 0, n)
-    size = max(1, LARGE // (4 * m))
-    blocks = [
-        checkpoint(
-            block, x[start : start + size], columns, start, min(start + size, n),
-            use_reentrant=False,
-        )
-        for start in range(0, n, size)
-    ]  # fmt: skip
+    size = max(1, (CPU_BLOCK if x.device.type == "cpu" else LARGE // 4) // m)
+    blocks = []
+    # Split, not sliced: the gradient of a slice is as large as what it was cut from.
+    for i, rows in enumerate(torch.split(x, size)):
+        place = i * size, i * size + len(rows)
+        if n * m <= LARGE:
+            blocks.append(again(function, rows @ columns.t(), *place))
+        else:
+            blocks.append(again(whole, rows, *place))
     return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
 
 
@@ -178,7 +204,7 @@ def make_pairs(
         ones = torch.ones(len(ref_features), dtype=torch.bool, device=x.device)
         none = torch.full((len(ref_features),), -1, device=x.device)
         columns = Side(unit(ref_features), ones, none, ref_target, None)
-        itself = none.new_full((len(x),), -1)
+        itself = None
     if pair_mask is not None:
         needed = (rows, len(columns.x) // views)
         if tuple(pair_mask.shape) != needed:
@@ -279,7 +305,13 @@ def mean_of_active(total: Tensor, active: Tensor) -> Tensor:
 
 def masked_logsumexp(x: Tensor, mask: Tensor) -> Tensor:
     """``log sum exp`` of each row over the mask, ``(n,)``; about `LOWEST` where it is empty."""
-    return torch.where(mask, x, LOWEST).logsumexp(1)
+    if not x.shape[1]:
+        return x.sum(1) + LOWEST
+    x = torch.where(mask, x, LOWEST)
+    top = x.detach().amax(1, keepdim=True)
+    # What is e^-60 of the largest adds nothing in any dtype, and exp of -88 and less takes a
+    # processor more than ten times as long, as everything does that is subnormal.
+    return top.squeeze(1) + (x - top).clamp(min=-60).exp().sum(1).log()
 
 
 def distance(similarity: Tensor) -> Tensor:
