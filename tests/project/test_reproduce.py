@@ -28,6 +28,7 @@ STUDIES = {
     "grokking": ("ce, float64", "perp_grad"),
     "calibration": ("ce", "ce + correctness_aware"),
     "entropy_collapse": ("grpo", "entropy_target"),
+    "test_time": ("source", "tent + ostta_selection"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
 FEWER_NETS = {"spikes": ("mlp",), "onset": ("mlp", "mlp + LayerNorm")}
