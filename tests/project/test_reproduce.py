@@ -29,6 +29,8 @@ STUDIES = {
     "calibration": ("ce", "ce + correctness_aware"),
     "entropy_collapse": ("grpo", "entropy_target"),
     "test_time": ("source", "tent + ostta_selection"),
+    "sample_value": ("aum", "loss at the end"),
+    "group_dro": ("ce", "group_dro, groups drawn equally"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
 FEWER_NETS = {"spikes": ("mlp",), "onset": ("mlp", "mlp + LayerNorm")}
