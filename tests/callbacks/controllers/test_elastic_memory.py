@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from ranks import on_ranks
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from training import require_config_is_the_class, train
@@ -81,6 +83,39 @@ def test_it_changes_no_bit_of_the_training_and_refuses_what_it_cannot_serve() ->
         train(Without, [ElasticMemory()])
     with pytest.raises(ValueError, match="kind is"):
         ElasticMemory(kind="hybrid")  # type: ignore[arg-type]
+
+
+class Unequal(Model):
+    """Rank 0 has 12 rows, rank 1 the other 8; on one process all of them."""
+
+    rank: int | None = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        x, y = super().train_dataloader().dataset.tensors
+        part = {None: slice(None), 0: slice(12), 1: slice(12, 20)}[self.rank]
+        return DataLoader(TensorDataset(x[part], y[part]), 20 if self.rank is None else 4)
+
+
+def remembered(rank: int | None) -> dict[str, Tensor]:
+    """The memory after training that moves nothing, so that all measure the same model."""
+    module = Unequal()
+    module.rank = rank
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, callbacks=[ElasticMemory(20, "true")],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, limit_train_batches=2 if rank is not None else 1,
+        **({} if rank is None else {"strategy": "ddp", "devices": 2}),
+    )  # fmt: skip
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), 0.0)
+    trainer.fit(module)
+    memory = module.loss.terms["elastic"].loss.memory
+    return {name: torch.stack(list(value)) for name, value in memory.items()}
+
+
+def test_two_ranks_remember_what_one_does(tmp_path: Path) -> None:
+    whole = remembered(None)
+    for one in on_ranks(remembered, tmp_path):
+        torch.testing.assert_close(one, whole)
 
 
 def test_the_config_is_the_class() -> None:
