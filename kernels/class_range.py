@@ -16,6 +16,10 @@ class ClassRange(NamedTuple):
 
     Beside data-parallel training the group is the ranks that share rows; gradients are averaged
     over the ranks that hold the same classes.
+
+    Examples:
+        >>> ClassRange.across(5)  # a process by itself holds all classes
+        ClassRange(start=0, stop=5, num_classes=5, group=None)
     """
 
     start: int

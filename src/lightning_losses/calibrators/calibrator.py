@@ -22,8 +22,8 @@ FLOOR = -1e5
 class Calibrator(WideBuffers):
     """A map from logits `(..., C)` to probabilities `(..., C)`, fitted on held-out rows.
 
-    A subclass names its numbers in `names`, sets them in `solve`, and reads them in `apply_to`. They
-    are float64 buffers, empty until `fit`, and part of the `state_dict`, which a new, unfitted
+    A subclass names its numbers in `names`, sets them in `solve`, and reads them in `apply_to`.
+    They are float64 buffers, empty until `fit`, and part of the `state_dict`, which a new, unfitted
     calibrator can load. Nothing here trains with the model: there are no parameters.
 
     Examples:
