@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import yaml
@@ -322,11 +323,13 @@ def studied(key: str) -> list[str]:
 
 
 def described(text: str) -> str:
-    """A docstring as Markdown: arguments as a list, arXiv numbers as links."""
+    """A docstring as Markdown: arguments as a list, examples as code, arXiv numbers as links."""
+    text, _, examples = text.partition("\nExamples:\n")
+    code = f"\n\n**Examples**\n\n```pycon\n{dedent(examples).strip()}\n```" if examples else ""
     out: list[str] = []
     in_list = False
     for line in text.splitlines():
-        section = re.fullmatch(r"(Args|Raises|Returns|Shapes|Example|Examples):", line)
+        section = re.fullmatch(r"(Args|Raises|Returns|Shapes):", line)
         item = re.match(r"    (\S[^:]*): (.*)", line)
         if section:
             in_list = section[1] in ("Args", "Raises")
@@ -339,7 +342,8 @@ def described(text: str) -> str:
             in_list = in_list and not line.strip()
             out.append(line)
     joined = "\n".join(out).replace("``", "`")
-    return re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", joined)
+    linked = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", joined)
+    return linked + code
 
 
 def contents(known: dict[str, Facts]) -> str:
