@@ -41,6 +41,9 @@ class Aggregator:
     Raises:
         ImportError: torchjd, or what a method needs beside it, is not installed.
         ValueError: a method that is none of these.
+
+    Examples:
+        >>> balancer = TermBalancer(Aggregator("UPGrad"))
     """
 
     def __init__(self, name: str = "UPGrad", seed: int = 0, **options: Any) -> None:

@@ -72,6 +72,14 @@ class Uncertainty(Rule):
         normalize: divide the weights by their mean. At s = 0 they are 1/2, so without it the
             learning rate is halved.
         limit: s stays within plus and minus this; a term that goes to 0 would drive it to infinity.
+
+    Examples:
+        >>> rule = Uncertainty(lr=0.1)
+        >>> rule.start(terms=2)
+        >>> for _ in range(200):
+        ...     weights = rule.update([2.0, 0.5])
+        >>> [round(weight, 3) for weight in weights]  # 1 / (2 L)
+        [0.25, 1.0]
     """
 
     state = ("parameters",)
@@ -164,6 +172,12 @@ class GradNorm(Rule):
         lr: 0.025 in the paper.
         window: steps whose mean is the first loss; one batch alone is noise.
         floor: smallest weight.
+
+    Examples:
+        >>> rule = GradNorm(alpha=0.0, lr=0.1, window=1)
+        >>> rule.start(terms=2)
+        >>> [round(weight, 2) for weight in rule.update([1.0, 1.0], norms=[4.0, 1.0])]
+        [0.71, 1.29]
     """
 
     reads_gradients = True
@@ -233,6 +247,13 @@ class DWA(Rule):
     Args:
         temperature: small sharpens; 2 in the paper.
         every_n_steps: optimizer steps that make an epoch; null for the epochs of the training.
+
+    Examples:
+        >>> rule = DWA(temperature=2.0)
+        >>> rule.start(terms=2)
+        >>> _ = rule.update([1.0, 1.0])  # mean losses of an epoch
+        >>> [round(weight, 3) for weight in rule.update([0.5, 1.0])]  # the first fell by half
+        [0.876, 1.124]
     """
 
     by_epoch = True
@@ -277,6 +298,13 @@ class ReLoBRaLo(Rule):
         temperature: 1 in their code, 0.1 in the paper.
         rho: chance not to look back, in [0, 1]; 0.999 in the paper.
         seed: of the draws.
+
+    Examples:
+        >>> rule = ReLoBRaLo(alpha=0.0, temperature=1.0)
+        >>> rule.start(terms=2)
+        >>> _ = rule.update([1.0, 1.0])
+        >>> [round(weight, 3) for weight in rule.update([0.5, 1.0])]
+        [0.755, 1.245]
     """
 
     state = ("first", "last", "steps", "draws")

@@ -217,6 +217,15 @@ class Monitor(RecordReader):
 
     Args:
         every_n_steps: optimizer steps between measurements, at least 1.
+
+    Examples:
+        >>> class SureRows(Monitor):
+        ...     watches = ("confidence",)
+        ...
+        ...     def measure(self, trainer, module, record):
+        ...         sure = (record.stats.confidence > 0.9).float().mean()  # of this rank
+        ...         self.publish(trainer, {"sure_rows": sure})
+        >>> monitor = SureRows(every_n_steps=50)
     """
 
     identity: ClassVar[tuple[str, ...]] = ("every_n_steps",)

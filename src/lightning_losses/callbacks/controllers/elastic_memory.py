@@ -45,6 +45,9 @@ class ElasticMemory(RecordReader):
 
     Raises:
         ValueError: when the fit begins, an objective without `Elastic` term.
+
+    Examples:
+        >>> memory = ElasticMemory(samples=512, kind="sampled")  # beside a term `Elastic`
     """
 
     identity = ("name",)

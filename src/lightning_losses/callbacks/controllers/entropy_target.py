@@ -112,6 +112,9 @@ class EntropyTarget(RecordReader):
     Raises:
         ValueError: values out of order; when the fit begins, an objective without that term, or
             with weight 0 for it.
+
+    Examples:
+        >>> controller = EntropyTarget(target=1.0, term="entropy_bonus", max_coefficient=0.01)
     """
 
     watches = ("entropy", "logits")

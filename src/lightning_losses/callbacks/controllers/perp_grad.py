@@ -49,6 +49,9 @@ class PerpGrad(RecordReader):
 
     Raises:
         ValueError: when the fit begins, if no trainable parameter's name matches.
+
+    Examples:
+        >>> controller = PerpGrad(parameters="net.*", exclude="*.bias")
     """
 
     identity = ("parameters", "exclude", "name")

@@ -68,6 +68,9 @@ class PostHocCalibration(EpochMonitor):
 
     Raises:
         ValueError: an unknown method, or fewer than two rows.
+
+    Examples:
+        >>> controller = PostHocCalibration(method="temperature", apply=True)
     """
 
     watches = ("target", *FEW_LOGITS)

@@ -91,6 +91,9 @@ class StepRadiusController(StepWatcher[Controlled]):
         max_rows: larger batches are measured on every k-th row; rows not measured are not capped.
         call: which ``compute_loss`` of a step to measure where there are several; 0 is the first.
         name: first part of the logged names; give a second one another.
+
+    Examples:
+        >>> controller = StepRadiusController(target=1.0)
     """
 
     acts = True

@@ -56,6 +56,9 @@ class TermBalancer(RecordReader):
             its first batch is weighed; in a step, a loss below 0 or infinite (but for
             `Uncertainty`, which takes negative ones), and gradients that nobody can see, within
             ``torch.compile``.
+
+    Examples:
+        >>> balancer = TermBalancer(GradNorm(alpha=1.5))
     """
 
     identity = ("name",)

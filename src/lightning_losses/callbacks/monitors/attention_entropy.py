@@ -62,6 +62,9 @@ class AttentionEntropyMonitor(Monitor):
 
     Raises:
         ValueError: a count below 1, a ratio or threshold out of range, an unknown action.
+
+    Examples:
+        >>> monitor = AttentionEntropyMonitor(every_n_steps=20, max_rows=256, action="alert")
     """
 
     identity = ("every_n_steps", "name")

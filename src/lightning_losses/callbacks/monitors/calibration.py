@@ -78,6 +78,9 @@ class CalibrationMonitor(EpochMonitor):
         bins: equal-width bins of ``ece`` and of the table.
         name: first part of the logged names, and of the file's name if it is not ``calibration``;
             give a second monitor another one.
+
+    Examples:
+        >>> monitor = CalibrationMonitor(bins=15)
     """
 
     watches = ("log_prob", "collision", "confidence", "prediction", "target", *FEW_LOGITS)

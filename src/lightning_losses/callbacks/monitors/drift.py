@@ -60,6 +60,9 @@ class DriftMonitor(EpochMonitor):
         ValueError: a threshold that is not positive, an unknown action, or a file that holds no
             reference.
         OSError: a file that cannot be read.
+
+    Examples:
+        >>> monitor = DriftMonitor(threshold=0.25, action="warn")
     """
 
     watches = ("confidence", "logits")

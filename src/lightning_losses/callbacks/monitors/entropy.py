@@ -88,6 +88,9 @@ class EntropyMonitor(ValidationGap):
 
     Raises:
         ValueError: unknown mode or action, a count below 1, thresholds out of order.
+
+    Examples:
+        >>> monitor = EntropyMonitor(mode="policy", every_n_steps=5, on_critical="stop")
     """
 
     identity = ("mode", "every_n_steps", "name")

@@ -47,6 +47,9 @@ class EntropyLaw(Monitor):
 
     Raises:
         ValueError: unknown action, ``every_n_steps`` below 1.
+
+    Examples:
+        >>> monitor = EntropyLaw(reward="train/reward", every_n_steps=10)
     """
 
     watches = ("entropy", "logits")

@@ -60,6 +60,9 @@ class GradientRmsMonitor(RecordReader):
 
     Raises:
         ValueError: a count below 1, a factor that is not positive, an unknown action.
+
+    Examples:
+        >>> monitor = GradientRmsMonitor(every_n_steps=50, factor=10.0)
     """
 
     identity = ("every_n_steps", "name")

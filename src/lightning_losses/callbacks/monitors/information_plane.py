@@ -70,6 +70,9 @@ class InformationPlaneMonitor(EpochMonitor):
 
     Raises:
         ValueError: an option out of range.
+
+    Examples:
+        >>> monitor = InformationPlaneMonitor(layers=["net.0", "net.2"], bins=30)
     """
 
     watches = ("target",)

@@ -74,6 +74,9 @@ class LogitHealthMonitor(Monitor):
 
     Raises:
         ValueError: a count too small, a share or threshold out of range, an unknown action.
+
+    Examples:
+        >>> monitor = LogitHealthMonitor(every_n_steps=10, threshold=128.0, action="alert")
     """
 
     watches = ("logsumexp", "confidence", "log_prob", "logits")

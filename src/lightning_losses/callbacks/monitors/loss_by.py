@@ -64,6 +64,10 @@ class LossByMonitor(EpochMonitor):
         min_count: rows of a group that may be named the worst.
         most: groups that have curves of their own.
         name: first part of the logged names, and the file's; give a second monitor another one.
+
+    Examples:
+        >>> by_group = LossByMonitor(by="group_id")
+        >>> by_length = LossByMonitor(by="length", bins=4, name="loss_by_length")
     """
 
     watches = (

@@ -59,6 +59,9 @@ class NeuralCollapseMonitor(EpochMonitor):
 
     Raises:
         ValueError: another word for ``stage``.
+
+    Examples:
+        >>> monitor = NeuralCollapseMonitor(head="net.head", stage="train")
     """
 
     watches = (*FEATURES, "prediction", "head_weight", "logits", "class_range")

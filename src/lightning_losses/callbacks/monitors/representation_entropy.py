@@ -40,6 +40,9 @@ class RepresentationEntropyMonitor(EpochMonitor):
 
     Raises:
         ValueError: an option out of range.
+
+    Examples:
+        >>> monitor = RepresentationEntropyMonitor(max_rows=500)
     """
 
     watches = FEATURES

@@ -68,6 +68,9 @@ class SampleValueMonitor(RecordReader):
         most: suspects in the file.
         influence: see above.
         name: first part of the logged names, and the file's; give a second monitor another one.
+
+    Examples:
+        >>> monitor = SampleValueMonitor(order="aum", most=100)
     """
 
     watches = (

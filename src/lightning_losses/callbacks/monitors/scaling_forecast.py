@@ -53,6 +53,9 @@ class ScalingForecast(RecordReader):
 
     Raises:
         ValueError: every_n_steps below 1, or a decay outside of (0, 1].
+
+    Examples:
+        >>> monitor = ScalingForecast(every_n_steps=10)
     """
 
     identity = ("every_n_steps", "name")

@@ -85,6 +85,9 @@ class StepRadiusMonitor(StepWatcher[Measured]):
 
     Raises:
         ValueError: an unknown method, or a count below 1.
+
+    Examples:
+        >>> monitor = StepRadiusMonitor(every_n_steps=50, method="secant")
     """
 
     identity = ("every_n_steps", "call", "name")

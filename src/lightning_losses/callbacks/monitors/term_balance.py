@@ -57,6 +57,9 @@ class TermBalanceMonitor(Monitor):
     Args:
         every_n_steps: optimizer steps between measurements.
         name: first part of the logged names; give a second monitor another one.
+
+    Examples:
+        >>> monitor = TermBalanceMonitor(every_n_steps=50)
     """
 
     identity = ("every_n_steps", "name")
