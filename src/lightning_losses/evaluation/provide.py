@@ -44,7 +44,8 @@ def provide(
         tensors["valid"] = rows.valid
     has_classes = "logits" in tensors or "hidden" in tensors
     for name, term in terms.items():
-        for tensor in sorted(term.required):
+        # A provider is somebody's wish, so it also makes what a loss merely looks at.
+        for tensor in sorted(term.required | term.read & providers.keys()):
             if tensor in tensors:
                 continue
             if tensor in STATISTICS and has_classes:
@@ -53,7 +54,8 @@ def provide(
             elif tensor == "valid":
                 tensors["valid"] = torch.ones(rows.num_rows, dtype=torch.bool, device=rows.device)
             elif tensor in providers:
-                tensors[tensor] = providers[tensor](tensors)
+                made = providers[tensor](tensors)
+                tensors.update(made if isinstance(made, dict) else {tensor: made})
             else:
                 missing.append((name, term.loss, tensor))
     if missing:

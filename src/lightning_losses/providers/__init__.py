@@ -4,10 +4,12 @@
 
 from lightning_losses.providers.ema_teacher import EMATeacher
 from lightning_losses.providers.pgd import PGD
+from lightning_losses.providers.queue import Queue
 from lightning_losses.providers.teacher import FrozenTeacher
 
 __all__ = [
     "PGD",
     "EMATeacher",
     "FrozenTeacher",
+    "Queue",
 ]
