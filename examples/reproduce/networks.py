@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks of four kinds for digits, and how the studies train them under Lightning."""
+"""Small networks of four kinds for digits, a decoder for tokens, and training under Lightning."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ class Transformer(nn.Module):
 class Block(nn.Module):
     """Self-attention, then two linear layers, each added to what came in."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -85,9 +85,29 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         qkv = self.qkv(self.before_attention(h)).reshape(*h.shape[:2], 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        looked = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        looked = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        looked = looked.transpose(1, 2).flatten(2)
         h = h + self.out(looked)
         out: Tensor = h + self.down(F.relu(self.up(self.before_mlp(h))))
+        return out
+
+
+class Decoder(nn.Module):
+    """Two blocks that look back: tokens (B, T) -> logits (B, T, vocabulary) of the next one."""
+
+    def __init__(self, vocabulary: int, context: int, width: int = 32, *, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.token = nn.Embedding(vocabulary, width)
+        self.place = nn.Parameter(0.3 * torch.randn(context, width))
+        self.blocks = nn.Sequential(*(Block(width, 2, causal=True) for _ in range(2)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary)
+        nn.init.normal_(self.head.weight, std=0.02)  # starts out open: all tokens about as likely
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        h = self.token(tokens) + self.place[: tokens.shape[1]]
+        out: Tensor = self.head(self.norm(self.blocks(h)))
         return out
 
 

@@ -28,12 +28,14 @@ STUDIES = {
     "grokking": ("ce, float64", "perp_grad"),
     "calibration": ("ce", "ce + correctness_aware"),
     "entropy_collapse": ("grpo", "entropy_target"),
+    "policy_sorting": ("grpo", "aepo", "grpo, law"),
     "test_time": ("source", "tent + ostta_selection"),
     "sample_value": ("aum", "loss at the end"),
     "group_dro": ("ce", "group_dro, groups drawn equally"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
 FEWER_NETS = {"spikes": ("mlp",), "onset": ("mlp", "mlp + LayerNorm")}
+FEWER_METHODS = {"policy_sorting": ("grpo", "unclipped", "aepo")}
 FEWER_ROWS, ROWS = ("spikes", "onset", "attention_collapse"), 256
 
 
@@ -59,6 +61,10 @@ def test_study_runs(study, load, tmp_path, capsys, monkeypatch):
     module = load(study)
     if study in FEWER_NETS:
         monkeypatch.setattr(module, "KINDS", FEWER_NETS[study])
+    if study in FEWER_METHODS:
+        monkeypatch.setattr(module, "METHODS", FEWER_METHODS[study])
+    if study == "test_time":
+        monkeypatch.setattr(module, "ROUNDS", 1)
     if study in FEWER_ROWS:
         few = load("study").digits()
         few = few._replace(x=few.x[:ROWS], y=few.y[:ROWS])
