@@ -29,6 +29,7 @@ STUDIES = {
     "calibration": ("ce", "ce + correctness_aware"),
     "entropy_collapse": ("grpo", "entropy_target"),
     "policy_sorting": ("grpo", "aepo", "grpo, law"),
+    "coverage": ("ce", "dco, N = 64"),
     "test_time": ("source", "tent + ostta_selection"),
     "sample_value": ("aum", "loss at the end"),
     "group_dro": ("ce", "group_dro, groups drawn equally"),
