@@ -16,7 +16,11 @@ from torch import Tensor
 from lightning_losses.callbacks.balance_parts.aggregator import Aggregator
 from lightning_losses.callbacks.balance_parts.rules import DWA, Rule
 from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
-from lightning_losses.callbacks.reading.term_gradients import gram_of_ranks, term_gradients
+from lightning_losses.callbacks.reading.term_gradients import (
+    gram_of_ranks,
+    has_fsdp2,
+    term_gradients,
+)
 from lightning_losses.callbacks.replay.training_state import TrainingState
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
@@ -95,7 +99,7 @@ class TermBalancer(RecordReader):
                 f"TermBalancer weighs terms against each other, and there is one, "
                 f"{next(iter(objective.terms))}: write loss=[ce,opl], or leave balance out."
             )
-        if self.looks and isinstance(trainer.strategy, FSDPStrategy):
+        if self.looks and (isinstance(trainer.strategy, FSDPStrategy) or has_fsdp2(pl_module)):
             raise ValueError(
                 f"{type(self.rule).__name__} reads gradients of the terms, which FSDP's hooks do "
                 "not allow apart: write balance=uncertainty, dwa or relobralo."

@@ -16,6 +16,7 @@ from lightning_losses.callbacks.base.monitor import Monitor, objectives_of
 from lightning_losses.callbacks.reading.term_gradients import (
     TermGradients,
     gram_of_ranks,
+    has_fsdp2,
     term_gradients,
 )
 from lightning_losses.callbacks.replay.training_state import TrainingState
@@ -79,6 +80,8 @@ class TermBalanceMonitor(Monitor):
         self._failure = "the step called no compute_loss with gradient outside torch.compile"
         if len(objective.terms) < 2:
             self._failure = "the objective has one term, so there is nothing to compare"
+        elif has_fsdp2(module):
+            self._failure = "FSDP's hooks do not allow gradients of the terms apart"
         else:
             objective.show(
                 self.state_key,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
 from lightning_losses.evaluation.meshes import is_on_mesh
@@ -178,3 +178,16 @@ def gram_of_ranks(trainer: Trainer, gram: Tensor) -> Tensor:
     Each rank's gradient is of its own rows, at world size times their part of the mean.
     """
     return summed(trainer, gram) / num_row_ranks(trainer) ** 2
+
+
+def has_fsdp2(module: nn.Module) -> bool:
+    """Whether FSDP2 has put hooks on what its modules return.
+
+    They run whenever a gradient is asked for there, and let go of the parameters that the loss is
+    about to read.
+    """
+    if not dist.is_available():
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(part, FSDPModule) for part in module.modules())
