@@ -8,7 +8,6 @@ which is what takes time.
 
 from __future__ import annotations
 
-import csv
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks import on_ranks
 from torch import Tensor, nn
@@ -66,7 +64,6 @@ OF_FOUR = ("loss_parallel", "sequence", "sharded", "whole", "sequence controlled
 OF_THREE = ("logits", "head", "logits controlled", "logits target", "logits perp")
 #: Gradients of terms apart: FSDP has hooks there.
 REFUSED = "head balanced"
-LOGGED = "sharded"
 LOGITS = ("logits", "loss_parallel", "whole")
 
 #: What is not measured where a rank has the logits of some classes only.
@@ -168,8 +165,8 @@ def callbacks(variant: str) -> list[Any]:
 def train(mode: str, variant: str = "watched", **options: Any) -> dict[str, Tensor]:
     """Weights after training, and what was logged."""
     trainer = L.Trainer(
-        max_epochs=1, callbacks=callbacks(variant), logger=options.pop("logger", False),
-        enable_checkpointing=False, log_every_n_steps=3,
+        max_epochs=1, callbacks=callbacks(variant), logger=False,
+        enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         accelerator="cpu", use_distributed_sampler=False, **options,
     )  # fmt: skip
@@ -188,9 +185,7 @@ def on_mesh(data: int, tensor: int, runs: tuple[str, ...]) -> dict[str, Any]:
     for run in runs:
         strategy = ModelParallelStrategy(data, tensor, process_group_backend="gloo")
         try:
-            logger = CSVLogger(".", "csv", run) if run == LOGGED else False
-            ranks = data * tensor
-            out[run] = train(*run.split(), devices=ranks, strategy=strategy, logger=logger)
+            out[run] = train(*run.split(), devices=data * tensor, strategy=strategy)
         except Exception as error:
             out[run] = {"error": f"{type(error).__name__}: {error}"}
     return out
@@ -250,7 +245,8 @@ def same(found: dict[str, Any], run: str) -> None:
     assert {name for name in missing if not (split and name.startswith(OF_WHOLE_LOGITS))} == set()
     assert found[mode].keys() <= expected.keys()
     for name, value in expected.items():
-        if name not in found[mode]:
+        # What is cross-fitted depends on which rows are even, and those of ranks follow each other.
+        if name not in found[mode] or (name.startswith(OF_WHOLE_LOGITS) and "after" in name):
             continue
         tolerance = 1e-5 if name.startswith("metric") else 1e-9
         torch.testing.assert_close(
@@ -264,12 +260,6 @@ def test_two_by_two_ends_with_the_weights_of_one(tmp_path: Path) -> None:
     for found in (ranks[0], ranks[3]):
         for mode in OF_FOUR:
             same(found, mode)
-    with (tmp_path / "csv" / LOGGED / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    for name, every in (("entropy/mean", 1), ("step_radius/r", 5), ("calibration/val/ece", STEPS)):
-        steps = [int(row["step"]) for row in rows if row.get(name)]
-        assert steps == list(range(steps[0], STEPS, every)), name  # once each
-        assert len(steps) == STEPS // every
     named: dict[str, Any] = sequences()
     leaves = [named[n].requires_grad_() for n in ("hidden", "head_weight")]
     with over(None):
