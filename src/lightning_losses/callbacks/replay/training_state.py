@@ -100,7 +100,7 @@ def shard_of(tensor: Tensor) -> Tensor:
     if not hasattr(tensor, "full_tensor"):
         return tensor
     with torch.no_grad():
-        local: Tensor = tensor.to_local()  # type: ignore[operator]
+        local: Tensor = tensor.to_local()  # type: ignore[attr-defined]
     return local.detach()
 
 
