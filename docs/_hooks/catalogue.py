@@ -324,7 +324,7 @@ def studied(key: str) -> list[str]:
 
 def described(text: str) -> str:
     """A docstring as Markdown: arguments as a list, examples as code, arXiv numbers as links."""
-    text, _, examples = text.partition("\nExamples:\n")
+    text, _, examples = f"\n{text}".partition("\nExamples:\n")
     code = f"\n\n**Examples**\n\n```pycon\n{dedent(examples).strip()}\n```" if examples else ""
     out: list[str] = []
     in_list = False
