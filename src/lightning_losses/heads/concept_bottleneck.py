@@ -31,6 +31,9 @@ class ConceptBottleneckHead(nn.Module):
 
     Shapes: features ``(..., D)`` to logits ``(..., classes)``, float32 at least.
 
+    Raises:
+        ValueError: fewer than one concept, or a negative regularization.
+
     Examples:
         >>> head = ConceptBottleneckHead(8, 10, num_concepts=4, regularization=1e-3)
         >>> head.concepts(torch.ones(2, 8)).shape, head(torch.ones(2, 8)).shape

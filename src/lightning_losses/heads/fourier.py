@@ -28,6 +28,9 @@ class FourierHead(nn.Module):
 
     Shapes: features ``(..., D)`` to logits ``(..., bins)``, float32 at least.
 
+    Raises:
+        ValueError: fewer than one frequency, or a floor that is not positive.
+
     Examples:
         >>> head = FourierHead(8, 20, num_frequencies=3)
         >>> logits = head(torch.ones(2, 8))

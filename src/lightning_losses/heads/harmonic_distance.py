@@ -43,6 +43,9 @@ class HarmonicDistanceHead(nn.Module):
     Shapes: features ``(..., D)`` to logits ``(..., C)``, float32 at least. The differences
     ``(..., C, D)`` are made, a block of classes at a time.
 
+    Raises:
+        ValueError: an unknown distance, an eps that is not positive, a p below 1.
+
     Examples:
         >>> head = HarmonicDistanceHead(2, 2, distance="euclidean", exponent=2.0)
         >>> head.weight.data = torch.tensor([[0.0, 0.0], [3.0, 0.0]])

@@ -31,6 +31,9 @@ class HyperbolicMLR(nn.Module):
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``.
 
+    Raises:
+        ValueError: a curvature that is not positive.
+
     Examples:
         >>> head = HyperbolicMLR(4, 3, curvature=0.1)
         >>> head(torch.ones(2, 4)).shape

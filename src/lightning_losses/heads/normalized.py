@@ -27,6 +27,9 @@ class NormalizedHead(nn.Module):
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``, float32 at least.
 
+    Raises:
+        ValueError: a scale that is not positive.
+
     Examples:
         >>> head = NormalizedHead(2, 2, scale=20.0)
         >>> head.weight.data = torch.eye(2)
@@ -74,6 +77,9 @@ class CosFaceHead(NormalizedHead):
     Shapes: features ``(N, D)``, target ``(N,)`` class indices, negative for none; returns
     logits ``(N, C)``.
 
+    Raises:
+        ValueError: a target that is not one class a row, in `forward`.
+
     Examples:
         >>> head = CosFaceHead(2, 2, scale=10.0, margin=0.35)
         >>> head.weight.data = torch.eye(2)
@@ -119,6 +125,9 @@ class ArcFaceHead(CosFaceHead):
 
     Shapes: features ``(N, D)``, target ``(N,)`` class indices, negative for none; returns
     logits ``(N, C)``.
+
+    Raises:
+        ValueError: another word for gradient; a target that is not one class a row, in `forward`.
 
     Examples:
         >>> head = ArcFaceHead(2, 2, scale=10.0, margin=0.5)

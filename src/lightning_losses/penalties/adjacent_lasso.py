@@ -24,6 +24,9 @@ class AdjacentLasso(nn.Module):
 
     Shapes: reads ``module.named_parameters()``, matrices ``(K-1, D)``; one number.
 
+    Raises:
+        ValueError: no weight matrix matches, in `forward`.
+
     Examples:
         >>> head = torch.nn.Linear(2, 3)
         >>> head.weight.data = torch.ones(3, 2)  # equal levels: only the first is paid for

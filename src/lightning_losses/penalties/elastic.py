@@ -43,6 +43,9 @@ class Elastic(nn.Module):
 
     Shapes: reads ``module.named_parameters()``; one number.
 
+    Raises:
+        ValueError: a gamma outside [0, 1]; no parameter matches, in `forward`.
+
     Examples:
         >>> model, penalty = torch.nn.Linear(1, 1, bias=False), Elastic()
         >>> model.weight.data = torch.zeros(1, 1)

@@ -29,6 +29,9 @@ class WeightDistribution(nn.Module):
     Shapes: reads ``module.named_parameters()``; one number. Sharded parameters (FSDP) are not
     supported: their moments would be those of the shard.
 
+    Raises:
+        ValueError: no parameter matches, in `forward`.
+
     Examples:
         >>> net = torch.nn.Sequential(torch.nn.Linear(10, 10), torch.nn.Linear(10, 10))
         >>> net[1].weight.data = torch.linspace(-1, 1, 100).reshape(10, 10)  # uniform

@@ -37,6 +37,9 @@ class PGD(nn.Module):
         high: largest legal input value, or None. Inputs beyond the two are refused on a CPU;
             elsewhere they are where they are, and move within the ball at most.
 
+    Raises:
+        ValueError: an unknown attack, negative settings, or a low that is not below high.
+
     Examples:
         >>> attack = PGD(epsilon=0.1, step_size=0.05, steps=3, noise=0.0, attack="ce")
         >>> x, target = torch.tensor([[0.5, 0.5]]), torch.tensor([0])

@@ -20,6 +20,9 @@ class FrozenTeacher(nn.Module):
     Args:
         model: input ``(B, ...)`` -> logits ``(B, ..., C)``.
 
+    Raises:
+        ValueError: the step passed no input.
+
     Examples:
         >>> provider = FrozenTeacher(torch.nn.Linear(4, 3))
         >>> logits = provider({"input": torch.ones(8, 4)})

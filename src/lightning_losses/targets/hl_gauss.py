@@ -24,6 +24,9 @@ class HLGauss(nn.Module):
 
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
 
+    Raises:
+        ValueError: an empty range, fewer than one bin, or a ratio that is not positive.
+
     Examples:
         >>> HLGauss(min_value=0.0, max_value=4.0, num_bins=4)(torch.tensor([2.0]))
         tensor([[0.0881, 0.4119, 0.4119, 0.0881]])

@@ -22,6 +22,9 @@ class LabelSmoothing(nn.Module):
 
     Shapes: target ``(N,)`` class indices or ``(N, C)`` soft; returns ``(N, C)``, float32 at least.
 
+    Raises:
+        ValueError: fewer than one class, or a smoothing outside [0, 1].
+
     Examples:
         >>> LabelSmoothing(num_classes=4, smoothing=0.1)(torch.tensor([2]))
         tensor([[0.0250, 0.0250, 0.9250, 0.0250]])

@@ -23,6 +23,10 @@ class TwoHot(nn.Module):
 
     Shapes: target ``(N,)`` real; returns ``(N, C)`` with rows that sum to 1.
 
+    Raises:
+        ValueError: an empty range or fewer than one bin; a target that is not ``(N,)`` real
+            numbers.
+
     Examples:
         >>> TwoHot(min_value=0.0, max_value=4.0, num_bins=5)(torch.tensor([2.25]))
         tensor([[0.0000, 0.0000, 0.7500, 0.2500, 0.0000]])

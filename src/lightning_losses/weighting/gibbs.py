@@ -23,6 +23,9 @@ class Gibbs(nn.Module):
 
     Shapes: x0 and x1 ``(N, ...)``, the ends of each row's path.
 
+    Raises:
+        ValueError: an epsilon that is not positive; x0 and x1 of different shapes.
+
     Examples:
         >>> x0, x1 = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
         >>> Gibbs(epsilon=1.0)(torch.zeros(2), torch.tensor([True, True]), x0, x1)

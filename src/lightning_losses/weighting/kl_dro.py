@@ -27,6 +27,9 @@ class KLDRO(nn.Module):
         radius: temperature of the weights, in units of the loss, positive.
         rate: of the moving average, in (0, 1]; 1 takes the batch's own mean.
 
+    Raises:
+        ValueError: a radius that is not positive, or a rate outside (0, 1].
+
     Examples:
         >>> losses, valid = torch.tensor([1.0, 3.0]).log(), torch.tensor([True, True])
         >>> KLDRO(radius=1.0)(losses, valid)

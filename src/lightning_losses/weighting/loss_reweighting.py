@@ -30,6 +30,9 @@ class LossReweighting(nn.Module):
             10000}``, as the authors lower it.
         warmup: optimizer steps with all weights 1; 1000 in the authors' runs.
 
+    Raises:
+        ValueError: an unknown strategy; a radius that is not positive, at any step.
+
     Examples:
         >>> losses, valid = torch.tensor([0.0, 1.0, 2.0]), torch.ones(3, dtype=torch.bool)
         >>> LossReweighting(strategy="quadratic", radius=1.0)(losses, valid)

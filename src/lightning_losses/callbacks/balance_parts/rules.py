@@ -73,6 +73,9 @@ class Uncertainty(Rule):
             learning rate is halved.
         limit: s stays within plus and minus this; a term that goes to 0 would drive it to infinity.
 
+    Raises:
+        ValueError: another form; kinds that form does not go with; lr or limit not positive.
+
     Examples:
         >>> rule = Uncertainty(lr=0.1)
         >>> rule.start(terms=2)
@@ -173,6 +176,9 @@ class GradNorm(Rule):
         window: steps whose mean is the first loss; one batch alone is noise.
         floor: smallest weight.
 
+    Raises:
+        ValueError: settings out of range.
+
     Examples:
         >>> rule = GradNorm(alpha=0.0, lr=0.1, window=1)
         >>> rule.start(terms=2)
@@ -248,6 +254,9 @@ class DWA(Rule):
         temperature: small sharpens; 2 in the paper.
         every_n_steps: optimizer steps that make an epoch; null for the epochs of the training.
 
+    Raises:
+        ValueError: a temperature that is not positive, or fewer than one step an epoch.
+
     Examples:
         >>> rule = DWA(temperature=2.0)
         >>> rule.start(terms=2)
@@ -298,6 +307,9 @@ class ReLoBRaLo(Rule):
         temperature: 1 in their code, 0.1 in the paper.
         rho: chance not to look back, in [0, 1]; 0.999 in the paper.
         seed: of the draws.
+
+    Raises:
+        ValueError: alpha or rho outside [0, 1], or a temperature that is not positive.
 
     Examples:
         >>> rule = ReLoBRaLo(alpha=0.0, temperature=1.0)

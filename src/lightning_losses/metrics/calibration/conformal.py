@@ -140,6 +140,9 @@ class ConformalThreshold(Metric):
         alpha: allowed share of misses, in (0, 1).
         **kwargs: passed to `torchmetrics.Metric`.
 
+    Raises:
+        ValueError: alpha outside (0, 1).
+
     Examples:
         >>> metric = ConformalThreshold(alpha=0.2)
         >>> metric.update(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))

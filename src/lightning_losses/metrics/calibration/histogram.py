@@ -21,6 +21,9 @@ class ConfidenceHistogram(sums.SumMetric):
         bins: how many, with the edges of `fine.arcsine_edges`.
         **kwargs: passed to `torchmetrics.Metric`.
 
+    Raises:
+        ValueError: fewer than one bin.
+
     Examples:
         >>> metric = ConfidenceHistogram(bins=4)
         >>> metric.update(torch.tensor([0.02, 0.6, 0.99, 0.999]))

@@ -51,6 +51,9 @@ def betti_error(prediction: Tensor, target: Tensor, connectivity: int = 8) -> Te
 
     Equal numbers do not mean matched features: a lost piece and a wrong one elsewhere cancel.
 
+    Raises:
+        ValueError: shapes differ or are not ``(B, H, W)``; another connectivity.
+
     Examples:
         >>> ring = torch.tensor([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]])
         >>> betti_error(torch.ones_like(ring), ring)  # one piece as it should, the hole is gone
@@ -76,6 +79,9 @@ class BettiError(SumMetric):
     Args:
         connectivity: 8 or 4.
         patch: side of the patches; None for whole images.
+
+    Raises:
+        ValueError: another connectivity, or patches of less than one pixel.
 
     Examples:
         >>> ring = torch.tensor([[[1, 1, 1], [1, 0, 1], [1, 1, 1]]])
