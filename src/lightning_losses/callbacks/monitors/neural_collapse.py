@@ -169,7 +169,8 @@ class NeuralCollapseMonitor(EpochMonitor):
         if self.head is not None:
             parameter = matching_parameter(module, self.head)
             if is_on_mesh(parameter):
-                return parameter.full_tensor().detach()  # type: ignore[union-attr]
+                whole: Tensor = parameter.full_tensor()  # type: ignore[union-attr]
+                return whole.detach()
             if isinstance(parameter, Tensor):
                 return parameter
             self.warn_once(f"{parameter}; there is no nc3.")
