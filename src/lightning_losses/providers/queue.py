@@ -30,6 +30,14 @@ class Queue(nn.Module):
 
     Raises:
         ValueError: a size or a dim that is not positive.
+
+    Examples:
+        >>> queue = Queue(size=4, dim=2)
+        >>> batch = {"features": torch.ones(2, 2), "target": torch.tensor([5, 7])}
+        >>> queue(batch)["ref_target"]  # nothing is remembered yet
+        tensor([-1, -1, -1, -1])
+        >>> queue(batch)["ref_target"]
+        tensor([-1, -1,  5,  7])
     """
 
     makes = "ref_features"
