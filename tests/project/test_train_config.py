@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from lightning_losses import build_objective
 
 CONF = Path(__file__).parents[2] / "examples" / "conf"
+PRESETS = sorted(file.stem for file in (CONF.parents[1] / "conf" / "preset").glob("*.yaml"))
 DATA = sorted(file.stem for file in (CONF / "data").glob("*.yaml"))
 
 
@@ -37,6 +38,14 @@ def test_sorting_changes_what_others_set():
     assert cfg.loss.grpo.row_weighting._target_.endswith("Steer")
     assert "step_radius" not in cfg.callbacks
     assert cfg.callbacks.entropy.mode == "policy"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_builds_alone_and_beside_others(preset):
+    alone = composed("loss=[]", f"+preset={preset}").loss
+    beside = composed("loss=[opl]", f"+preset={preset}").loss
+    assert set(beside) == {*alone, "opl"}
+    assert set(build_objective(alone).terms) == set(alone)
 
 
 def test_policy_plus_entropy_plus_kl():
@@ -67,3 +76,30 @@ def test_policy_plus_entropy_plus_kl():
     torch.testing.assert_close(record.total, expected)
     changed = composed("loss=[]", "+preset=policy_plus_entropy_plus_kl", "loss.ppo_clip.weight=2")
     assert changed.loss.ppo_clip.weight == 2
+
+
+def test_simgcd():
+    """0.65 (self-distillation + 2 me-max + NT-Xent) + 0.35 (CE + SupCon), each by its own key."""
+    cfg = composed("loss=[]", "+preset=simgcd")
+    g = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 6, 5, dtype=torch.float64, generator=g)
+    features = torch.randn(6, 2, 4, dtype=torch.float64, generator=g)
+    target = torch.tensor([0, 0, 1, -1, -1, -1])
+    tensors = {"logits": logits, "other_logits": other, "features": features, "target": target}
+    record = build_objective(cfg.loss)(**tensors)
+    p = (torch.cat([logits, other]) / 0.1).softmax(1).mean(0)
+    assert record.terms["mean_entropy_max"] == pytest.approx(float((p * (5 * p).log()).sum()))
+    z = torch.stack([logits, other])[:, :3] / 0.1
+    ce = -z.log_softmax(2).gather(2, target[:3].expand(2, 3)[..., None]).mean()
+    assert record.terms["labelled_ce"] == pytest.approx(float(ce))
+    x = torch.nn.functional.normalize(features.transpose(0, 1).reshape(12, 4), dim=1)
+    s = (x @ x.t()).fill_diagonal_(-torch.inf)
+    nt_xent = -s.log_softmax(1)[torch.arange(12), (torch.arange(12) + 6) % 12].mean()
+    assert record.terms["nt_xent"] == pytest.approx(float(nt_xent))
+    # Unlabelled rows add nothing to the contrast of labels, and half of the rows are labelled.
+    labelled = build_objective("supcon")(features=features[:3], target=target[:3]).total
+    assert record.terms["supcon"] == pytest.approx(float(labelled) / 2)
+    weights = {"self_distill": 0.65, "mean_entropy_max": 1.3, "nt_xent": 0.65}
+    weights |= {"labelled_ce": 0.35, "supcon": 0.7}
+    total = sum(weight * float(record.terms[name]) for name, weight in weights.items())
+    assert float(record.total) == pytest.approx(total)

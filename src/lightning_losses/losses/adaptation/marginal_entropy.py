@@ -26,14 +26,16 @@ class MarginalEntropy(nn.Module):
         offset: add log C, so that the value is 0 for an even use of classes and never negative.
         eps: is added to the mean probability within the logarithm; TFUP has 1e-6.
 
-    Shapes: logits ``(N, C)``; one number for the batch of all ranks, 0 without rows that count.
+    Shapes: logits ``(N, C)``, other_logits of a second view ``(N, C)`` optional: the mean is over
+    the predictions of both, as SimGCD has it; one number for the batch of all ranks, 0 without rows
+    that count.
 
     Raises:
         ValueError: a temperature that is not positive.
     """
 
     scope = "batch"
-    contract = Contract(target=("none",))
+    contract = Contract(target=("none",), same_columns=(("logits", "other_logits"),))
 
     def __init__(self, temperature: float = 1.0, offset: bool = False, eps: float = 0.0) -> None:
         super().__init__()
@@ -41,11 +43,14 @@ class MarginalEntropy(nn.Module):
             raise ValueError(f"temperature must be positive, got {temperature}.")
         self.temperature, self.offset, self.eps = temperature, offset, eps
 
-    def forward(self, logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, valid: Tensor | None = None, other_logits: Tensor | None = None
+    ) -> Tensor:
         """The loss of the batch, 0-dim."""
         if valid is None:
             valid = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        p = (from_top(logits) / self.temperature).softmax(1)
+        views = [logits] if other_logits is None else [logits, other_logits]
+        p = torch.stack([(from_top(z) / self.temperature).softmax(1) for z in views]).mean(0)
         count = all_sum(valid.sum().to(p.dtype))
         mean = reduce_with_gradient(torch.where(valid[:, None], p, 0).sum(0)) / count.clamp(min=1)
         # The smallest positive number keeps the logarithm, and its slope times 0, finite.
