@@ -73,7 +73,7 @@ def test_every_file_composes_and_instantiates(path: Path, compose: Compose) -> N
         f"+{group}@{at}={key}" if at else f"{'' if group == 'callbacks' else '+'}{group}=[{key}]"
     )
     if at is None:
-        there = "callbacks.balance" if group == "balance" else f"{group}.{key}"
+        there = {"balance": "callbacks.balance", "preset": "loss"}.get(group, f"{group}.{key}")
         assert OmegaConf.select(config, there) is not None or key == "default"
     if group == "logger":
         return  # would open files; the class is resolved below

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+import wandb
 
 from lightning_losses import build_objective
 from lightning_losses.config.catalogue import GROUPS, keys
@@ -66,6 +67,9 @@ def test_the_example_of_every_monitor_measures(
         (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
         space: dict[str, Any] = {"__name__": f"example_of_{key}"}
         torch.manual_seed(0)
+        if key == "wandb":  # which reads once a process whether it may go online
+            monkeypatch.setenv("WANDB_MODE", "offline")
+            wandb.teardown()
         exec(source.replace("max_epochs=2", f"max_epochs=2, {quiet}"), space)
         logged = {name.split("/")[0] for name in space["trainer"].callback_metrics}
         assert FIRST.get(key, key) in logged or key in LATE, (key, logged)
