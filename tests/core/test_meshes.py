@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks import on_ranks
 from torch import Tensor, nn
@@ -68,6 +69,10 @@ LOGITS = ("logits", "loss_parallel", "whole")
 
 #: What is not measured where a rank has the logits of some classes only.
 OF_WHOLE_LOGITS = "metric post_hoc/"
+
+
+#: Of what monitors write in training: by rank zero, once a measurement, at its own step.
+WRITTEN = ("entropy/mean", "logit_health/max_logit", "step_radius/r")
 
 
 def objective(variant: str = "watched") -> Objective:
@@ -162,10 +167,26 @@ def callbacks(variant: str) -> list[Any]:
     return [*monitors, StepRadiusMonitor(every_n_steps=5), *of_epochs]
 
 
+class Rows(DummyLogger):
+    """Keeps what reaches it, on every rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        self.rows.append((step, metrics))
+
+    def of(self, name: str) -> Tensor:
+        """Steps and values ``(n, 2)`` of a name, as they came."""
+        found = [[step, row[name]] for step, row in self.rows if name in row]
+        return torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
+
+
 def train(mode: str, variant: str = "watched", **options: Any) -> dict[str, Tensor]:
     """Weights after training, and what was logged."""
     trainer = L.Trainer(
-        max_epochs=1, callbacks=callbacks(variant), logger=False,
+        max_epochs=1, callbacks=callbacks(variant), logger=Rows(),
         enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         accelerator="cpu", use_distributed_sampler=False, **options,
@@ -173,6 +194,7 @@ def train(mode: str, variant: str = "watched", **options: Any) -> dict[str, Tens
     model = Tiny(mode, variant)
     trainer.fit(model)
     out = {name: whole(p.detach()) for name, p in model.named_parameters()}
+    out |= {f"rows {name}": trainer.logger.of(name) for name in WRITTEN}
     return out | {f"metric {k}": v.double().cpu() for k, v in trainer.callback_metrics.items()}
 
 
@@ -228,7 +250,7 @@ def of_one(logits: bool, *variant: str) -> dict[str, Tensor]:
     return train("whole" if logits else "head", *variant)
 
 
-def same(found: dict[str, Any], run: str) -> None:
+def same(found: dict[str, Any], run: str, rank: int) -> None:
     assert "error" not in found[run], found[run]["error"]
     mode, *variant = run.split()
     expected, found = of_one(mode in LOGITS, *variant), {mode: found[run]}
@@ -241,6 +263,8 @@ def same(found: dict[str, Any], run: str) -> None:
         } <= set(expected)
     if variant == ["controlled"]:
         assert expected["metric step_radius_controller/interventions"] > 2
+    if not variant:
+        assert [len(expected[f"rows {name}"]) for name in WRITTEN] == [STEPS, STEPS, STEPS // 5]
     missing = expected.keys() - found[mode].keys()
     assert {name for name in missing if not (split and name.startswith(OF_WHOLE_LOGITS))} == set()
     assert found[mode].keys() <= expected.keys()
@@ -248,7 +272,8 @@ def same(found: dict[str, Any], run: str) -> None:
         # What is cross-fitted depends on which rows are even, and those of ranks follow each other.
         if name not in found[mode] or (name.startswith(OF_WHOLE_LOGITS) and "after" in name):
             continue
-        tolerance = 1e-5 if name.startswith("metric") else 1e-9
+        value = value[:0] if rank and name.startswith("rows") else value
+        tolerance = 1e-5 if name.startswith(("metric", "rows")) else 1e-9
         torch.testing.assert_close(
             found[mode][name], value, rtol=tolerance, atol=tolerance, equal_nan=True,
             msg=lambda m, n=name: f"{mode} {n}: {m}",
@@ -257,9 +282,9 @@ def same(found: dict[str, Any], run: str) -> None:
 
 def test_two_by_two_ends_with_the_weights_of_one(tmp_path: Path) -> None:
     ranks = on_ranks(four, tmp_path, 4)
-    for found in (ranks[0], ranks[3]):
+    for rank in (0, 3):
         for mode in OF_FOUR:
-            same(found, mode)
+            same(ranks[rank], mode, rank)
     named: dict[str, Any] = sequences()
     leaves = [named[n].requires_grad_() for n in ("hidden", "head_weight")]
     with over(None):
@@ -272,7 +297,7 @@ def test_two_by_two_ends_with_the_weights_of_one(tmp_path: Path) -> None:
 
 
 def test_one_by_three_ends_with_the_weights_of_one(tmp_path: Path) -> None:
-    for found in on_ranks(three, tmp_path, 3):
+    for rank, found in enumerate(on_ranks(three, tmp_path, 3)):
         for mode in OF_THREE:
-            same(found, mode)
+            same(found, mode, rank)
         assert "FSDP's hooks" in found[REFUSED]["error"]
