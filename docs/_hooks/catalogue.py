@@ -48,7 +48,7 @@ TITLES = {
     "head": ("Heads", "+head={}", "Modules that own the class weights and give logits."),
     "provider": (
         "Providers",
-        "+provider@loss.trades.provider.logits_adv={}",
+        "+provider@loss.NAME.provider.TENSOR={}",
         "Make a named tensor that a loss needs and the step does not pass.",
     ),
     "schedule": ("Schedules", "+schedule@loss.ce.weight={}", "Weights that move while training."),
@@ -60,6 +60,12 @@ TITLES = {
     "callbacks": ("Monitors and controllers", "callbacks=[{}]", "Lightning callbacks."),
     "kernel": ("Kernels", "kernel={}", "How the softmax statistics are computed; see Kernels."),
     "logger": ("Loggers", "logger={}", "Where metrics go."),
+}
+
+#: Of keys whose place depends on what they make.
+CHOSEN = {
+    "pgd": "+provider@loss.trades.provider.logits_adv=pgd",
+    "queue": "+provider@loss.supcon.provider.ref_features=queue",
 }
 
 SCOPES = {
@@ -252,7 +258,7 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
     parts = [f"# {key}", escape(summary(group, key), quote=False)]
     if opening:
         parts.append(lead(opening))
-    parts.append(f"`{choose.format(key)}`")
+    parts.append(f"`{CHOSEN.get(key, choose.format(key))}`")
     if group == "loss":
         parts += ["## Example", f"```python\n{example(key, one)}```"]
         parts += ["In a `LightningModule` with `LossMixin`: `return self.compute_loss(...)`."]
