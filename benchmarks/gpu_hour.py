@@ -74,7 +74,8 @@ class Results:
     def __init__(self, folder: Path, device: str, earlier: list[Path]) -> None:
         slug = re.sub(r"[^a-z0-9]+", "_", device.lower()).strip("_")
         self.path = folder / f"gpu_hour_{slug}.json"
-        self.content: dict[str, Any] = {"device": device, "parts": {}}
+        command = " ".join(["python3", "benchmarks/gpu_hour.py", *sys.argv[1:]])
+        self.content: dict[str, Any] = {"device": device, "command": command, "parts": {}}
         for candidate in dict.fromkeys([*(path / self.path.name for path in earlier), self.path]):
             if candidate.exists():
                 for part, rows in json.loads(candidate.read_text())["parts"].items():

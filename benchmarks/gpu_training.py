@@ -103,8 +103,8 @@ class Lenient(L.Callback):
 class Clock(L.Callback):
     """The device's milliseconds from the end of one step to the end of the next; stands last."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine, self.ends = machine, list[Any]()
+    def __init__(self) -> None:
+        self.ends: list[Any] = []
 
     def on_train_batch_end(self, *_: Any) -> None:
         end = torch.cuda.Event(enable_timing=True)
@@ -331,7 +331,7 @@ def cost(machine: Machine, chosen: list[Any] | None) -> Row:
     """
     torch.manual_seed(0)
     steps = WARM + machine.choose(8 * EVERY, EVERY)
-    clock = Clock(machine)
+    clock = Clock()
     callbacks = [*(often(config) for config in chosen or []), clock]
     torch.cuda.reset_peak_memory_stats()
     fit(machine, Language(machine, by_hand=chosen is None), callbacks, steps)

@@ -25,6 +25,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from entropy_collapse import above_rivals
 from networks import Decoder
 from omegaconf import DictConfig, open_dict
 from study import Claim, Options, Scores, loss_config, options, write
@@ -223,15 +224,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         Claim(f"{m}: half of the entropy is gone, log 8 at the start ({COV})", m, 1.04, ENTROPY, -1)
         for m in METHODS[:2]
     ]
-    for words, column in (
+    claimed += above_rivals(
+        METHODS[2:],
+        PAPERS,
         ("ends with more entropy than", ENTROPY),
         ("earns more reward than", REWARD),
         ("has better likeliest answers than", GREEDY),
-    ):
-        for method in METHODS[2:]:
-            rival = "unclipped" if method.startswith("kl_cov") else "grpo"
-            paper = PAPERS.get(method, COV)
-            claimed.append(Claim(f"{method} ({paper}) {words} {rival}", method, rival, column))
+    )
     claimed += [
         Claim(
             f"{m}: the law's ceiling is nearer to the end than the reward at half time ({COV})",

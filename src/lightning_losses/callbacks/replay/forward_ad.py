@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from lightning_losses.callbacks.replay.probe import Named, Probe
+from lightning_losses.evaluation.meshes import is_on_mesh
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def rows_along(probe: Probe[T], kept: list[tuple[Tensor, Tensor]], read: Callabl
             as such.
         Exception: whatever an operation without forward AD raises.
     """
-    if any(hasattr(new, "full_tensor") for new, _ in kept):
+    if any(is_on_mesh(new) for new, _ in kept):
         raise NoDerivative("parameters are DTensors, which carry no dual numbers")
     shown, probe.read = probe.read, lambda named: read(_linear(named))
     try:

@@ -19,6 +19,7 @@ from lightning_losses.callbacks.reading.gather import largest, summed
 from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
 from lightning_losses.callbacks.replay.step_rows import StepRows, step_rows
 from lightning_losses.callbacks.replay.training_state import shard_of
+from lightning_losses.evaluation.meshes import is_on_mesh
 from lightning_losses.metrics.step_radius.secant import Secant, secant
 from lightning_losses.objective import Objective
 
@@ -243,7 +244,7 @@ def _with_change(before: StepRows, after: StepRows, bounds: bool) -> tuple[StepR
 
 def _parts(tensor: Tensor) -> int:
     """How many parts a tensor is split in; 1 where ranks hold all of it."""
-    if not hasattr(tensor, "full_tensor"):
+    if not is_on_mesh(tensor):
         return 1
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
     return math.prod(mesh.size(i) for i, place in enumerate(placements) if not place.is_replicate())

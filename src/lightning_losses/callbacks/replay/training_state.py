@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_losses.evaluation.meshes import is_on_mesh
+
 PutBack = Callable[[], object]
 
 #: Values that cannot change in place: most attributes, so they are asked for first.
@@ -97,7 +99,7 @@ def _memory(tensor: Tensor) -> int:
 
 def shard_of(tensor: Tensor) -> Tensor:
     """This rank's part of a DTensor, the memory itself; any other tensor as it is."""
-    if not hasattr(tensor, "full_tensor"):
+    if not is_on_mesh(tensor):
         return tensor
     with torch.no_grad():
         local: Tensor = tensor.to_local()  # type: ignore[attr-defined]

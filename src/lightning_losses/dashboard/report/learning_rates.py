@@ -50,10 +50,11 @@ def rate_sweep(
     """
     if finals is None:
         return [], []
-    keys = [key for key in settings if key.rsplit(".", 1)[-1].lower() in NAMES]
+    keys = [key for key in settings if is_rate(key)]
     found: list[Arm] = []
     for key in keys[:1]:
-        others = [one for one in settings if one != key and not is_seed(one) and not same(one, key)]
+        # Hyperparameters repeat the learning rate of the config under a name of their own.
+        others = [one for one in settings if not is_seed(one) and not is_rate(one)]
         rated = {at: run for at, run in enumerate(runs) if positive(run.config.get(key))}
         for names, places in arms(rated, others).items():
             one = arm(runs, finals, key, places)
@@ -67,9 +68,9 @@ def rate_sweep(
     ]
 
 
-def same(one: str, other: str) -> bool:
-    """Whether a setting is the learning rate once more, as hyperparameters repeat the config's."""
-    return one.rsplit(".", 1)[-1].lower() in NAMES and one != other
+def is_rate(key: str) -> bool:
+    """Whether a setting is a learning rate."""
+    return short(key).lower() in NAMES
 
 
 def short(key: str) -> str:
