@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import torch
 import two_ranks
-from torch import multiprocessing
+from ranks import start
 from two_ranks import CASES, ROWS, SPLITS, evaluate, local, masked
 
 from lightning_losses.distributed import holds_other_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("distributed")]
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """What each of two gloo processes found, for all cases: starting them is what costs."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(two_ranks.work, (str(folder),), nprocs=2)
+    start(two_ranks.work, (str(folder),), 2)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
@@ -60,7 +60,7 @@ def compare(name: str, split: str, found: list[Any]) -> None:
 def four(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """What each of four gloo processes found, on every layout."""
     folder = tmp_path_factory.mktemp("four")
-    multiprocessing.spawn(two_ranks.work_on_mesh, (str(folder),), nprocs=4)
+    start(two_ranks.work_on_mesh, (str(folder),), 4)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(4)]
 
 

@@ -25,9 +25,12 @@ from lightning_losses.dashboard.report.page import Page, render  # noqa: E402
 from lightning_losses.dashboard.report.write import write_report  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"
+    ),
+]
 FLAGS = [
     "--headless",
     "--no-sandbox",  # CI runs as root in a container

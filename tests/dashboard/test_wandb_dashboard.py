@@ -36,6 +36,8 @@ wandb = pytest.importorskip("wandb")
 pytest.importorskip("vl_convert")
 from lightning.pytorch.loggers import CSVLogger, WandbLogger  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("wandb_dashboard")  # one run that is read by all
+
 CLASSES, STEPS, EPOCHS = 4, 6, 2
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
 

@@ -13,11 +13,14 @@ import inspect
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import multiprocessing
+
+IMPORTED_ONCE = ["lightning.pytorch", "lightning_losses.callbacks", "lightning_losses.losses"]
 
 
 def on_ranks(work: Callable[[int], Any], folder: Path, ranks: int = 2) -> list[Any]:
@@ -32,8 +35,18 @@ def on_ranks(work: Callable[[int], Any], folder: Path, ranks: int = 2) -> list[A
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     source = inspect.getfile(work)
-    multiprocessing.spawn(_enter, (source, work.__name__, str(folder), ranks, port), nprocs=ranks)
+    start(_enter, (source, work.__name__, str(folder), ranks, port), ranks)
     return [torch.load(folder / f"{rank}.pt") for rank in range(ranks)]
+
+
+def start(work: Callable[..., None], args: tuple[Any, ...], ranks: int) -> None:
+    """``work(rank, *args)`` in each of the processes, as torch.multiprocessing.spawn does it.
+
+    To import torch and lightning takes a process eight seconds, which is most of what such a test
+    does: so one process imports them, and those of all tests are forks of it.
+    """
+    get_context("forkserver").set_forkserver_preload(IMPORTED_ONCE)
+    multiprocessing.start_processes(work, args, ranks, start_method="forkserver")
 
 
 def _enter(rank: int, source: str, name: str, folder: str, ranks: int, port: int) -> None:

@@ -13,7 +13,8 @@ import two_ranks_head
 from hypothesis import given as hypothesis
 from hypothesis import settings
 from hypothesis import strategies as st
-from torch import Tensor, multiprocessing
+from ranks import start
+from torch import Tensor
 from two_ranks_head import CASES, SLICES, V, evaluate, given, total
 
 from lightning_losses import softmax_stats
@@ -22,6 +23,8 @@ from lightning_losses.kernels.class_range import ClassRange
 from lightning_losses.kernels.eager import reference
 from lightning_losses.kernels.triton import tiles
 from lightning_losses.softmax import STATISTICS, make_problem
+
+pytestmark = pytest.mark.xdist_group("vocab_parallel")  # one start of the ranks
 
 WANT = frozenset(STATISTICS)
 LEAN = WANT - {"weighted_log_prob"}
@@ -32,7 +35,7 @@ MEANS = {"mean_logit", "mean_log_prob", "weighted_log_prob"}
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two gloo processes found: starting them is what costs."""
     folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(two_ranks_head.work, (str(folder),), nprocs=2)
+    start(two_ranks_head.work, (str(folder),), 2)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
