@@ -156,7 +156,12 @@ class LossMixin(_Base):
         if trainer is not None:
             objective.set_step(trainer.global_step)
         owner = trainer if trainer is not None else self._fabric
-        objective.find_group(None if owner is None else ranks_of_strategy(owner.strategy))
+        if owner is None:
+            objective.find_group(None)
+            return
+        objective.find_group(ranks_of_strategy(owner.strategy))
+        if torch.is_grad_enabled() and _leaves_parameters_alone(owner.strategy):
+            objective.keep_parameters_equal()
 
     @torch.compiler.disable
     def _publish(self, record: LossRecord, objective: Objective, call: str | None) -> None:
@@ -232,3 +237,11 @@ def _evaluation_loop(trainer: Trainer) -> Any:
         return trainer.test_loop
     fitting = trainer.state.fn == "fit"
     return trainer.fit_loop.epoch_loop.val_loop if fitting else trainer.validate_loop
+
+
+def _leaves_parameters_alone(strategy: Any) -> bool:
+    """Whether nobody averages gradients of what the user has not wrapped."""
+    from lightning.fabric.strategies.model_parallel import ModelParallelStrategy as OfFabric
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    return isinstance(strategy, (ModelParallelStrategy, OfFabric))

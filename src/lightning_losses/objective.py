@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_losses.contract import HeadKind
 from lightning_losses.distributed import Ranks, over
+from lightning_losses.evaluation.own_parameters import keep_equal
 from lightning_losses.evaluation.plan import head_of, names_class, plan_passes
 from lightning_losses.evaluation.provide import provide
 from lightning_losses.evaluation.rows import Rows, flatten
@@ -120,6 +121,10 @@ class Objective(nn.Module):
     def find_group(self, group: Any) -> None:
         """What the strategy of a Trainer says of the ranks; a ``group`` that was given stays."""
         self._found_ranks.group = group
+
+    def keep_parameters_equal(self) -> None:
+        """Average gradients of own parameters over ranks, where no strategy does; see there."""
+        keep_equal(self, self.group)
 
     def watch(self, owner: str, *names: str) -> None:
         """Keep these statistics and named tensors in the records, for a monitor; none to stop."""

@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 from ranks import on_ranks
@@ -25,14 +26,17 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     PrepareModuleInput,
+    RowwiseParallel,
     SequenceParallel,
     loss_parallel,
     parallelize_module,
 )
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_losses import LossMixin, Objective, Term
 from lightning_losses.callbacks import (
+    AttentionEntropyMonitor,
     CalibrationMonitor,
     EntropyMonitor,
     EntropyTarget,
@@ -46,12 +50,13 @@ from lightning_losses.callbacks import (
     TermBalancer,
 )
 from lightning_losses.distributed import over
-from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal
+from lightning_losses.losses import AdaptiveMarginSoftmax, CrossEntropy, EntropyBonus, Focal
 
 pytestmark = pytest.mark.slow
 
 #: Classes and positions that no number of ranks divides.
 V, D, S, BATCH, STEPS = 11, 6, 5, 4, 20
+HEADS = 6  # which two and three ranks divide, as ColwiseParallel wants it
 
 #: How logits or hidden states reach the loss.
 #:   logits: ColwiseParallel(use_local_output=False), a DTensor split by classes
@@ -60,12 +65,32 @@ V, D, S, BATCH, STEPS = 11, 6, 5, 4, 20
 #:   sequence: hidden states split by positions, the head by classes
 #:   sharded: the head is a module of FSDP2 of its own, and split when the loss sees it
 #:   whole: tensor ranks do the same
+#:   tensor: as head, and nothing of FSDP2
 #: And of what is trained beside: see `callbacks`.
-OF_FOUR = ("loss_parallel", "sequence", "sharded", "whole", "sequence controlled")
-OF_THREE = ("logits", "head", "logits controlled", "logits target", "logits perp")
+OF_FOUR = (
+    "loss_parallel",
+    "sequence",
+    "sharded",
+    "whole",
+    "sequence controlled",
+    "heads left",
+    "dheads wrapped",
+)
+OF_THREE = (
+    "logits",
+    "head",
+    "logits controlled",
+    "logits target",
+    "logits perp",
+    "tensor balanced",
+    "heads left",
+    "dheads left",
+)
 #: Gradients of terms apart: FSDP has hooks there.
 REFUSED = "head balanced"
 LOGITS = ("logits", "loss_parallel", "whole")
+#: How heads are split: see `Attention`.
+ATTENDING = ("heads", "dheads")
 
 #: What is not measured where a rank has the logits of some classes only.
 OF_WHOLE_LOGITS = "metric post_hoc/"
@@ -73,6 +98,7 @@ OF_WHOLE_LOGITS = "metric post_hoc/"
 
 #: Of what monitors write in training: by rank zero, once a measurement, at its own step.
 WRITTEN = ("entropy/mean", "logit_health/max_logit", "step_radius/r")
+OF_HEADS = tuple(f"attention_entropy/{key}" for key in ("mean", "min", "max_logit", "lower_bound"))
 
 
 def objective(variant: str = "watched") -> Objective:
@@ -116,7 +142,8 @@ class Tiny(LossMixin, L.LightningModule):
             parallelize_module(self.net.norm, tensor, SequenceParallel())
         if self.mode == "sharded":
             fully_shard(self.net.head, mesh=data)
-        fully_shard(self.net, mesh=data)
+        if self.mode != "tensor":
+            fully_shard(self.net, mesh=data)
 
     def given(self, x: Tensor) -> dict[str, Any]:
         if self.mode in LOGITS:
@@ -138,22 +165,84 @@ class Tiny(LossMixin, L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.5)
 
     def train_dataloader(self) -> Any:
-        g = torch.Generator().manual_seed(1)
-        x = torch.randint(V, (BATCH * STEPS, S), generator=g)
-        target = x.clone()
-        target[::3, 1:4] = -100
-        rank, ranks = 0, 1
-        if self.device_mesh is not None:
-            data = self.device_mesh["data_parallel"]
-            rank, ranks = data.get_local_rank(), data.size()
-        own = TensorDataset(x[rank::ranks], target[rank::ranks])
-        return DataLoader(own, batch_size=BATCH // ranks)
+        return dataloader(self.device_mesh)
 
     def val_dataloader(self) -> Any:
-        return self.train_dataloader()
+        return dataloader(self.device_mesh)
+
+
+class Attention(nn.Module):
+    """Tensor ranks share the heads: torch's attention of plain tensors, or DTensors' softmax."""
+
+    def __init__(self, plain: bool) -> None:
+        super().__init__()
+        self.plain, width = plain, 2 * HEADS
+        self.embed = nn.Embedding(V, width)
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        q, k, v = (f(h).unflatten(-1, (-1, 2)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        if self.plain:
+            found = F.scaled_dot_product_attention(q, k, v)
+        else:
+            found = (q @ k.transpose(2, 3) / 2**0.5).softmax(-1) @ v
+        out: Tensor = self.o(found.transpose(1, 2).flatten(2))
+        return out
+
+
+class Attending(LossMixin, L.LightningModule):
+    """Its loss has class centres, ``left`` as they are or ``wrapped`` by `fully_shard`.
+
+    Those that are left begin differently on every rank, as without a seed.
+    """
+
+    def __init__(self, how: str, centers: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.plain, self.wrapped = how == "heads", centers == "wrapped"
+        self.net = Attention(self.plain).double()
+        torch.manual_seed(dist.get_rank() if dist.is_initialized() and not self.wrapped else 0)
+        self.loss = Objective({"margin": AdaptiveMarginSoftmax(2 * HEADS, V).double()})
+
+    def configure_model(self) -> None:
+        mesh = self.device_mesh
+        if mesh is None or isinstance(self.net.o.weight, DTensor):
+            return
+        tensor, data = mesh["tensor_parallel"], mesh["data_parallel"]
+        split = {n: ColwiseParallel(use_local_output=self.plain) for n in "qkv"}
+        parallelize_module(self.net, tensor, {**split, "o": RowwiseParallel()})
+        fully_shard(self.net, mesh=data)
+        if self.wrapped:
+            fully_shard(self.loss, mesh=data)
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        x, _ = batch
+        return self.compute_loss(features=self.net(x).mean(1), target=x[:, 0])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self) -> Any:
+        return dataloader(self.device_mesh)
+
+
+def dataloader(mesh: Any) -> DataLoader[Any]:
+    g = torch.Generator().manual_seed(1)
+    x = torch.randint(V, (BATCH * STEPS, S), generator=g)
+    target = x.clone()
+    target[::3, 1:4] = -100
+    rank, ranks = 0, 1
+    if mesh is not None:
+        data = mesh["data_parallel"]
+        rank, ranks = data.get_local_rank(), data.size()
+    own = TensorDataset(x[rank::ranks], target[rank::ranks])
+    return DataLoader(own, batch_size=BATCH // ranks)
 
 
 def callbacks(variant: str) -> list[Any]:
+    if variant in ("left", "wrapped"):
+        return [AttentionEntropyMonitor(every_n_steps=5)]
     if variant == "controlled":  # r is 0.4 to 0.8 without
         return [StepRadiusController(0.2), StepRadiusMonitor(every_n_steps=5)]
     if variant == "balanced":
@@ -161,7 +250,7 @@ def callbacks(variant: str) -> list[Any]:
     if variant == "target":  # above and below what there is
         return [EntropyTarget(2.3, "h", delta=0.05, max_coefficient=0.5)]
     if variant == "perp":  # not on shards
-        return [PerpGrad()] if torch.distributed.is_initialized() else []
+        return [PerpGrad()] if dist.is_initialized() else []
     monitors = [EntropyMonitor(every_n_steps=1), LogitHealthMonitor(every_n_steps=1)]
     of_epochs = [CalibrationMonitor(), NeuralCollapseMonitor(), PostHocCalibration()]
     return [*monitors, StepRadiusMonitor(every_n_steps=5), *of_epochs]
@@ -183,18 +272,22 @@ class Rows(DummyLogger):
         return torch.tensor(found, dtype=torch.float64).reshape(-1, 2)
 
 
-def train(mode: str, variant: str = "watched", **options: Any) -> dict[str, Tensor]:
-    """Weights after training, and what was logged."""
+def train(
+    mode: str, variant: str = "watched", saved: Path | None = None, **options: Any
+) -> dict[str, Tensor]:
+    """Weights after training, and what was logged; the second of two epochs where one is saved."""
     trainer = L.Trainer(
-        max_epochs=1, callbacks=callbacks(variant), logger=Rows(),
+        callbacks=callbacks(variant), logger=Rows(),
         enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         accelerator="cpu", use_distributed_sampler=False, **options,
     )  # fmt: skip
-    model = Tiny(mode, variant)
-    trainer.fit(model)
+    model = (Attending if mode in ATTENDING else Tiny)(mode, variant)
+    trainer.fit(model, ckpt_path=saved)
+    if variant == "wrapped" and saved is None:
+        trainer.save_checkpoint("wrapped")
     out = {name: whole(p.detach()) for name, p in model.named_parameters()}
-    out |= {f"rows {name}": trainer.logger.of(name) for name in WRITTEN}
+    out |= {f"rows {name}": trainer.logger.of(name) for name in (*WRITTEN, *OF_HEADS)}
     return out | {f"metric {k}": v.double().cpu() for k, v in trainer.callback_metrics.items()}
 
 
@@ -207,7 +300,7 @@ def on_mesh(data: int, tensor: int, runs: tuple[str, ...]) -> dict[str, Any]:
     for run in runs:
         strategy = ModelParallelStrategy(data, tensor, process_group_backend="gloo")
         try:
-            out[run] = train(*run.split(), devices=data * tensor, strategy=strategy)
+            out[run] = train(*run.split(), max_epochs=1, devices=data * tensor, strategy=strategy)
         except Exception as error:
             out[run] = {"error": f"{type(error).__name__}: {error}"}
     return out
@@ -215,6 +308,13 @@ def on_mesh(data: int, tensor: int, runs: tuple[str, ...]) -> dict[str, Any]:
 
 def four(rank: int) -> dict[str, Any]:
     return on_mesh(2, 2, OF_FOUR) | {"context": context()}
+
+
+def resumed(rank: int) -> dict[str, Any]:
+    """Two of the four ranks go on, with what was split by two tensor ranks whole."""
+    strategy = ModelParallelStrategy(2, 1, process_group_backend="gloo")
+    saved = Path("wrapped")
+    return train("dheads", "wrapped", saved, max_epochs=2, devices=2, strategy=strategy)
 
 
 def three(rank: int) -> dict[str, Any]:
@@ -241,20 +341,29 @@ def context() -> dict[str, Tensor]:
     total = objective()(**named, shift=1).total
     grads = torch.autograd.grad(total, [leaf, named["head_weight"]])
     whole = DTensor.from_local(grads[0], mesh, [Shard(0), Shard(1)]).full_tensor()
-    torch.distributed.all_reduce(grads[1])
+    dist.all_reduce(grads[1])
     return {"total": total.detach(), "hidden": whole / 4, "head_weight": grads[1] / 4}
 
 
 @cache
-def of_one(logits: bool, *variant: str) -> dict[str, Tensor]:
-    return train("whole" if logits else "head", *variant)
+def of_one(mode: str, *variant: str) -> dict[str, Tensor]:
+    return train(mode, *variant, max_epochs=1)
+
+
+def of_rank_alone(mode: str, variant: list[str]) -> list[str]:
+    """What does the same in one process, where nothing is split or wrapped."""
+    if mode in ATTENDING:
+        return [mode, "left"]
+    return ["whole" if mode in LOGITS else "head", *variant]
 
 
 def same(found: dict[str, Any], run: str, rank: int) -> None:
     assert "error" not in found[run], found[run]["error"]
     mode, *variant = run.split()
-    expected, found = of_one(mode in LOGITS, *variant), {mode: found[run]}
+    expected, found = of_one(*of_rank_alone(mode, variant)), {mode: found[run]}
     split = mode != "whole"
+    if mode in ATTENDING:
+        assert len(expected["rows attention_entropy/mean"]) == STEPS // 5
     if run == "head":
         assert "metric neural_collapse/nc3" in expected
     if run == "logits":
@@ -294,6 +403,10 @@ def test_two_by_two_ends_with_the_weights_of_one(tmp_path: Path) -> None:
         one = found["context"]
         torch.testing.assert_close(one["total"], total.detach())
         torch.testing.assert_close([one["hidden"], one["head_weight"]], list(grads))
+    expected = train("heads", "left", max_epochs=2)
+    for found in on_ranks(resumed, tmp_path, 2):
+        for name in ("loss.terms.margin.loss.weight", "net.q.weight"):
+            torch.testing.assert_close(found[name], expected[name])
 
 
 def test_one_by_three_ends_with_the_weights_of_one(tmp_path: Path) -> None:

@@ -497,7 +497,7 @@ def worker(rank: int) -> Any:
     # A layer on one rank only: both ranks must find out, and neither may wait for the other.
     one = attention_entropy(torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4))
     seen = {"a": one} if rank else {"a": one, "b": one}
-    differ = same_layers(found.trainer, seen) is None
+    differ = same_layers(found.trainer, seen, {}) is None
     return {"logged": logged, "table": callback.table, "first": first.table, "differ": differ}
 
 

@@ -46,8 +46,10 @@ def of_dot_product(args: Any, kwargs: Mapping[str, Any], rows: int) -> Attention
     ) -> AttentionEntropy:
         if not 2 <= query.ndim <= 4:
             raise NotSeen(f"queries of shape {tuple(query.shape)} are not (B, H, Q, D)")
-        _require_plain(query, key, *([] if attn_mask is None else [attn_mask]))
+        query, key = _local(query, key)
         mask = attn_mask
+        if mask is not None:
+            _require_plain(mask)
         while query.ndim < 4:  # (B, Q, D) has one head
             query, key = query.unsqueeze(-3), key.unsqueeze(-3)
             mask = mask.unsqueeze(-3) if mask is not None and mask.ndim > 1 else mask
@@ -71,7 +73,7 @@ def of_softmax(args: Any, kwargs: Mapping[str, Any], rows: int) -> AttentionEntr
     logits, dim = given.get("input"), given.get("dim")
     if not isinstance(logits, Tensor) or logits.ndim != 4 or dim not in (-1, 3):
         return None
-    _require_plain(logits)
+    (logits,) = _local(logits)
     few = logits.detach()[:: _step(len(logits))]
     counts = None
     if few.shape[2] == few.shape[3] and few.numel():
@@ -195,6 +197,22 @@ def _spread(q: Tensor, rows: int) -> Tensor:
     length = q.shape[2]
     step = max(1, -(-length * len(q) // rows))
     return torch.arange((length - 1) % step if length else 0, length, step, device=q.device)
+
+
+def _local(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """This rank's heads and sequences of DTensors ``(B, H, ...)``; plain tensors as they are."""
+    if all(hasattr(tensor, "placements") for tensor in tensors):
+        placements = tensors[0].placements  # type: ignore[attr-defined]
+        whole = all(p.is_replicate() or p.is_shard(0) or p.is_shard(1) for p in placements)
+        alike = all(t.placements == placements for t in tensors)  # type: ignore[attr-defined]
+        if tensors[0].ndim != 4 or not whole or not alike:
+            raise NotSeen(
+                "it is a DTensor that is split by other than sequences and heads, or queries and "
+                "keys are split differently"
+            )
+        tensors = tuple(t.to_local() for t in tensors)  # type: ignore[attr-defined]
+    _require_plain(*tensors)
+    return tensors
 
 
 def _require_plain(*tensors: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils.hooks import RemovableHandle
 
 from lightning_losses.callbacks.attention.calls import FUSED, READERS, Reader
+from lightning_losses.callbacks.attention.heads import ranks_of_heads
 from lightning_losses.metrics.entropy.attention import AttentionEntropy
 
 #: By id, for a mode sees every function, and not all of them can be hashed.
@@ -40,6 +41,7 @@ class AttentionObserver(TorchFunctionMode):
         super().__init__()
         self.rows = rows
         self.seen: dict[str, AttentionEntropy] = {}
+        self.split: dict[str, Any] = {}  # layers of which other ranks have the other heads
         self.failures: dict[str, str] = {}
         self._names = {id(part): name for name, part in module.named_modules() if name}
         self._running: list[tuple[nn.Module, bool]] = []  # and whether we stepped aside for it
@@ -88,6 +90,10 @@ class AttentionObserver(TorchFunctionMode):
             return
         if measured is not None:
             self.seen[name] = measured
+            given, running = (*args, *kwargs.values()), [part for part, _ in self._running]
+            group = ranks_of_heads(given, running)
+            if group is not None:
+                self.split[name] = group
 
     def _name(self) -> str:
         """The innermost running module that has a name, and which of its calls this is."""

@@ -35,7 +35,8 @@ class AttentionEntropyMonitor(Monitor):
     within ``torch.compile``, flex_attention, attention kernels of other packages, and torch's own
     attention modules in eval mode.
 
-    Logged every ``every_n_steps``, over the sampled rows of all ranks: ``attention_entropy/mean``
+    Logged every ``every_n_steps``, over the sampled rows of all ranks, and over all heads where
+    tensor parallelism splits them: ``attention_entropy/mean``
     and ``min`` (nats; mean over all heads, and the lowest head), ``lower_bound`` (nats; the mean
     over heads of what the spectral norm of a head's keys and the lengths of its queries leave
     possible at least), ``max_logit`` (largest \\|scale q.k\\|), and, where ``max_logit`` grows
@@ -142,11 +143,11 @@ class AttentionEntropyMonitor(Monitor):
             return
         for layer, failure in observer.failures.items():
             self.warn_once(f"attention of {layer} is not measured: {failure}.")
-        layers = same_layers(trainer, observer.seen)
+        layers = same_layers(trainer, observer.seen, observer.split)
         if layers is None:
             self.warn_once("ranks ran different attention layers in one step; it is left out.")
             return
-        heads = [head for head in heads_of(trainer, layers) if head.rows > 0]
+        heads = [head for head in heads_of(trainer, layers, observer.split) if head.rows > 0]
         if heads:
             self._publish(trainer, heads)
         elif not observer.failures:
