@@ -24,7 +24,17 @@ from torch.distributed.tensor import DTensor, Shard
 
 from lightning_losses import Objective, Term
 from lightning_losses.distributed import gather_with_gradient, over, ranks_of, row_offset
-from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal, LogsumexpPenalty
+from lightning_losses.losses import (
+    Circle,
+    Contrastive,
+    CrossEntropy,
+    EntropyBonus,
+    Focal,
+    LogsumexpPenalty,
+    MultiSimilarity,
+    SupCon,
+    TripletMargin,
+)
 from lightning_losses.weighting import KLDRO
 
 ROWS = 9
@@ -90,6 +100,19 @@ def everything() -> Case:
     return objective, inputs(objective, rows=ROWS, seed=6)
 
 
+def mined() -> Case:
+    """Pair losses of some pairs: what is hardest is so among the rows of all ranks."""
+    terms = {
+        "circle": Circle(mining="semihard"),
+        "contrastive": Contrastive(0.1, 1.5, mining={"epsilon": 0.1}),
+        "multi_similarity": MultiSimilarity(miner_epsilon=None, mining={"negatives": [0.1, 1.6]}),
+        "supcon": SupCon(0.5, mining="hard"),
+        "triplet_margin": TripletMargin(0.6, mining="easy_positive"),
+    }
+    named = {key: value for key, value in everything()[1].items() if key in ("features", "target")}
+    return Objective(terms), named
+
+
 def learned_weights() -> Case:
     """Sample weights with a gradient, through the divisor too, which class weights enter."""
     named = head()[1]
@@ -106,6 +129,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "normalizer": lambda: head(normalizer=4.0),
     "everything": everything,
     "learned weights": learned_weights,
+    "mined": mined,
 }
 
 

@@ -26,6 +26,7 @@ from lightning_losses.losses import (
     TripletMargin,
 )
 from lightning_losses.losses.shared import pairs as pairs_module
+from lightning_losses.losses.shared.mining import Mining, check_mining, mine
 
 Row = list[float]
 
@@ -121,6 +122,16 @@ LOOPS: dict[str, tuple[nn.Module, Callable[..., float]]] = {
     "hard": (TripletMargin(0.3, "hard"), lambda s, y: loop_triplets(s, y, "hard")),
     "circle": (Circle(0.3, 10.0), loop_circle),
 }
+#: As one writes them.
+MINED: dict[str, Mining] = {
+    "hard": "hard",
+    "hard_negative": "hard_negative",
+    "semihard": "semihard",
+    "easy_positive": "easy_positive",
+    "epsilon": {"epsilon": 0.1},
+    "ranges": {"positives": [0.2, 2], "negatives": [0.0, 1.2]},
+    "ring": {"negatives": [0.5, 1.4]},
+}
 #: Pairs, a class of three, a row alone, a duplicate: each branch of the loops is entered.
 LABELS = [0, 0, 1, 1, 1, 2, 0, 1]
 
@@ -180,6 +191,71 @@ def test_circle_holds_its_weights_fixed() -> None:
     active = [v for v in values if v > 0]
     (theirs,) = torch.autograd.grad(sum(active) / len(active), features)
     torch.testing.assert_close(ours, theirs)
+
+
+MINERS = {
+    "hard": "BatchHardMiner()",
+    "hard_negative": "BatchEasyHardMiner('all', 'hard')",
+    "semihard": "BatchEasyHardMiner('hard', 'semihard')",
+    "easy_positive": "BatchEasyHardMiner()",
+    "epsilon": "MultiSimilarityMiner(0.1)",
+    "ranges": "PairMarginMiner(0.2, 1.2)",
+    "ring": "BatchEasyHardMiner('all', 'all', allowed_neg_range=[0.5, 1.4])",
+}
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_miners_of_pytorch_metric_learning(name: str) -> None:
+    """The same pairs as theirs, in a batch with rows that have nobody of their own."""
+    miners = pytest.importorskip("pytorch_metric_learning.miners")
+    features, target = batch(seed=4, n=14).detach(), torch.tensor([*LABELS, 4, 0, 1, 2, 0, 1])
+    x = unit_rows(features)
+    same = target[:, None] == target
+    pos, neg = same & ~torch.eye(len(x), dtype=torch.bool), ~same
+    if name == "ring":  # with "all" theirs does not look at its ranges: by their words, in a loop
+        far = torch.cdist(x, x)
+        expected = pos, neg & (far >= 0.5) & (far <= 1.4)
+    else:
+        found = eval(f"miners.{MINERS[name]}", {"miners": miners})(features, target)
+        anchors = found[0], found[0] if len(found) == 3 else found[2]
+        expected = torch.zeros_like(pos), torch.zeros_like(neg)
+        for mask, a, b in zip(expected, anchors, (found[1], found[-1]), strict=True):
+            mask[a, b] = True
+    ours = mine(check_mining(MINED[name]), x @ x.t(), pos, neg)
+    assert torch.equal(ours[0], expected[0])
+    assert torch.equal(ours[1], expected[1])
+    assert 0 < ours[1].sum() < neg.sum()
+    assert ours[0].any()
+
+
+@pytest.mark.parametrize("name", MINED)
+def test_mined_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mined loss is the loss of what is left, whatever blocks; without pairs it is nothing."""
+    features, target = batch(seed=3), torch.tensor(LABELS)
+    losses = [SupCon, Contrastive, Circle, NTXent, MultiSimilarity, TripletMargin]
+    for kind in losses:
+        loss = kind(mining=MINED[name])
+        views = features.reshape(4, 2, 4) if kind is NTXent else features
+        named = {"features": views} | ({} if kind is NTXent else {"target": target})
+        record = Objective({"pairs": loss})(**named)
+        (grad,) = torch.autograd.grad(record.total, features)
+        assert grad.isfinite().all()
+        if not (kind is TripletMargin and name == "semihard"):
+            share = float(record.diagnostics["pairs/mined"])
+            assert 0 < share < 1
+        with monkeypatch.context() as patch:
+            patch.setattr(pairs_module, "CPU_BLOCK", 16)
+            patch.setattr(pairs_module, "LARGE", 63)
+            again = Objective({"pairs": loss})(**named)
+        torch.testing.assert_close(again.total, record.total)
+        torch.testing.assert_close(torch.autograd.grad(again.total, features)[0], grad)
+        for rows, y in ((0, []), (1, [3]), (3, [0, 1, 2]), (3, [1, 1, 1]), (3, [-1, -1, -1])):
+            x = torch.zeros(rows, 4, dtype=torch.float16, requires_grad=True)
+            y = torch.tensor(y, dtype=torch.int64)
+            nothing = total(loss, features=x[:, None].expand(-1, 2, -1)) if kind is NTXent else (
+                total(loss, features=x, target=y))  # fmt: skip
+            assert nothing.isfinite()
+            assert torch.autograd.grad(nothing, x)[0].isfinite().all()
 
 
 PAIRS = [MultiSimilarity(), *[loss for loss, _ in LOOPS.values()]]
@@ -328,8 +404,12 @@ def test_errors_say_what_to_pass() -> None:
         total(CLIP(), features=x, other_features=torch.randn(4, 2))
     with pytest.raises(ValueError, match="positive"):
         SupCon(0.0)
-    with pytest.raises(ValueError, match="mining"):
-        TripletMargin(mining="hardest")  # type: ignore[arg-type]
+    for wrong in ("hardest", {}, {"epsilon": 0.1, "negatives": [0, 1]}, {"nearest": 1}, 3):
+        with pytest.raises(ValueError, match=r"mining must be one of all, hard.*epsilon: 0\.1"):
+            TripletMargin(mining=wrong)  # type: ignore[arg-type]
+    for ends in ([1.4, 0.5], [0.5], 0.5, ["near", "far"], [2.5, 3], [-1, 0]):
+        with pytest.raises(ValueError, match=r"as \[0\.5, 1\.4\]"):
+            SupCon(mining={"negatives": ends})
 
 
 def test_active_share() -> None:
@@ -353,5 +433,10 @@ def test_active_share() -> None:
         assert float(record.diagnostics["pairs/active"]) == pytest.approx(share), loss
         if not isinstance(loss, Contrastive) and getattr(loss, "miner_epsilon", 1) is not None:
             record = objective(features=x, target=torch.tensor([0, 1, 2, 3]))  # no positives
-            assert record.diagnostics == {"pairs/active": 0}
+            mined = (
+                {"pairs/mined": 0}
+                if isinstance(loss, TripletMargin) and loss.mining != "all"
+                else {}
+            )
+            assert record.diagnostics == {"pairs/active": 0} | mined
             assert float(record.total) == 0

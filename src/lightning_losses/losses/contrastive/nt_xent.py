@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.losses.contrastive.supcon import SupCon
+from lightning_losses.losses.shared.mining import Mining
 from lightning_losses.losses.shared.pairs import make_pairs
 from lightning_losses.losses.shared.views import TWO_VIEWS, two_views
 
@@ -24,6 +25,9 @@ class NTXent(SupCon):
     Args:
         temperature: T, positive. 0.5 as lightly has it; the paper tunes it, 0.07 and 0.1 are
             the defaults of pytorch-metric-learning and solo-learn.
+        mining: which pairs are kept; see `PairLoss`. Of two views the positive is the only one:
+            what is chosen are negatives, as ``{negatives: [0.3, 2]}`` against those that may be
+            of the anchor's own kind.
 
     Shapes: features ``(B, views, D)``, or features and other_features ``(B, D)``; per-row values
     ``(B,)``, the mean over the views of a sample.
@@ -31,8 +35,8 @@ class NTXent(SupCon):
 
     contract = TWO_VIEWS
 
-    def __init__(self, temperature: float = 0.5) -> None:
-        super().__init__(temperature)
+    def __init__(self, temperature: float = 0.5, mining: Mining = "all") -> None:
+        super().__init__(temperature, mining=mining)
 
     def forward(  # type: ignore[override]
         self, features: Tensor, other_features: Tensor | None = None, valid: Tensor | None = None

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.shared.mining import Mining
 from lightning_losses.losses.shared.pairs import (
     PairLoss,
     Pairs,
@@ -34,6 +35,7 @@ class SupCon(PairLoss):
         anchors: ``all`` views, or ``first``: only the first one (SupContrast's mode "one").
         empty: what an anchor without a positive is: ``count``, a 0 in the mean (SupContrast), or
             ``skip``, left out of it (pytorch-metric-learning).
+        mining: which pairs are kept, in numerator and denominator; see `PairLoss`.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; per-row values ``(B,)``, one
     number under ``skip``. See `PairLoss` for other ways to say what is a pair.
@@ -49,8 +51,9 @@ class SupCon(PairLoss):
         denominator: Literal["others", "negatives"] = "others",
         anchors: Literal["all", "first"] = "all",
         empty: Literal["count", "skip"] = "count",
+        mining: Mining = "all",
     ) -> None:
-        super().__init__()
+        super().__init__(mining)
         if not temperature > 0 or not (base_temperature is None or base_temperature > 0):
             raise ValueError(
                 f"temperatures must be positive, got {temperature} and {base_temperature}."
@@ -67,7 +70,7 @@ class SupCon(PairLoss):
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Per-row values ``(B,)``, or their mean over anchors that have a positive."""
-        values, positives = pairs.each(self._anchors)
+        values, positives = self.each(pairs, self._anchors)
         values = values + pairs.nothing()
         if self.base_temperature is not None:
             values = values * (self.temperature / self.base_temperature)
@@ -75,7 +78,7 @@ class SupCon(PairLoss):
         if self.anchors == "first":
             values, active = values[:: pairs.views], active[:: pairs.views]
         rows = active if self.anchors == "first" else pairs.per_sample(active)
-        self.diagnostics = {"active": rows}
+        self.diagnostics["active"] = rows
         if self.empty == "skip":
             return mean_of_active(values, active)
         return values if self.anchors == "first" else pairs.per_sample(values)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_losses.losses.shared.mining import Mining
 from lightning_losses.losses.shared.pairs import (
     PairLoss,
     Pairs,
@@ -26,21 +27,22 @@ class Circle(PairLoss):
     Args:
         m: relaxation of the margin; the paper has 0.25 for faces and 0.4 for retrieval.
         gamma: scale, positive; the paper has 256 and 80.
+        mining: which pairs are kept; see `PairLoss`.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
     of all ranks. See `PairLoss` for other ways to say what is a pair.
     """
 
-    def __init__(self, m: float = 0.4, gamma: float = 80.0) -> None:
-        super().__init__()
+    def __init__(self, m: float = 0.4, gamma: float = 80.0, mining: Mining = "all") -> None:
+        super().__init__(mining)
         if not gamma > 0:
             raise ValueError(f"gamma must be positive, got {gamma}.")
         self.m, self.gamma = m, gamma
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """The loss of the batch, 0-dim."""
-        (loss,) = pairs.each(self._anchors)
-        self.diagnostics = {"active": pairs.per_sample((loss > 0).float())}
+        (loss,) = self.each(pairs, self._anchors)
+        self.diagnostics["active"] = pairs.per_sample((loss > 0).float())
         return mean_of_active(loss, loss > 0) + pairs.nothing()
 
     def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor]:

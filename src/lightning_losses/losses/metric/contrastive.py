@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.shared.mining import Mining
 from lightning_losses.losses.shared.pairs import PairLoss, Pairs, distance, mean_of_active
 
 
@@ -20,21 +21,27 @@ class Contrastive(PairLoss):
     Args:
         positive_margin: positives closer than this cost nothing.
         negative_margin: negatives farther than this cost nothing.
+        mining: which pairs are kept; see `PairLoss`.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
     of all ranks. See `PairLoss` for other ways to say what is a pair; ``active`` is the share of a
     row's pairs.
     """
 
-    def __init__(self, positive_margin: float = 0.0, negative_margin: float = 1.0) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        positive_margin: float = 0.0,
+        negative_margin: float = 1.0,
+        mining: Mining = "all",
+    ) -> None:
+        super().__init__(mining)
         self.positive_margin, self.negative_margin = positive_margin, negative_margin
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """The loss of the batch, 0-dim."""
-        pos, active_pos, neg, active_neg, count = pairs.each(self._anchors)
+        pos, active_pos, neg, active_neg, count = self.each(pairs, self._anchors)
         share = (active_pos + active_neg) / count.clamp(min=1)
-        self.diagnostics = {"active": pairs.per_sample(share)}
+        self.diagnostics["active"] = pairs.per_sample(share)
         loss = mean_of_active(pos, active_pos) + mean_of_active(neg, active_neg)
         return loss + pairs.nothing()
 

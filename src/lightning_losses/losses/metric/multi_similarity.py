@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.shared.mining import Mining, within_epsilon
 from lightning_losses.losses.shared.pairs import PairLoss, Pairs, masked_logsumexp
 
 
@@ -23,6 +24,8 @@ class MultiSimilarity(PairLoss):
         base: similarity at which a pair has weight one half.
         miner_epsilon: keep negatives above the hardest positive minus this, and positives below
             the hardest negative plus this; None keeps all pairs, and anchors with one side only.
+        mining: another kind of mining, before this one; see `PairLoss`. Write it with
+            ``miner_epsilon=None`` to have it alone.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; per-row values ``(B,)``. See
     `PairLoss` for other ways to say what is a pair.
@@ -34,25 +37,22 @@ class MultiSimilarity(PairLoss):
         beta: float = 50.0,
         base: float = 0.5,
         miner_epsilon: float | None = 0.1,
+        mining: Mining = "all",
     ) -> None:
-        super().__init__()
+        super().__init__(mining)
         if not (alpha > 0 and beta > 0):
             raise ValueError(f"alpha and beta must be positive, got {alpha} and {beta}.")
         self.alpha, self.beta, self.base, self.miner_epsilon = alpha, beta, base, miner_epsilon
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Per-row values ``(B,)``: local anchors against the rows of all ranks."""
-        values, active = pairs.each(self._anchors)
-        self.diagnostics = {"active": pairs.per_sample(active.to(values.dtype))}
+        values, active = self.each(pairs, self._anchors)
+        self.diagnostics["active"] = pairs.per_sample(active.to(values.dtype))
         return pairs.per_sample(values + pairs.nothing())
 
     def _anchors(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, Tensor]:
         if self.miner_epsilon is not None:
-            seen = s.detach()
-            hardest_pos = torch.where(pos, seen, torch.inf).amin(1, keepdim=True)
-            hardest_neg = torch.where(neg, seen, -torch.inf).amax(1, keepdim=True)
-            pos = pos & (seen < hardest_neg + self.miner_epsilon)
-            neg = neg & (seen > hardest_pos - self.miner_epsilon)
+            pos, neg = within_epsilon(s.detach(), pos, neg, self.miner_epsilon)
         loss = _soft_sum(-self.alpha, s, self.base, pos) + _soft_sum(self.beta, s, self.base, neg)
         if self.miner_epsilon is None:
             return loss, (pos | neg).any(1)

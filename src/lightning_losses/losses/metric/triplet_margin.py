@@ -4,11 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
+from lightning_losses.losses.shared.mining import Mining
 from lightning_losses.losses.shared.pairs import PairLoss, Pairs, distance, mean_of_active
 
 
@@ -21,9 +20,9 @@ class TripletMargin(PairLoss):
 
     Args:
         margin: in units of the distance, which is between 0 and 2.
-        mining: ``all`` triplets; ``semihard``: negatives farther than the positive, within the
-            margin (FaceNet); ``hard``: the farthest positive and the nearest negative of an anchor
-            (Hermans et al., arXiv 1703.07737).
+        mining: as `PairLoss` has it, and every triplet of the pairs that are kept: ``hard`` is
+            that of Hermans et al., arXiv 1703.07737. But ``semihard`` chooses triplets, FaceNet's:
+            of each positive the negatives that are farther, within the margin.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
     of all ranks. See `PairLoss` for other ways to say what is a pair; ``active`` is the share of a
@@ -33,24 +32,21 @@ class TripletMargin(PairLoss):
         ValueError: a negative margin, an unknown kind of mining.
     """
 
-    def __init__(
-        self, margin: float = 0.05, mining: Literal["all", "semihard", "hard"] = "all"
-    ) -> None:
-        super().__init__()
+    def __init__(self, margin: float = 0.05, mining: Mining = "all") -> None:
+        # Masks of pairs cannot say which of their triplets are semi-hard: `_triplets` does.
+        super().__init__("all" if mining == "semihard" else mining)
         if not margin >= 0:
             raise ValueError(f"margin must be at least 0, got {margin}.")
-        if mining not in ("all", "semihard", "hard"):
-            raise ValueError(f"mining must be all, semihard or hard, got {mining!r}.")
-        self.margin, self.mining = margin, mining
+        self.margin, self.semihard = margin, mining == "semihard"
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """The loss of the batch, 0-dim."""
-        hard = self.mining == "hard"
-        total, active, count = pairs.each(self._hardest if hard else self._triplets)
-        self.diagnostics = {"active": pairs.per_sample(active / count.clamp(min=1))}
+        one = self.mining in ("hard", "easy_positive")  # one triplet an anchor: nothing to sort
+        total, active, count = self.each(pairs, self._one_triplet if one else self._triplets)
+        self.diagnostics["active"] = pairs.per_sample(active / count.clamp(min=1))
         return mean_of_active(total, active) + pairs.nothing()
 
-    def _hardest(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, ...]:
+    def _one_triplet(self, s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, ...]:
         d = distance(s)
         both = pos.any(1) & neg.any(1)
         farthest = torch.where(pos, d, -1).amax(1)
@@ -67,7 +63,7 @@ class TripletMargin(PairLoss):
         limit = (d + self.margin).contiguous()
         stop = torch.searchsorted(near.detach(), limit.detach())
         start = torch.zeros_like(stop)
-        if self.mining == "semihard":
+        if self.semihard:
             start = torch.searchsorted(near.detach(), d.detach().contiguous(), right=True)
             start = start.minimum(stop)
         count = torch.where(pos, stop - start, 0)

@@ -27,6 +27,7 @@ from lightning_losses.distributed import (
     row_offset,
     world_size,
 )
+from lightning_losses.losses.shared.mining import Mining, check_mining, mine
 from lightning_losses.losses.shared.rows_math import LOWEST, unit
 
 #: Similarities that are kept for the backward pass, 64 MiB in float32; beyond, none is.
@@ -246,7 +247,18 @@ class PairLoss(nn.Module):
     labelled and pairs with nobody but its own views. Features are scaled to length 1.
 
     Its diagnostics hold ``active``: the share of rows (of a row's pairs, where a loss says so) that
-    contribute. 0 is a batch without pairs, or a problem that is solved.
+    contribute. 0 is a batch without pairs, or a problem that is solved. Under mining also
+    ``mined``: the share of a row's pairs that were kept.
+
+    Args:
+        mining: which of an anchor's pairs are kept, of those with the rows of all ranks:
+            ``all``; ``hard``: its farthest positive and nearest negative ("batch hard");
+            ``hard_negative``: all positives, the nearest negative; ``semihard``: the farthest
+            positive and the nearest negative beyond it; ``easy_positive``: the nearest positive
+            and the nearest negative beyond it; ``{epsilon: 0.1}``: multi-similarity's, negatives
+            whose cosine is above the hardest positive's less epsilon, and positives below the
+            hardest negative's plus epsilon; or ranges of Euclidean distance, between 0 and 2, as
+            ``{positives: [0.2, 2], negatives: [0, 0.8]}``.
 
     Args of ``forward``:
         features: ``(B, D)``, or ``(B, views, D)``, where views of a sample are positives.
@@ -260,6 +272,10 @@ class PairLoss(nn.Module):
     scope = "pairs"
     contract = Contract(target=("label", "none"), head="none")
     diagnostics: dict[str, Tensor]
+
+    def __init__(self, mining: Mining = "all") -> None:
+        super().__init__()
+        self.mining = check_mining(mining)
 
     def forward(
         self,
@@ -286,6 +302,24 @@ class PairLoss(nn.Module):
         if not len(pairs.columns.x):  # no rows on any rank: no columns to look at
             return pairs.per_sample(pairs.anchors.x.sum(1))
         return self.of_pairs(pairs)
+
+    def each(self, pairs: Pairs, function: BlockFunction) -> tuple[Tensor, ...]:
+        """The function of every anchor, ``(n,)`` each, of the pairs that mining keeps.
+
+        Begins the diagnostics.
+        """
+        self.diagnostics = {}
+        if self.mining == "all":
+            return pairs.each(function)
+
+        def mined(s: Tensor, pos: Tensor, neg: Tensor) -> tuple[Tensor, ...]:
+            kept = mine(self.mining, s.detach(), pos, neg)
+            some, all_of_them = ((a | b).sum(1) for a, b in (kept, (pos, neg)))
+            return *function(s, *kept), some / all_of_them.clamp(min=1)
+
+        *values, share = pairs.each(mined)
+        self.diagnostics["mined"] = pairs.per_sample(share)
+        return tuple(values)
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Per-row values ``(B,)`` or a scalar, of pairs over all ranks."""
