@@ -18,6 +18,7 @@ ARGUMENTS = {
     "entropy_target": "target=1.0",
     "gradient_rms": "every_n_steps=2",
     "logit_health": "every_n_steps=2",
+    "ood": "torch.utils.data.DataLoader([(3 * row, label) for row, label in data], 32)",
     "step_radius": "every_n_steps=4",
     "term_balance": "every_n_steps=4",
 }

@@ -83,6 +83,9 @@ class Everything(LossMixin, L.LightningModule):
 
     val_dataloader = train_dataloader
 
+    def ood_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.train_dataloader().dataset, 8, shuffle=True)  # draws at random
+
 
 class Repeatable(Everything):
     """Without random numbers, whose state Lightning's checkpoints do not hold."""

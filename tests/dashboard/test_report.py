@@ -42,6 +42,7 @@ LOGGED = {
     "logit_health": """logsumexp_mean logsumexp_max max_logit softmax_collapse zero_terms
         onset_step""",
     "gradient_rms": "smallest share_near_epsilon",
+    "ood": "energy_auroc energy_fpr95 mahalanobis_auroc mahalanobis_fpr95",
     "perp_grad": "removed_share",
     "attention_entropy": "mean min max_logit onset_step lower_bound",
     "neural_collapse": "nc1 nc2_norms nc2_angles nc2_etf nc3 nc4",

@@ -26,6 +26,7 @@ from lightning_losses.callbacks.monitors.information_plane import InformationPla
 from lightning_losses.callbacks.monitors.logit_health import LogitHealthMonitor
 from lightning_losses.callbacks.monitors.loss_by import LossByMonitor
 from lightning_losses.callbacks.monitors.neural_collapse import NeuralCollapseMonitor
+from lightning_losses.callbacks.monitors.ood import OODMonitor
 from lightning_losses.callbacks.monitors.representation_entropy import RepresentationEntropyMonitor
 from lightning_losses.callbacks.monitors.sample_value import SampleValueMonitor
 from lightning_losses.callbacks.monitors.scaling_forecast import ScalingForecast
@@ -49,6 +50,7 @@ __all__ = [
     "LossByMonitor",
     "Monitor",
     "NeuralCollapseMonitor",
+    "OODMonitor",
     "PerpGrad",
     "PostHocCalibration",
     "ReLoBRaLo",

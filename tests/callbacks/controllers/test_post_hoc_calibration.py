@@ -21,6 +21,7 @@ from lightning_losses.calibrators import TemperatureScaling
 from lightning_losses.callbacks import CalibrationMonitor
 from lightning_losses.callbacks.controllers.post_hoc_calibration import METHODS, PostHocCalibration
 from lightning_losses.callbacks.monitors.drift import DriftMonitor
+from lightning_losses.callbacks.monitors.ood import OODMonitor
 from lightning_losses.callbacks.reading.logits import RECORD_LOGITS, record_logits
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 
@@ -45,7 +46,7 @@ class Classifier(LossMixin, L.LightningModule):
             return self.compute_loss(hidden=x, head_weight=self.head.weight, target=y)
         if not self.training and not self.trainer.sanity_checking:
             self._seen.append((z[y != IGNORED].detach().clone(), y[y != IGNORED]))
-        return self.compute_loss(logits=z, target=y)
+        return self.compute_loss(logits=z, target=y, features=x)
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         return self.step(batch)
@@ -291,11 +292,12 @@ VALIDATION = data(120, seed=1)
 
 def observed(rows: Any, **kwargs: Any) -> dict[str, Any]:
     callback, drift, module = PostHocCalibration(), DriftMonitor(), Classifier()
-    run = trainer(callback, drift, use_distributed_sampler=False, **kwargs)
+    other = OODMonitor(DataLoader(data(90, seed=2), batch_size=32))  # three batches
+    run = trainer(callback, drift, other, use_distributed_sampler=False, **kwargs)
     run.validate(module, DataLoader(rows, batch_size=32), verbose=False)
     with torch.no_grad():
         module.head.weight.mul_(0.3)
-    out = logged(run)
+    out = logged(run) | logged(run, "ood/")
     run.validate(module, DataLoader(rows, batch_size=32), verbose=False)
     return {"first": out, "psi": logged(run, "drift/"), "reference": drift.reference}
 
@@ -315,3 +317,4 @@ def test_two_ranks_fit_what_one_does(tmp_path: Path) -> None:
         assert found["psi"] == pytest.approx(single["psi"], rel=1e-5)
         assert torch.equal(found["reference"], single["reference"])
     assert single["psi"]["drift/psi"] > 0.25
+    assert len([key for key in single["first"] if key.startswith("ood/")]) == 8

@@ -35,6 +35,11 @@ def num_row_ranks(trainer: Trainer) -> int:
     return dist.get_world_size(group)
 
 
+def row_rank(trainer: Trainer) -> int:
+    """Which of the ranks that hold other rows this one is."""
+    return 0 if num_row_ranks(trainer) == 1 else dist.get_rank(row_ranks(trainer))
+
+
 def stacked(trainer: Trainer, value: Tensor) -> Tensor:
     """A tensor of one shape on every rank, as ``(ranks, ...)``."""
     ranks = num_row_ranks(trainer)

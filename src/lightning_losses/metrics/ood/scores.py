@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
 
 
 def energy_score(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -95,6 +96,21 @@ class ClassGaussians:
     def log_density(self, features: Tensor) -> Tensor:
         """`gmm_score` of features ``(N, D)``."""
         return gmm_score(features.double(), self.means, self.precision, self.log_prior)
+
+
+def auroc(inside: Tensor, outside: Tensor) -> Tensor:
+    """Chance that a row inside has a higher score than one outside; equal ones count half.
+
+    Scores ``(N,)`` and ``(M,)``, the higher the more inside; 0-dim.
+    """
+    if not len(inside) or not len(outside):
+        raise ValueError(f"Scores of both sides are needed, got {len(inside)}, {len(outside)}.")
+    # By ranks, as numbers between 0 and 1: of others torchmetrics takes the sigmoid, which is 1 for
+    # all that is above 40.
+    _, rank = torch.cat([inside, outside]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    label = (torch.arange(len(rank), device=rank.device) < len(inside)).long()
+    area: Tensor = binary_auroc(rank.double() / rank.max().clamp(min=1), label)
+    return area.double()
 
 
 def fpr_at_tpr(inside: Tensor, outside: Tensor, tpr: float = 0.95) -> Tensor:
