@@ -155,6 +155,13 @@ def world_size() -> int:
     return 1 if _group is ALONE else dist.get_world_size(_group)
 
 
+def rank_of_all() -> tuple[int, int]:
+    """This process's rank and the number of ranks, of all there are; ``(0, 1)`` of one alone."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 0, 1
+    return dist.get_rank(), dist.get_world_size()
+
+
 def all_sum(value: Tensor) -> Tensor:
     """Sum over ranks, without gradient."""
     if world_size() == 1:

@@ -49,6 +49,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "penalties": (LIBRARY | {"penalties"}, TORCH),
     "heads": (LIBRARY, TORCH),
     "providers": (LIBRARY | {"providers"}, TORCH),
+    "samplers": ({"distributed"}, TORCH),
     "sampling": ({"losses", "softmax"}, TORCH),
     "spectral_reparam": (set(), TORCH),
     "wide_buffers": (set(), TORCH),

@@ -31,6 +31,7 @@ PACKAGES = (
     "lightning_losses.metrics",
     "lightning_losses.penalties",
     "lightning_losses.providers",
+    "lightning_losses.samplers",
     "lightning_losses.sampling",
     "lightning_losses.schedules",
     "lightning_losses.targets",

@@ -28,7 +28,15 @@ from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
 
 #: What makes rows and their softmax; of the rest of a step nothing is asked.
-READ = ("logits", "hidden", "head", "head_weight", "head_bias", "logit_scale", "softcap")
+READ: tuple[str, ...] = (
+    "logits",
+    "hidden",
+    "head",
+    "head_weight",
+    "head_bias",
+    "logit_scale",
+    "softcap",
+)
 READ += ("temperature", "class_range", "features", "mask", "target", "shift")
 #: Columns of a kept row before its features.
 SCORES = ("energy", "confidence")
@@ -122,14 +130,14 @@ class OODMonitor(EpochMonitor):
             )
             return
         outside = self._outside(trainer, module, loader, stage)
-        sides = [
-            all_rows(trainer, rows, self.max_rows, torch.float32) for rows in (inside, outside)
-        ]
-        for side in sides:
+        sides = []
+        for kept in (inside, outside):
+            side = all_rows(trainer, kept, self.max_rows, torch.float32)
             if isinstance(side, str):
                 self.warn_once(f"nothing is measured: {side}.")
                 return
-        (own, target), (other, _) = sides  # type: ignore[misc]
+            sides.append(side)
+        (own, target), (other, _) = sides
         if not len(own) or not len(other):
             empty = "other data" if len(own) else "epoch"
             self.warn_once(f"the {empty} had no row that counts, so nothing is measured.")
