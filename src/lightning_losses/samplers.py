@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows make a batch, where a loss compares the rows of a batch with each other."""
+"""Which rows make a batch, where a loss compares them with each other; and rows that are drawn."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
-from lightning_losses.distributed import rank_of_all
+from lightning_losses.distributed import all_sum, rank_of_all
 
-__all__ = ["DistinctLabelSampler"]
+__all__ = ["DistinctLabelSampler", "PseudoNegatives"]
 
 
 class DistinctLabelSampler(DistributedSampler[Any]):
@@ -141,3 +141,66 @@ class DistinctLabelSampler(DistributedSampler[Any]):
         seats = torch.rand(batches, size, generator=g).argsort(1)
         dealt = dealt.gather(1, seats).reshape(batches, ranks, self.batch_size)
         return iter(dealt[:, self.rank].flatten().tolist())
+
+
+class PseudoNegatives(nn.Module):
+    """Draws rows of a class that no data has, around those of the one class that there is.
+
+    Narayan and Patel, "Hyp-OC: Hyperbolic One Class Classification for Face Anti-Spoofing", arXiv
+    2404.14406: from a Gaussian around a moving mean of the features, as many as there are. A head
+    learns to tell them apart while `pairwise_confusion` draws the real ones together::
+
+        h = self.encoder(x)
+        z = self.reduce(torch.cat([h, self.pseudo(h)]))
+        y = torch.arange(len(z), device=z.device) // len(h)  # 0 real, 1 pseudo
+        apart = self.compute_loss(logits=self.head(z), target=y, name="apart")
+        one, two = z[: len(h)].chunk(2)
+        together = self.compute_loss(features=one, other_features=two, objective=..., name="pairs")
+
+    with ``head=hyperbolic_mlr`` and its ``clip_radius``, the feature clipping of the paper. (Its
+    code takes the previous batch's mean for the moving one.)
+
+    Args:
+        dim: D of the features.
+        momentum: how much of the moving mean is kept; 0 is the mean of the batch.
+        variance: of each feature.
+
+    Shapes: features ``(B, D)`` to as many rows without gradient. The mean is over the rows of all
+    ranks, moves in training alone, begins at 0 and is in the ``state_dict``.
+
+    Raises:
+        ValueError: a momentum outside [0, 1), a variance that is not positive, features of another
+            length.
+
+    Examples:
+        >>> pseudo = PseudoNegatives(dim=2, momentum=0.0, variance=1e-12)
+        >>> pseudo(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).round()
+        tensor([[2., 3.],
+                [2., 3.]])
+    """
+
+    mean: Tensor
+
+    def __init__(self, dim: int, momentum: float = 0.8, variance: float = 1.0) -> None:
+        super().__init__()
+        if not 0 <= momentum < 1 or not variance > 0:
+            raise ValueError(
+                f"momentum must be in [0, 1) and variance positive, got {momentum} and {variance}."
+            )
+        self.momentum, self.variance = momentum, variance
+        self.register_buffer("mean", torch.zeros(dim))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Rows ``(B, D)``, drawn anew by torch's generator."""
+        if features.ndim != 2 or features.shape[1] != len(self.mean):
+            raise ValueError(
+                f"features must be (B, {len(self.mean)}) as dim says, got {tuple(features.shape)}."
+            )
+        x = features.detach().to(torch.promote_types(features.dtype, torch.float32))
+        if self.training:
+            count = all_sum(torch.full((), float(len(x)), dtype=x.dtype, device=x.device))
+            batch = all_sum(x.sum(0)) / count.clamp(min=1)
+            moved = self.mean.to(x) + (1 - self.momentum) * (batch - self.mean.to(x))
+            self.mean.copy_(torch.where(count > 0, moved, self.mean.to(x)))
+        drawn = self.mean.to(x) + self.variance**0.5 * torch.randn_like(x)
+        return drawn.to(features.dtype)

@@ -19,7 +19,9 @@ from lightning_losses.losses import (
     WeightedInfoNCE,
 )
 from lightning_losses.losses.shared.hyperbolic import poincare_distance
+from lightning_losses.metrics import utilization
 from lightning_losses.metrics.ood.scores import ClassGaussians, energy_score, fpr_at_tpr
+from lightning_losses.samplers import PseudoNegatives
 
 D = torch.float64
 
@@ -89,6 +91,57 @@ def test_distances_become_flat_and_logits_do_not_stand_still() -> None:
     head, ray = HyperbolicMLR(4, 3), torch.randn(1, 4)
     sizes = [head(ray * t).abs().max().item() for t in (10.0, 20.0, 40.0, 400.0)]
     assert sizes[0] < 0.6 * sizes[1] < 0.4 * sizes[2] < 0.1 * sizes[3]
+
+
+def test_utilization_is_the_way_to_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    q, x = torch.randn(7, 3, generator=g, dtype=D), torch.randn(5, 3, generator=g, dtype=D)
+    q[0] = x[2]  # a row that was trained on
+    expected = sum(min(float((a - b).square().sum()) for b in x) for a in q) / 7
+    assert float(utilization(q, x)) == pytest.approx(expected, rel=1e-12)
+    monkeypatch.setattr("lightning_losses.metrics.representation.utilization.HELD", 12)
+    assert float(utilization(q, x)) == pytest.approx(expected, rel=1e-12)
+    more = torch.cat([x, 0.3 * x[:1] + 0.7 * x[1:2]])  # a mixed row can only lower it
+    assert utilization(q, more) <= utilization(q, x)
+    assert float(utilization(x.half() * 0 + 1e3, x.half() * 0 - 1e3)) == 3 * 2e3**2
+    for a, b, text in ((q, x[:, :2], "embeddings"), (q[:0], x, "both sides"), (q[0], x, "embed")):
+        with pytest.raises(ValueError, match=text):
+            utilization(a, b)
+
+
+def test_pseudo_negatives_are_drawn_around_a_moving_mean() -> None:
+    torch.manual_seed(0)
+    pseudo = PseudoNegatives(2, momentum=0.8, variance=4.0)
+    x = torch.tensor([[1.0, 10.0], [3.0, 10.0]], requires_grad=True)
+    drawn = pseudo(x.expand(1, 2, 2).reshape(2, 2))
+    assert not drawn.requires_grad
+    torch.testing.assert_close(pseudo.mean, torch.tensor([0.4, 2.0]))  # 0.2 of the batch's
+    pseudo(x)
+    torch.testing.assert_close(pseudo.mean, torch.tensor([0.72, 3.6]))
+    pseudo(x[:0])  # of no rows there is no mean
+    pseudo.eval()
+    many = pseudo(x.detach().repeat(5000, 1).half())
+    torch.testing.assert_close(pseudo.mean, torch.tensor([0.72, 3.6]))
+    assert many.dtype == torch.float16
+    torch.testing.assert_close(many.float().mean(0), pseudo.mean, atol=0.1, rtol=0)
+    torch.testing.assert_close(many.float().var(0), torch.tensor([4.0, 4.0]), atol=0.2, rtol=0)
+    for wrong in ({"momentum": 1.0}, {"variance": 0.0}):
+        with pytest.raises(ValueError, match="momentum"):
+            PseudoNegatives(2, **wrong)
+    with pytest.raises(ValueError, match=r"\(B, 2\)"):
+        pseudo(torch.zeros(3, 4))
+
+
+def test_clipped_features_are_as_far_as_the_radius() -> None:
+    torch.manual_seed(0)
+    head, clipped = HyperbolicMLR(4, 3), HyperbolicMLR(4, 3, clip_radius=2.0)
+    clipped.load_state_dict(head.state_dict())
+    near, far = torch.tensor([[1.0, 0.0, 1.0, 0.0]]), torch.tensor([[30.0, 0.0, 40.0, 0.0]])
+    torch.testing.assert_close(clipped(near), head(near))
+    torch.testing.assert_close(clipped(far), head(far / 25))
+    assert clipped(torch.zeros(1, 4)).isfinite().all()
+    with pytest.raises(ValueError, match="clip_radius must be positive"):
+        HyperbolicMLR(4, 3, clip_radius=0.0)
 
 
 def test_a_chain_of_networks() -> None:

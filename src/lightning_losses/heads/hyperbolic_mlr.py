@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.losses.shared.hyperbolic import into_ball, length
+from lightning_losses.losses.shared.hyperbolic import clip_length, into_ball, length
 
 #: Beyond this exponent exp is left to the logarithm it comes under.
 LARGEST = 40.0
@@ -28,11 +28,12 @@ class HyperbolicMLR(nn.Module):
         in_features: D.
         out_features: C.
         curvature: c, positive; towards 0 the logits become affine.
+        clip_radius: features are shortened to it first, as in Hyp-OC; None leaves them.
 
     Shapes: features ``(..., D)`` to logits ``(..., C)``.
 
     Raises:
-        ValueError: a curvature that is not positive.
+        ValueError: a curvature or radius that is not positive.
 
     Examples:
         >>> head = HyperbolicMLR(4, 3, curvature=0.1)
@@ -40,22 +41,30 @@ class HyperbolicMLR(nn.Module):
         torch.Size([2, 3])
     """
 
-    def __init__(self, in_features: int, out_features: int, curvature: float = 0.1) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        curvature: float = 0.1,
+        clip_radius: float | None = None,
+    ) -> None:
         super().__init__()
         if not curvature > 0:
             raise ValueError(f"curvature must be positive, got {curvature}.")
+        if clip_radius is not None and not clip_radius > 0:
+            raise ValueError(f"clip_radius must be positive, got {clip_radius}.")
         self.normal = nn.Parameter(torch.empty(out_features, in_features))
         self.point = nn.Parameter(torch.empty(out_features, in_features))
         nn.init.normal_(self.normal, std=in_features**-0.5)
         nn.init.normal_(self.point, std=0.1 * in_features**-0.5)
-        self.curvature = curvature
+        self.curvature, self.clip_radius = curvature, clip_radius
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits ``(..., C)``."""
         dtype = torch.promote_types(features.dtype, torch.float32)
         with torch.autocast(features.device.type, enabled=False):
             c = self.curvature
-            v = features.to(dtype)
+            v = clip_length(features.to(dtype), self.clip_radius)
             p, a = into_ball(self.point.to(dtype), c), self.normal.to(dtype)
             size = length(a)
             inside = 1 - c * p.square().sum(-1)

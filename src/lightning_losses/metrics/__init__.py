@@ -49,6 +49,7 @@ from lightning_losses.metrics.representation.spectral_entropy import (
     diffusion_spectral_entropy,
     diffusion_spectral_mutual_information,
 )
+from lightning_losses.metrics.representation.utilization import utilization
 from lightning_losses.metrics.step_radius.exact import exact_radius
 from lightning_losses.metrics.topology.betti import BettiError, betti_error, betti_numbers
 from lightning_losses.metrics.training_curve.lr_sensitivity import lr_sensitivity
@@ -103,5 +104,6 @@ __all__ = [
     "split_point_discrepancy",
     "split_point_scale",
     "top_label",
+    "utilization",
     "weighted_interval_score",
 ]

@@ -88,6 +88,11 @@ class AdaptiveMarginSoftmax(ClassCenters):
     probability is alpha, B being its ``sum exp(s cos)`` over the other classes. Both without
     gradient; without margin in evaluation. Diagnostics: ``margin`` and ``scale``.
 
+    The paper goes on with a triplet loss of hard negatives between local descriptors that the model
+    matches, which is the model's part; between features it is ``triplet_margin`` with
+    ``mining: hard`` beside this loss, ``weight: {start: 0, end: 1, delay: 1000, steps: 100}`` to
+    begin late.
+
     Args:
         in_features: D.
         num_classes: C.
