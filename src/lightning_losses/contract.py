@@ -43,3 +43,10 @@ class Contract:
     """What it makes of the logits."""
     same_columns: tuple[tuple[str, ...], ...] = ()
     """Groups of named tensors ``(N, C)`` that must have the same C, such as student and teacher."""
+    by_chunks: bool = False
+    """Whether logits and teacher's logits may be made of hidden states, some rows at a time.
+
+    A loss of scope ``rows`` is then called for each chunk, in training twice: it keeps no state and
+    leaves no diagnostics. One of scope ``batch`` has a method ``of_chunks(chunks)``, to sum over
+    rows as `softmax.Chunks` gives them.
+    """

@@ -52,6 +52,11 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "attention": NamedTensor("whole", "list of (B, H, Q, K) float", "probabilities, one a layer"),
     "logits_adv": NamedTensor("vectors", "(..., C) float", "logits of the perturbed input"),
     "teacher_logits": NamedTensor("vectors", "(..., C) float", "logits of a teacher, no gradient"),
+    "teacher_hidden": NamedTensor(
+        "vectors", "(..., D) float", "a teacher's last hidden states, instead of its logits"
+    ),
+    "teacher_head_weight": NamedTensor("whole", "(V, D) float", "the teacher's head"),
+    "teacher_head_bias": NamedTensor("whole", "(V,) float", "its bias"),
     "aux_logits": NamedTensor("vectors", "(..., C) float", "class scores of a second head"),
     "aspect_logits": NamedTensor("vectors", "(..., A) float", "scores of yes-or-no questions"),
     "aspect_target": NamedTensor("vectors", "(..., A) float", "probabilities of yes"),
@@ -129,6 +134,7 @@ NAMED_TENSORS: dict[str, NamedTensor] = {
     "temperature": NamedTensor("rows", "(...) float", "divides logits, last; or one number"),
     "softcap": NamedTensor("option", "float", "tanh soft-cap of the logits"),
     "logit_scale": NamedTensor("option", "float", "multiplies the logits before the soft-cap"),
+    "teacher_softcap": NamedTensor("option", "float", "tanh soft-cap of teacher_hidden's logits"),
     "class_range": NamedTensor("option", "ClassRange", "classes of this rank's slice of the head"),
     "max_valid": NamedTensor("option", "int", "no more rows count, so others cost a GPU nothing"),
     "shift": NamedTensor("option", "int", "row t is scored against target[..., t + shift]"),

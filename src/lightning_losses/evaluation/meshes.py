@@ -26,6 +26,8 @@ from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import ClassRange, check_shift, shift_left
 
 HEAD = ("head_weight", "head_bias")
+#: Of a teacher every rank takes all, whatever splits it: nothing flows back.
+TEACHER_HEAD = ("teacher_head_weight", "teacher_head_bias")
 
 
 class Local(NamedTuple):
@@ -87,6 +89,8 @@ class _Door:
         for name, value in self.given.items():
             if name in HEAD:
                 tensors[name] = self._head(value) if name in self.held else value
+            elif name in TEACHER_HEAD and name in self.held:
+                tensors[name] = value.detach().full_tensor()
             elif name in self.held:
                 tensors[name] = self._rows(name, value)
             else:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_losses.contract import HeadKind
+from lightning_losses.evaluation.chunks import made_by_chunks
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import STATISTICS, TWO_PASSES, Problem, resolve_kernel
@@ -222,6 +223,7 @@ def _one_pass(rows: Rows, terms: Terms, kernel: str, reduction: str) -> bool:
             term.row_function
             and term.transform_for(tensors.get("target")) is None
             and _reads_rows_only(term, tensors)
+            and not made_by_chunks(term, tensors)
             for term in users
         )
     )

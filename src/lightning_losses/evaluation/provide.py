@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.evaluation.chunks import MADE_OF, made_by_chunks
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.evaluation.validation import (
     check,
@@ -23,7 +24,7 @@ from lightning_losses.softmax import STATISTICS, in_autocast_dtype, zero_ignored
 from lightning_losses.term import Term
 
 #: Kernels upcast these block by block; losses get whole tensors upcast.
-LEFT_TO_KERNELS = frozenset({"hidden", "head_weight", "head_bias", "input"})
+LEFT_TO_KERNELS = frozenset({"input", *(name for names in MADE_OF.values() for name in names)})
 
 
 def provide(
@@ -53,17 +54,23 @@ def provide(
                     missing.append((name, term.loss, "target"))
             elif tensor == "valid":
                 tensors["valid"] = torch.ones(rows.num_rows, dtype=torch.bool, device=rows.device)
+            elif tensor in made_by_chunks(term, tensors):
+                continue
             elif tensor in providers:
-                made = providers[tensor](tensors)
-                tensors.update(made if isinstance(made, dict) else {tensor: made})
+                tensors.update(_made(tensor, providers, tensors))
             else:
-                missing.append((name, term.loss, tensor))
+                instead = MADE_OF.get(tensor, ("",))[0]  # hidden states that stand for logits
+                if instead in providers and instead not in tensors:
+                    tensors.update(_made(instead, providers, tensors))
+                if tensor not in made_by_chunks(term, tensors):
+                    missing.append((name, term.loss, tensor))
     if missing:
         raise missing_tensors(dict.fromkeys(missing), rows.tensors)
     refuse_options_with_raw_logits(terms, tensors)
     refuse_some_classes(terms, tensors)
-    if "hidden" in tensors and "logits" not in tensors:
-        tensors["hidden"] = in_autocast_dtype(tensors["hidden"])
+    for logits, (hidden, *_) in MADE_OF.items():
+        if hidden in tensors and logits not in tensors:
+            tensors[hidden] = in_autocast_dtype(tensors[hidden])
     read = {name for term in terms.values() for name in term.read} - LEFT_TO_KERNELS
     for name in [name for name in tensors if name in read]:
         tensors[name] = _fit_to_read(name, tensors[name], rows.valid)
@@ -71,6 +78,14 @@ def provide(
     if "target" in tensors and tensors["target"].dtype == torch.bool:
         tensors["target"] = tensors["target"].long()
     return rows._replace(tensors=tensors)
+
+
+def _made(
+    tensor: str, providers: Mapping[str, nn.Module], tensors: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a provider makes of what there is: the tensor, or several by name."""
+    made = providers[tensor](tensors)
+    return made if isinstance(made, dict) else {tensor: made}
 
 
 def _fit_to_read(name: str, value: Any, valid: Tensor | None) -> Any:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from lightning_losses.distributed import all_sum, reduce_with_gradient, world_size
+from lightning_losses.evaluation.chunks import chunks_of, made_by_chunks
 from lightning_losses.evaluation.plan import Plan, Shared, with_class_weight
-from lightning_losses.evaluation.rows import weighted_rows
+from lightning_losses.evaluation.rows import Rows, weighted_rows
 from lightning_losses.evaluation.validation import refuse_transformed_target
 from lightning_losses.evaluation.values import check_sample_weight
 from lightning_losses.record import LossRecord
 from lightning_losses.softmax import (
     STATISTICS,
+    Chunks,
     SoftmaxStats,
     may_ask,
     row_fused,
@@ -202,7 +204,8 @@ class Evaluation:
         rows = self.rows
         if term.target_transform is not None:
             refuse_transformed_target(name, term, tensors.get("target"))
-        values = term(tensors)
+        by_chunks = made_by_chunks(term, tensors)
+        values = _by_chunks(term, rows, tensors) if by_chunks else term(tensors)
         self._note(name, term)
         if values.ndim == 0:
             if self.plan.reduction == "none" or term.weighs_rows:
@@ -357,6 +360,13 @@ class Evaluation:
             return self._counted()
         with torch.no_grad():
             return all_sum(own(**pick(term.arguments, tensors)))
+
+
+def _by_chunks(term: Term, rows: Rows, tensors: Mapping[str, Any]) -> Tensor:
+    """What `term(tensors)` would be with logits, which are made a few rows at a time."""
+    chunks = chunks_of(term, rows, tensors)
+    of_chunks: Callable[[Chunks], Tensor] | None = getattr(term.loss, "of_chunks", None)
+    return chunks.each(term.loss) if of_chunks is None else of_chunks(chunks)
 
 
 def collect_diagnostics(name: str, term: Term, count: int) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.evaluation.chunks import MADE_OF, made_by_chunks
 from lightning_losses.evaluation.values import not_finite, not_positive, out_of_range, tensors_of
 from lightning_losses.named_tensors import NAMED_TENSORS, describe
 from lightning_losses.softmax import FLOATS, STATISTICS, float_of, may_ask, require_tensor
@@ -164,10 +165,11 @@ def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, 
     passed = ", ".join(sorted(k for k, v in given.items() if v is not None)) or "nothing"
     if name in STATISTICS:
         fix = "pass logits=... (or hidden=... and head_weight=...) and target=..."
-    elif name == "logits" and "hidden" in given:
+    elif name in MADE_OF and MADE_OF[name][0] in given:
+        hidden, weight, _ = MADE_OF[name]
         fix = (
-            "it needs whole rows of logits, which hidden and head_weight never hold; pass "
-            "logits=self.head(hidden), or remove the term"
+            f"it needs whole rows of logits, which {hidden} and {weight} never hold; pass "
+            f"{name}=self.head({hidden}), or remove the term"
         )
     else:
         fix = f"write self.compute_loss(..., {name}=...)"
@@ -182,7 +184,16 @@ def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, 
 
 def refuse_some_classes(terms: Terms, tensors: Mapping[str, Any]) -> None:
     """Statistics merge what ranks say of their classes; a loss that reads logits needs them all."""
-    if "class_range" not in tensors or "logits" not in tensors:
+    if "class_range" not in tensors:
+        return
+    for name, term in terms.items():
+        if "logits" in made_by_chunks(term, tensors):
+            raise ValueError(
+                f"Term {name!r} ({type(term.loss).__name__}) reads whole rows of logits, and each "
+                "rank has the head of some classes: pass the whole head, head_weight.full_tensor() "
+                "of a DTensor, without class_range; its logits are made a few rows at a time."
+            )
+    if "logits" not in tensors:
         return
     for name, term in terms.items():
         soft = term.target_transform is not None
@@ -234,7 +245,8 @@ def check(
     names: dict[str, None] = {}  # in order
     for name, term in terms.items():
         sources = (*SOURCES, "target") if term.statistics else ()
-        read = [n for n in (*term.read, *sources) if n in tensors]
+        made = [part for logits in made_by_chunks(term, tensors) for part in MADE_OF[logits]]
+        read = [n for n in (*term.read, *sources, *made) if n in tensors]
         names.update(dict.fromkeys(read))
         _check_dtypes(name, term, read, tensors)
         _check_columns(name, term, tensors)
@@ -283,7 +295,13 @@ def _check_columns(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
     """Groups of tensors that must have as many columns; one column beside many would broadcast."""
     for group in term.contract.same_columns if term.contract is not None else ():
         given = {n: tensors[n] for n in group if isinstance(tensors.get(n), Tensor)}
-        if len({t.shape[1:2] for t in given.values()}) > 1:
+        columns = {n: tuple(t.shape[1:2]) for n, t in given.items()}
+        for logits in set(group) & {*made_by_chunks(term, tensors)}:
+            weight = MADE_OF[logits][1]
+            if isinstance(tensors.get(weight), Tensor):
+                given[weight] = tensors[weight]
+                columns[weight] = tuple(tensors[weight].shape[:1])
+        if len({*columns.values()}) > 1:
             shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in given.items())
             raise ValueError(
                 f"Term {name!r} ({type(term.loss).__name__}) needs {' and '.join(given)} with as "

@@ -35,7 +35,7 @@ def not_finite(name: str, value: Tensor, valid: Tensor | None) -> ValueError | N
         return None
     bad = ~value.isfinite()
     what = "NaN or inf"
-    if "logit" in name or name == "head_bias":
+    if "logit" in name or name.endswith("head_bias"):
         what, bad = "NaN or +inf", bad & (value != -math.inf)
     bad = _of_counted(bad, valid)
     if name in SOFTMAX_LOGITS and value.ndim > 1 and value.shape[1] > 1 and not bool(bad.any()):

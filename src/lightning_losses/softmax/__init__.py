@@ -28,6 +28,7 @@ from lightning_losses.softmax.arguments import (
     require_tensor,
     shift_left,
 )
+from lightning_losses.softmax.chunks import Chunks, Source
 from lightning_losses.softmax.compute import logit_spread, make_problem, row_fused, statistics
 from lightning_losses.softmax.stats import SoftmaxStats, softmax_stats
 
@@ -37,11 +38,13 @@ __all__ = [
     "SMALL",
     "STATISTICS",
     "TWO_PASSES",
+    "Chunks",
     "ClassRange",
     "Direction",
     "Problem",
     "RowFunction",
     "SoftmaxStats",
+    "Source",
     "Spread",
     "check_shift",
     "describe_kernel",

@@ -39,7 +39,9 @@ class AdaptiveAlphaDivergence(nn.Module):
     """
 
     scope = "rows"
-    contract = Contract(target=("none",), same_columns=(("logits", "teacher_logits"),))
+    contract = Contract(
+        target=("none",), same_columns=(("logits", "teacher_logits"),), by_chunks=True
+    )
 
     def __init__(self, alpha_min: float = -1.0, alpha_max: float = 1.0, clip: float = 5.0) -> None:
         super().__init__()

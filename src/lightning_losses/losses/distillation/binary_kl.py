@@ -33,7 +33,10 @@ class BinaryKLDistillation(nn.Module):
 
     scope = "rows"
     contract = Contract(
-        target=("none",), head="none", same_columns=(("aux_logits", "teacher_logits"),)
+        target=("none",),
+        head="none",
+        same_columns=(("aux_logits", "teacher_logits"),),
+        by_chunks=True,
     )
 
     def __init__(self, temperature: float = 2.0, normalized: bool = True) -> None:

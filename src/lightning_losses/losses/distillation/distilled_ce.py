@@ -26,7 +26,9 @@ class DistilledCrossEntropy(nn.Module):
     """
 
     scope = "rows"
-    contract = Contract(target=("class", "soft"), same_columns=(("logits", "teacher_logits"),))
+    contract = Contract(
+        target=("class", "soft"), same_columns=(("logits", "teacher_logits"),), by_chunks=True
+    )
 
     def __init__(self, alpha: float = 0.5, temperature: float = 1.0) -> None:
         super().__init__()

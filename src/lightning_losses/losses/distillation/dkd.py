@@ -38,7 +38,7 @@ class DecoupledKD(nn.Module):
     """
 
     scope = "rows"
-    contract = Contract(same_columns=(("logits", "teacher_logits"),))
+    contract = Contract(same_columns=(("logits", "teacher_logits"),), by_chunks=True)
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         super().__init__()

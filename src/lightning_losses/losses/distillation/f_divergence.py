@@ -40,7 +40,9 @@ class FDivergence(nn.Module):
     """
 
     scope = "rows"
-    contract = Contract(target=("none",), same_columns=(("logits", "teacher_logits"),))
+    contract = Contract(
+        target=("none",), same_columns=(("logits", "teacher_logits"),), by_chunks=True
+    )
 
     def __init__(self, kind: Kind = "alpha", alpha: float = 0.5) -> None:
         super().__init__()

@@ -24,7 +24,9 @@ class KnowledgeDistillation(nn.Module):
     """
 
     scope = "rows"
-    contract = Contract(target=("none",), same_columns=(("logits", "teacher_logits"),))
+    contract = Contract(
+        target=("none",), same_columns=(("logits", "teacher_logits"),), by_chunks=True
+    )
 
     def __init__(self, temperature: float = 4.0) -> None:
         super().__init__()

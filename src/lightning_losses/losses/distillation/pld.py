@@ -35,7 +35,7 @@ class PlackettLuceDistillation(nn.Module):
     """
 
     scope = "rows"
-    contract = Contract(same_columns=(("logits", "teacher_logits"),))
+    contract = Contract(same_columns=(("logits", "teacher_logits"),), by_chunks=True)
 
     def __init__(
         self,

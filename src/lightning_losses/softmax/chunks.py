@@ -1,0 +1,109 @@
+# SPDX-FileCopyrightText: 2026 The lightning-losses authors
+# SPDX-License-Identifier: Apache-2.0
+"""Whole rows of logits, a few rows at a time, for losses that read more than statistics of them.
+
+What is computed of a chunk is thrown away and computed again in the backward pass, so that of
+hidden states and a head no ``(N, V)`` tensor is ever held, of student or teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lightning_losses.kernels.eager import chunked
+from lightning_losses.kernels.logits import materialise
+from lightning_losses.kernels.problem import LOWEST, Problem
+
+#: A loss of whole rows holds about so many tensors of the size of a chunk's logits at once.
+TENSORS = 4
+
+
+class Source(NamedTuple):
+    """What one tensor of logits is made of."""
+
+    problem: Problem
+    trained: bool
+    """Whether anything gets a gradient through it; a teacher's does not."""
+
+
+class Chunks:
+    """The rows of a batch in chunks: arguments of a loss, with the logits made when asked for.
+
+    Args:
+        made: names of logits ``(N, V)``, and what makes them.
+        rows: tensors ``(N, ...)`` by name, which are cut.
+        others: what every chunk gets as it is.
+        count: N.
+    """
+
+    def __init__(
+        self,
+        made: Mapping[str, Source],
+        rows: Mapping[str, Tensor],
+        others: Mapping[str, Any],
+        count: int,
+    ) -> None:
+        self.made, self.rows, self.others, self.count = made, rows, others, count
+
+    @classmethod
+    def whole(cls, **rows: Tensor) -> Chunks:
+        """One chunk of tensors that are there already."""
+        return cls({}, rows, {}, len(next(iter(rows.values()))))
+
+    def each(self, function: Callable[..., Tensor]) -> Tensor:
+        """``function(**arguments)`` gives values ``(n,)`` of the rows of a chunk: those of all."""
+        return torch.cat(list(self._apply(function)))
+
+    def total(self, function: Callable[..., Tensor]) -> Tensor:
+        """``function(**arguments)`` gives sums over the rows of a chunk: the sums over all."""
+        parts = self._apply(function)
+        total = next(parts)
+        for part in parts:
+            total = total + part
+        return total
+
+    def _apply(self, function: Callable[..., Tensor]) -> Iterator[Tensor]:
+        if not self.made:
+            yield function(**self.rows, **self.others)
+            return
+        size = max(min(_chunk_rows(source.problem) for source in self.made.values()), 1)
+        size = max(-(-self.count // max(1, -(-self.count // size))), 1)  # of equal size
+        # Hooks on what is saved, by which torch computes again, are not for torch.func.
+        again = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+
+        def of_rows(start: int, stop: int, _: Tensor) -> Tensor:
+            return function(**self._arguments(start, stop))
+
+        # At least one chunk, even without rows, which keeps the graph connected.
+        for start in range(0, max(self.count, 1), size):
+            span = start, min(start + size, self.count)
+            device = next(iter(self.made.values())).problem.source  # tells checkpoint where it is
+            if again:
+                yield checkpoint(
+                    of_rows, *span, device, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                yield of_rows(*span, device)
+
+    def _arguments(self, start: int, stop: int) -> dict[str, Any]:
+        found = {name: tensor[start:stop] for name, tensor in self.rows.items()}
+        for name, source in self.made.items():
+            with torch.set_grad_enabled(torch.is_grad_enabled() and source.trained):
+                problem = source.problem.rows(start, stop)
+                z = materialise(problem)
+                # As such logits would be passed: divided by a temperature, -inf is -inf.
+                found[name] = (
+                    z if problem.head_bias is None else torch.where(z == LOWEST, -torch.inf, z)
+                )
+        return found | dict(self.others)
+
+
+def _chunk_rows(problem: Problem) -> int:
+    """Rows of a chunk: many enough that reading the head again costs little."""
+    rows = chunked.CHUNK_BYTES // (4 * TENSORS * max(1, problem.classes))
+    return max(chunked.MIN_CHUNK_ROWS, rows)
