@@ -64,8 +64,11 @@ TITLES = {
 
 #: Of keys whose place depends on what they make.
 CHOSEN = {
+    "ema_teacher": "+provider@loss.kd.provider.teacher_logits=ema_teacher",
+    "frozen_teacher": "+provider@loss.kd.provider.teacher_logits=frozen_teacher",
     "pgd": "+provider@loss.trades.provider.logits_adv=pgd",
     "queue": "+provider@loss.supcon.provider.ref_features=queue",
+    "stored_teacher": "+provider@loss.kd.provider.teacher_logits=stored_teacher",
 }
 
 SCOPES = {
@@ -302,7 +305,14 @@ def needs(one: Facts) -> Iterator[str]:
     if kinds:
         yield f"The target may be {', or '.join(kinds)}."
     yield f"Scope `{one.scope}`: {SCOPES[one.scope or 'rows']}"
-    if "logits" in one.tensors:
+    if one.by_chunks:
+        yield (
+            "It needs whole rows of logits, which are made a few rows at a time: pass "
+            "`teacher_hidden=` and `teacher_head_weight=` instead of `teacher_logits=`, and "
+            "`hidden=` and `head_weight=` instead of `logits=`, and no tensor of N rows and C "
+            "columns is held."
+        )
+    elif "logits" in one.tensors:
         yield "It needs whole rows of logits, which no kernel can spare it."
     elif one.statistics:
         yield (

@@ -31,6 +31,13 @@ def listing() -> str:
     return "\n".join(lines).strip()
 
 
+#: Of a loss whose contract says so; also on its page.
+BY_CHUNKS = (
+    "whole rows of logits are made a few at a time of teacher_hidden= and teacher_head_weight= "
+    "instead of teacher_logits=, and of hidden= and head_weight= instead of logits="
+)
+
+
 def details(key: str) -> str:
     """Everything about one key. Raises ValueError if there is none of that name."""
     group, name = find(key)
@@ -52,6 +59,8 @@ def details(key: str) -> str:
                 lines.append(f"{what}: {part.rpartition('.')[2]}\n{about}")
         if one.statistics:
             lines.append("kernel: any; `lightning-losses doctor` says which one is taken here")
+        elif one.by_chunks:
+            lines.append(f"kernel: none; {BY_CHUNKS}")
         elif "logits" in one.tensors:
             lines.append("kernel: none; it needs whole rows of logits")
         lines.append("")

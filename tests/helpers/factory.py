@@ -27,7 +27,7 @@ ROWWISE = [k for k in LOSSES if k not in PARAMETERS_ONLY + OWN_ROWS]
 #: Their target is a real value, so they share no batch with losses on classes.
 REAL_TARGET = ["hl_gauss", "pinball", "two_hot", "weighted_interval_score"]
 #: The same whatever rows a batch has, and on every rank.
-WHOLE = ["head_weight", "kernel_points", "ref_features"]
+WHOLE = ["head_weight", "kernel_points", "ref_features", "teacher_head_weight"]
 #: They compare two views of each sample.
 TWO_VIEWS = ["barlow_twins", "clip", "hyperbolic_contrastive", "nt_xent", "pairwise_confusion"]
 TWO_VIEWS += ["siglip", "weighted_info_nce"]

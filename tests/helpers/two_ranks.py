@@ -121,10 +121,21 @@ def learned_weights() -> Case:
     return Objective(terms), named
 
 
+def two_heads() -> Case:
+    """Student and teacher as hidden states and heads, for a loss of rows and one of the batch."""
+    named = head()[1]
+    del named["sample_weight"]
+    g = torch.Generator().manual_seed(1)
+    named["teacher_hidden"] = torch.randn(ROWS, 2, generator=g, dtype=torch.float64)
+    named["teacher_head_weight"] = torch.randn(5, 2, generator=g, dtype=torch.float64)
+    return Objective({key: build(key).terms[key] for key in ("ce", "dist", "dkd", "kd")}), named
+
+
 CASES: dict[str, Callable[[], Case]] = {
     **{key: (lambda key=key: one(key)) for key in LOSSES},  # type: ignore[misc]
     "one pass": head,
     "two passes": lambda: head("reference"),
+    "two heads": two_heads,
     "sum": lambda: head(reduction="sum"),
     "normalizer": lambda: head(normalizer=4.0),
     "everything": everything,

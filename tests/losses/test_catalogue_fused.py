@@ -149,6 +149,24 @@ def test_those_beside_a_tensor_of_all_classes_are_listed_for_a_reason(
     assert max(forward, given) >= EVERYTHING
 
 
+#: Against a teacher, of whole rows: from two pairs of hidden states and head a few rows at a time.
+BY_CHUNKS = ["adaptive_alpha_kd", "dist", "dkd", "f_divergence", "gpg_kd", "kd", "pld"]
+
+
+def test_two_heads_make_no_tensor_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in BY_CHUNKS:
+        objective, named = case(key, kernel="chunked")
+        g = torch.Generator().manual_seed(1)
+        named["teacher_hidden"] = torch.randn(ROWS, 3, generator=g)
+        named["teacher_head_weight"] = torch.randn(CLASSES, 3, generator=g)
+        del named["teacher_logits"]
+        with small_chunks(monkeypatch):
+            forward, backward = largest_tensors(objective, named)
+        # Dist sums five numbers of every class, which is less than a chunk too.
+        assert 0 < forward <= CHUNK, key
+        assert 0 < backward <= CHUNK, key
+
+
 def test_the_measure_sees_logits_where_there_are_any() -> None:
     """The kernel that holds all logits, in both directions: the proof above can fail."""
     forward, backward = largest_tensors(*case("ce", kernel="reference"))

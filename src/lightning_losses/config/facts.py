@@ -39,6 +39,8 @@ class Facts(NamedTuple):
     target_transform: str | None = None
     row_weighting: str | None = None
     aggregation: str | None = None
+    by_chunks: bool = False
+    """Whether hidden states and head will do for its logits, see `Contract`."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -94,6 +96,7 @@ def gather(names: Collection[str] | None = None) -> dict[str, Facts]:
             None if term.target_transform is None else _name(type(term.target_transform)),
             None if term.row_weighting is None else _name(type(term.row_weighting)),
             None if term.aggregation is None else _name(type(term.aggregation)),
+            term.contract is not None and term.contract.by_chunks,
         )
     return gathered
 
@@ -102,7 +105,7 @@ def as_text(known: dict[str, Facts]) -> str:
     """A key a line, so that two branches that each add one merge."""
     lines = []
     for name, one in known.items():
-        said = {k: v for k, v in one._asdict().items() if v not in (None, ())}
+        said = {k: v for k, v in one._asdict().items() if v not in (None, (), False)}
         lines.append(f"{json.dumps(name)}: {json.dumps(said)}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -56,16 +56,16 @@ def provide(
                 tensors["valid"] = torch.ones(rows.num_rows, dtype=torch.bool, device=rows.device)
             elif tensor in made_by_chunks(term, tensors):
                 continue
-            elif tensor in providers:
-                tensors.update(_made(tensor, providers, tensors))
             else:
-                instead = MADE_OF.get(tensor, ("",))[0]  # hidden states that stand for logits
-                if instead in providers and instead not in tensors:
-                    tensors.update(_made(instead, providers, tensors))
-                if tensor not in made_by_chunks(term, tensors):
+                # The tensor, or hidden states that stand for it.
+                names = [n for n in (tensor, *MADE_OF.get(tensor, ())[:1]) if n in providers]
+                if names and names[0] not in tensors:
+                    made = providers[names[0]](tensors)
+                    tensors.update(made if isinstance(made, dict) else {names[0]: made})
+                if tensor not in tensors and tensor not in made_by_chunks(term, tensors):
                     missing.append((name, term.loss, tensor))
     if missing:
-        raise missing_tensors(dict.fromkeys(missing), rows.tensors)
+        raise missing_tensors(dict.fromkeys(missing), rows.tensors, tensors)
     refuse_options_with_raw_logits(terms, tensors)
     refuse_some_classes(terms, tensors)
     for logits, (hidden, *_) in MADE_OF.items():
@@ -78,14 +78,6 @@ def provide(
     if "target" in tensors and tensors["target"].dtype == torch.bool:
         tensors["target"] = tensors["target"].long()
     return rows._replace(tensors=tensors)
-
-
-def _made(
-    tensor: str, providers: Mapping[str, nn.Module], tensors: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a provider makes of what there is: the tensor, or several by name."""
-    made = providers[tensor](tensors)
-    return made if isinstance(made, dict) else {tensor: made}
 
 
 def _fit_to_read(name: str, value: Any, valid: Tensor | None) -> Any:

@@ -154,18 +154,29 @@ def refuse_given_statistics(given: Mapping[str, Any]) -> None:
 
 
 def missing_tensors(
-    missing: Iterable[tuple[str, nn.Module, str]], given: Mapping[str, Any]
+    missing: Iterable[tuple[str, nn.Module, str]],
+    given: Mapping[str, Any],
+    there: Collection[str] = (),
 ) -> ValueError:
-    """One error for all ``(term, its loss, tensor)`` that nobody passed or provides."""
-    return ValueError("\n".join(str(missing_tensor(*one, given)) for one in missing))
+    """One error for all ``(term, its loss, tensor)`` that nobody passed or provides.
+
+    What is ``there`` beside what was given is from providers.
+    """
+    return ValueError("\n".join(str(missing_tensor(*one, given, there)) for one in missing))
 
 
-def missing_tensor(term: str, module: nn.Module, name: str, given: Mapping[str, Any]) -> ValueError:
+def missing_tensor(
+    term: str,
+    module: nn.Module,
+    name: str,
+    given: Mapping[str, Any],
+    there: Collection[str] = (),
+) -> ValueError:
     """The error for a named tensor that nobody passed or provides."""
     passed = ", ".join(sorted(k for k, v in given.items() if v is not None)) or "nothing"
     if name in STATISTICS:
         fix = "pass logits=... (or hidden=... and head_weight=...) and target=..."
-    elif name in MADE_OF and MADE_OF[name][0] in given:
+    elif name in MADE_OF and MADE_OF[name][0] in {*given, *there}:
         hidden, weight, _ = MADE_OF[name]
         fix = (
             f"it needs whole rows of logits, which {hidden} and {weight} never hold; pass "
@@ -294,13 +305,11 @@ def _check_dtypes(name: str, term: Term, read: Collection[str], tensors: Mapping
 def _check_columns(name: str, term: Term, tensors: Mapping[str, Any]) -> None:
     """Groups of tensors that must have as many columns; one column beside many would broadcast."""
     for group in term.contract.same_columns if term.contract is not None else ():
-        given = {n: tensors[n] for n in group if isinstance(tensors.get(n), Tensor)}
-        columns = {n: tuple(t.shape[1:2]) for n, t in given.items()}
-        for logits in set(group) & {*made_by_chunks(term, tensors)}:
-            weight = MADE_OF[logits][1]
-            if isinstance(tensors.get(weight), Tensor):
-                given[weight] = tensors[weight]
-                columns[weight] = tuple(tensors[weight].shape[:1])
+        made = {n: MADE_OF[n][1] for n in made_by_chunks(term, tensors)}
+        # A head has its classes first.
+        held = [(n, 1) if n in tensors else (made.get(n, n), 0) for n in group]
+        given = {n: tensors[n] for n, _ in held if isinstance(tensors.get(n), Tensor)}
+        columns = {n: given[n].shape[at : at + 1] for n, at in held if n in given}
         if len({*columns.values()}) > 1:
             shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in given.items())
             raise ValueError(

@@ -5,6 +5,7 @@
 from lightning_losses.providers.ema_teacher import EMATeacher
 from lightning_losses.providers.pgd import PGD
 from lightning_losses.providers.queue import Queue
+from lightning_losses.providers.stored_teacher import StoredTeacher
 from lightning_losses.providers.teacher import FrozenTeacher
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "EMATeacher",
     "FrozenTeacher",
     "Queue",
+    "StoredTeacher",
 ]

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_losses.providers.teacher import input_of, require_module, run
+
 
 class EMATeacher(nn.Module):
     """Provides ``teacher_logits`` by a copy of a model that follows it slowly, without gradient.
@@ -22,11 +24,14 @@ class EMATeacher(nn.Module):
     hold equal models, so they hold equal teachers.
 
     Args:
-        model: input ``(B, ...)`` -> logits ``(B, ..., C)``; the one that is trained.
+        model: input ``(B, ...)`` -> logits ``(B, ..., C)``; the one that is trained. Without it, as
+            in a config, the step passes ``model=self.net`` with its input, and the first call
+            makes the copy.
         momentum: in [0, 1]; 0.999 in the papers.
 
     Raises:
-        ValueError: a momentum out of range.
+        ValueError: a momentum out of range, or no model.
+        TypeError: a model that is no module.
 
     Examples:
         >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -39,21 +44,61 @@ class EMATeacher(nn.Module):
     """
 
     makes = "teacher_logits"
-    reads = ("input",)
+    reads = ("input", "model")
 
-    def __init__(self, model: nn.Module, momentum: float = 0.999) -> None:
+    def __init__(self, model: nn.Module | None = None, momentum: float = 0.999) -> None:
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum must be in [0, 1], got {momentum}; write 0.999.")
         self.momentum = momentum
-        self._model = (model,)  # in a tuple: no submodule
-        self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        self.teacher: nn.Module | None = None
+        self._model: tuple[nn.Module, ...] = ()  # in a tuple: no submodule
+        self._loaded: dict[str, Any] = {}  # of a checkpoint, until there is a teacher
         self._step: int | None = None
+        if model is not None:
+            self._begin(model)
+
+    def _begin(self, model: nn.Module) -> None:
+        """Start as a copy of the model, or where a checkpoint says."""
+        require_module(model)
+        if any(part is self for part in model.modules()):
+            raise ValueError(
+                "The teacher would be a copy of the module that holds the loss, and so the teacher "
+                "itself: pass the network alone, model=self.net."
+            )
+        self._model = (model,)
+        # Validation may come first, in inference mode, whose tensors could not be moved later.
+        with torch.inference_mode(False):
+            self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+            if self._loaded:
+                self.teacher.load_state_dict(self._loaded)
+                self._loaded = {}
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination.update({f"{prefix}teacher.{name}": x for name, x in self._loaded.items()})
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *others: Any
+    ) -> None:
+        """Keep what was saved for a teacher that comes with the first step."""
+        if self.teacher is None:
+            start = f"{prefix}teacher."
+            self._loaded = {
+                name.removeprefix(start): value
+                for name, value in state_dict.items()
+                if name.startswith(start)
+            }
+        else:
+            super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> EMATeacher:
         """The teacher stays in eval mode."""
         super().train(mode)
-        self.teacher.eval()
+        if self.teacher is not None:
+            self.teacher.eval()
         return self
 
     def set_step(self, step: int) -> None:
@@ -64,7 +109,9 @@ class EMATeacher(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move towards the model once."""
+        """Move towards the model once; nothing before the first call."""
+        if self.teacher is None:
+            return
         (model,) = self._model
         for slow, fast in zip(self.teacher.parameters(), model.parameters(), strict=True):
             slow.lerp_(fast.detach().to(slow), 1 - self.momentum)
@@ -73,9 +120,14 @@ class EMATeacher(nn.Module):
 
     def forward(self, tensors: Mapping[str, Any]) -> Tensor:
         """``teacher_logits (N, C)``. Raises ValueError if the step passed no input."""
-        x = tensors.get("input")
-        if x is None:
-            raise ValueError("The teacher needs the input: write self.compute_loss(..., input=x).")
-        with torch.no_grad():
-            logits: Tensor = self.teacher(x)
-        return logits.reshape(-1, logits.shape[-1])
+        x = input_of(tensors)
+        if self.teacher is None:
+            model = tensors.get("model")
+            if model is None:
+                raise ValueError(
+                    "The EMA teacher needs the network that is trained: write "
+                    "self.compute_loss(..., input=x, model=self.net)."
+                )
+            self._begin(model)
+        assert self.teacher is not None
+        return run(self.teacher, x)

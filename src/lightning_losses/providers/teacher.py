@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen teacher: makes ``teacher_logits`` from the step's input."""
+"""A frozen teacher: makes ``teacher_logits``, or hidden states and head, from the step's input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,17 @@ class FrozenTeacher(nn.Module):
     The teacher is always in eval mode, follows the input's device, is neither trained nor saved,
     and adds nothing to parameters or ``state_dict``. Load its weights before handing it over.
 
+    With a head, ``teacher_hidden`` instead: the model then stops at its last hidden states, and
+    losses such as ``kd`` make its logits a few rows at a time. For large vocabularies, of which
+    ``(N, V)`` logits would not fit.
+
     Args:
-        model: input ``(B, ...)`` -> logits ``(B, ..., C)``.
+        model: input ``(B, ...)`` -> logits ``(B, ..., C)``; with a head, -> hidden states
+            ``(B, ..., D)``. A mapping of tensors is passed as keyword arguments.
+        head: ``nn.Linear(D, C)`` of the teacher.
 
     Raises:
+        TypeError: the model is no module, or the head no plain ``nn.Linear``.
         ValueError: the step passed no input.
 
     Examples:
@@ -33,17 +40,66 @@ class FrozenTeacher(nn.Module):
     makes = "teacher_logits"
     reads = ("input",)
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, head: nn.Linear | None = None) -> None:
         super().__init__()
-        self._teacher = (model.eval().requires_grad_(False),)  # in a tuple: no submodule
+        require_module(model)
+        if head is not None and type(head) is not nn.Linear:
+            raise TypeError(
+                f"head must be a plain nn.Linear, of which weight and bias are all, got {head!r}: "
+                "leave it out, and let the model give logits."
+            )
+        # In a tuple: no submodules.
+        self._model = (model.eval().requires_grad_(False),)
+        self._head: tuple[nn.Linear, ...] = ()
+        if head is not None:
+            self.makes, self._head = "teacher_hidden", (head.requires_grad_(False),)
 
-    def forward(self, tensors: Mapping[str, Any]) -> Tensor:
-        """``teacher_logits (N, C)``. Raises ValueError if the step passed no input."""
-        x = tensors.get("input")
-        if x is None:
-            raise ValueError("The teacher needs the input: write self.compute_loss(..., input=x).")
-        (teacher,) = self._teacher
-        teacher.to(x.device)
-        with torch.no_grad():
-            logits: Tensor = teacher(x)
-        return logits.reshape(-1, logits.shape[-1])
+    def forward(self, tensors: Mapping[str, Any]) -> Tensor | dict[str, Tensor]:
+        """``teacher_logits (N, C)``; or by name ``teacher_hidden (N, D)`` and the head's tensors.
+
+        Raises:
+            ValueError: the step passed no input.
+        """
+        x = input_of(tensors)
+        device = next(iter(x.values())).device if isinstance(x, Mapping) else x.device
+        (model,) = self._model
+        out = run(model.to(device), x)
+        made = {"teacher_hidden": out}
+        for head in self._head:
+            made["teacher_head_weight"] = head.to(device).weight
+            if head.bias is not None:
+                made["teacher_head_bias"] = head.bias
+        return made if self._head else out
+
+
+def require_module(model: Any) -> None:
+    """Raise a TypeError unless this is a module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be an nn.Module, got {model!r}: in a config write model: {{_target_: "
+            "my.load_teacher}, a function that returns one."
+        )
+
+
+def input_of(tensors: Mapping[str, Any]) -> Any:
+    """What the step passed as input. Raises a ValueError if there is none."""
+    x = tensors.get("input")
+    if x is None:
+        raise ValueError("The teacher needs the input: write self.compute_loss(..., input=x).")
+    return x
+
+
+@torch.no_grad()
+def run(model: nn.Module, x: Any) -> Tensor:
+    """The model's output ``(B, ..., K)`` as rows ``(N, K)``, without graph.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    out = model(**x) if isinstance(x, Mapping) else model(x)
+    if not isinstance(out, Tensor):
+        raise TypeError(
+            f"The teacher must return a tensor, got {type(out).__name__}: wrap it in a module that "
+            "returns its logits (of a model of transformers, model(...).logits)."
+        )
+    return out.reshape(-1, out.shape[-1])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
+from lightning_losses.losses.shared.rows_math import LOWEST
 
 
 class BinaryKLDistillation(nn.Module):
@@ -47,7 +48,9 @@ class BinaryKLDistillation(nn.Module):
 
     def forward(self, aux_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
-        s, t = aux_logits / self.temperature, teacher_logits.detach() / self.temperature
+        # A class that both mask agrees; inf - inf would not.
+        s, t = (z.clamp(min=LOWEST) / self.temperature for z in (aux_logits, teacher_logits))
+        t = t.detach()
         if self.normalized:
             d = s - t
             kl = -math.log(2) - (F.logsigmoid(d) + F.logsigmoid(-d)) / 2
