@@ -103,3 +103,51 @@ def test_simgcd():
     weights |= {"labelled_ce": 0.35, "supcon": 0.7}
     total = sum(weight * float(record.terms[name]) for name, weight in weights.items())
     assert float(record.total) == pytest.approx(total)
+
+
+def test_legogcd_is_simgcd_and_two_terms():
+    """2 times the local entropy, whose mean is over both views, and the KL with the weight 0.65."""
+    cfg = composed("loss=[]", "+preset=legogcd", "loss.local_entropy.num_classes=5")
+    plain = composed("loss=[]", "+preset=simgcd")
+    g = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 6, 5, dtype=torch.float64, generator=g)
+    target = torch.tensor([0, 0, 1, -1, -1, -1])
+    tensors = {"logits": logits, "other_logits": other, "target": target}
+    tensors["features"] = torch.randn(6, 2, 4, dtype=torch.float64, generator=g)
+    base = build_objective(plain.loss)(**tensors).total
+    cfg.loss.local_entropy.num_labelled = 3
+    record = build_objective(cfg.loss).double()(**tensors, labelled=target >= 0)
+    z = torch.stack([logits, other])[:, 3:]  # those without labels
+    confidence, best = (z / 0.1).softmax(-1).max(-1)
+    p = (z / 0.05).softmax(-1)  # in the beginning the debiasing is of a uniform share
+    own = torch.where((confidence >= 0.7) & (best < 3), -(p * p.log()).sum(-1), 0)
+    assert own.sum() > 0
+    log_p, log_q = (logits / 0.1).log_softmax(1), (other / 0.1).log_softmax(1)
+    kl = (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    torch.testing.assert_close(record.total, base + 2 * own.sum() / 12 + 0.65 * kl)
+
+
+def test_happy():
+    """Self-distillation, evenness of both views' mean, NT-Xent, distance to old features."""
+    cfg = composed("loss=[]", "+preset=happy", "loss.soft_entropy.num_old=2")
+    g = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 6, 5, dtype=torch.float64, generator=g)
+    features = torch.randn(6, 2, 4, dtype=torch.float64, generator=g)
+    now, before = torch.nn.functional.normalize(
+        torch.randn(2, 6, 4, dtype=torch.float64, generator=g), dim=-1
+    )
+    record = build_objective(cfg.loss)(
+        logits=logits, other_logits=other, features=features, estimate=now, reference=before
+    )
+    mean = (torch.cat([logits, other]) / 0.1).softmax(1).mean(0)
+
+    def unevenness(mass):
+        share = mass / mass.sum()
+        return (share * (share * len(share)).log()).sum()
+
+    sides = torch.stack([mean[:2].sum(), mean[2:].sum()])
+    even = 2 * unevenness(sides) + unevenness(mean[:2]) + unevenness(mean[2:])
+    assert float(record.terms["soft_entropy"]) == pytest.approx(float(even))
+    distance = (now - before).square().sum(1).mean()
+    assert float(record.terms["feature_distill"]) == pytest.approx(float(distance))
+    assert float(record.total) == pytest.approx(float(sum(record.terms.values())))

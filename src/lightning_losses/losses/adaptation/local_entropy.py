@@ -32,14 +32,15 @@ class LocalEntropy(WideBuffers):
         confidence_temperature: of the probability that is held against the threshold.
         momentum: of q, in [0, 1].
 
-    Shapes: logits ``(N, C)``, labelled ``(N,)`` bool; per-row values ``(N,)`` in nats.
+    Shapes: logits ``(N, C)``, labelled ``(N,)`` bool, other_logits of a second view ``(N, C)``
+    optional: the mean of both; per-row values ``(N,)`` in nats.
 
     Raises:
         ValueError: settings out of range.
     """
 
     scope = "rows"
-    contract = Contract(target=("none",))
+    contract = Contract(target=("none",), same_columns=(("logits", "other_logits"),))
     share: Tensor  # q (C,)
 
     def __init__(
@@ -68,23 +69,33 @@ class LocalEntropy(WideBuffers):
         self.momentum = momentum
         self.register_buffer("share", torch.full((num_classes,), 1 / num_classes))
 
-    def forward(self, logits: Tensor, labelled: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        labelled: Tensor,
+        other_logits: Tensor | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
         """Per-row values ``(N,)``."""
         if logits.shape[1] != len(self.share):
             raise ValueError(
                 f"num_classes is {len(self.share)}, but logits have {logits.shape[1]} columns: "
                 f"write num_classes: {logits.shape[1]}."
             )
-        z = from_top(logits).clamp(min=LOWEST)
+        given = [logits] if other_logits is None else [logits, other_logits]
+        views = [from_top(z).clamp(min=LOWEST) for z in given]
+        values = torch.stack([self._of_view(z, labelled) for z in views]).mean(0)
+        if self.training and torch.is_grad_enabled():
+            self._follow(torch.stack([z.detach().softmax(1) for z in views]).mean(0), valid)
+        return values
+
+    def _of_view(self, z: Tensor, labelled: Tensor) -> Tensor:
         confidence, best = (z.detach() / self.confidence_temperature).softmax(1).max(1)
         chosen = (confidence >= self.threshold) & (best < self.num_labelled) & ~labelled.bool()
         p = (z / self.temperature).softmax(1)
         q = self.share.to(z.dtype).clamp(min=torch.finfo(z.dtype).tiny)
         debiased = log_softmax(z / self.temperature + self.tau * q.log())
-        values = torch.where(chosen, -(p * debiased).sum(1), 0)
-        if self.training and torch.is_grad_enabled():
-            self._follow(z.detach().softmax(1), valid)
-        return values
+        return torch.where(chosen, -(p * debiased).sum(1), 0)
 
     def _follow(self, p: Tensor, valid: Tensor | None) -> None:
         """Move q towards the mean of p over the rows of all ranks."""

@@ -29,15 +29,16 @@ class SoftEntropy(nn.Module):
         new: weight of the third.
         temperature: divides the logits, positive.
 
-    Shapes: logits ``(N, C)`` with C above num_old; one number for the batch of all ranks, 0 without
-    rows that count.
+    Shapes: logits ``(N, C)`` with C above num_old, other_logits of a second view ``(N, C)``
+    optional, of both of which it then is; one number for the batch of all ranks, 0 without rows
+    that count.
 
     Raises:
         ValueError: a temperature that is not positive, or no class on one of the sides.
     """
 
     scope = "batch"
-    contract = Contract(target=("none",))
+    contract = Contract(target=("none",), same_columns=(("logits", "other_logits"),))
 
     def __init__(
         self,
@@ -56,7 +57,9 @@ class SoftEntropy(nn.Module):
         self.num_old, self.temperature = num_old, temperature
         self.weights = (between, old, new)
 
-    def forward(self, logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, other_logits: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
         """The loss of the batch, 0-dim."""
         if logits.shape[1] <= self.num_old:
             raise ValueError(
@@ -65,7 +68,9 @@ class SoftEntropy(nn.Module):
             )
         if valid is None:
             valid = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        p = (from_top(logits).clamp(min=LOWEST) / self.temperature).softmax(1)
+        views = [logits] if other_logits is None else [logits, other_logits]
+        scores = (from_top(z).clamp(min=LOWEST) / self.temperature for z in views)
+        p = torch.stack([z.softmax(1) for z in scores]).mean(0)
         count = all_sum(valid.sum().to(p.dtype))
         mean = reduce_with_gradient(torch.where(valid[:, None], p, 0).sum(0)) / count.clamp(min=1)
         sides = mean[: self.num_old], mean[self.num_old :]
