@@ -32,6 +32,7 @@ STUDIES = {
     "coverage": ("ce", "dco, N = 64"),
     "test_time": ("source", "tent + ostta_selection"),
     "sample_value": ("aum", "loss at the end"),
+    "distillation": ("the teacher", "ce + kd, hidden", "ce + dual_head_kd"),
     "group_dro": ("ce", "group_dro, groups drawn equally"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
