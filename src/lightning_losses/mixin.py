@@ -170,6 +170,9 @@ class LossMixin(_Base):
         if call is not None:
             self.__dict__.setdefault("_loss_records", {})[call] = record
         trainer = self._trainer
+        if trainer is not None and trainer.training:  # a size of the run, for laws over runs
+            rows: dict[str | None, int] = self.__dict__.setdefault("_training_rows", {})
+            rows[call] = rows.get(call, 0) + record.num_rows
         mute = trainer is None or trainer.barebones or trainer.predicting
         in_hook = not mute and self._current_fx_name
         if not in_hook and self._fabric is None:

@@ -30,6 +30,7 @@ from lightning_losses.callbacks import (
     StepRadiusMonitor,
 )
 from lightning_losses.callbacks.base.deferred_reads import DeferredReads
+from lightning_losses.callbacks.base.run_end import ending_of
 from lightning_losses.callbacks.base.writing import Writer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -172,8 +173,9 @@ def test_several_optimizers_in_manual_optimisation() -> None:
 
 def test_a_resumed_run_goes_on_where_the_loss_does(tmp_path: Path) -> None:
     first = trainer(Stamp(2), max_epochs=1)
-    first.fit(Model(), loader(5))
+    first.fit(module := Model(), loader(5), loader(2))
     first.save_checkpoint(tmp_path / "a.ckpt")
+    assert ending_of(first).rows_seen == 5 * BATCH  # of training, not of validation
     logger = Lines()
     second = trainer(Stamp(2), max_epochs=2, logger=logger, log_every_n_steps=1)
     second.fit(Model(), loader(5), ckpt_path=tmp_path / "a.ckpt")
@@ -181,6 +183,11 @@ def test_a_resumed_run_goes_on_where_the_loss_does(tmp_path: Path) -> None:
     assert [step for step, _ in logger.of("stamp/total")] == [6, 8]
     for step, value in logger.of("stamp/total"):
         assert losses[step] == pytest.approx(value)
+    assert second.callbacks[0]._start == (0, 5)
+    assert ending_of(second, start=second.callbacks[0]._start).rows_seen == 10 * BATCH
+    again = trainer(stamp := Stamp(2), max_steps=3)
+    again.fit(module, loader(5))  # the same module anew
+    assert ending_of(again, start=stamp._start).rows_seen == 3 * BATCH
 
 
 def test_a_spike_of_one_step_is_logged() -> None:
@@ -319,6 +326,7 @@ def test_how_the_training_ended_is_written(tmp_path: Path) -> None:
     died = fit("died", Dies(), max_epochs=8)
     assert died == {
         "reason": "FloatingPointError: 0 / 0", "step": "11", "planned_steps": "40", "epoch": "2",
+        "num_parameters": "15", "rows_seen": "88",
     }  # fmt: skip
     whole = fit("whole", Model(), max_steps=12)
     assert (whole["reason"], whole["step"], whole["planned_steps"]) == ("finished", "12", "12")

@@ -17,7 +17,7 @@ from lightning_losses.dashboard.charts.vega import vega
 from lightning_losses.dashboard.report.compare import comparison, over_runs
 from lightning_losses.dashboard.report.page import render
 from lightning_losses.dashboard.report.run_laws import frontier
-from lightning_losses.dashboard.runs.run import Run, Series
+from lightning_losses.dashboard.runs.run import Ended, Run, Series
 from lightning_losses.metrics.training_curve.lr_sensitivity import lr_sensitivity
 
 
@@ -136,6 +136,123 @@ def test_runs_that_died_are_left_out_and_the_best_of_a_size_is_fitted() -> None:
     assert "Over 5 runs, val/loss follows 1 + " in text
     assert "the best by val/loss is fitted, for they differ in wd" in text
     assert "Left out of the laws: num_parameters=100000000.0 wd=0.1 (The training died" in text
+
+
+def sized(n: float, rows: float, reason: str = "finished", **more: Any) -> Run:
+    """A run whose size nobody logged: `ended.csv` has counted it."""
+    loss = 1.8 + 300 / n**0.33 + 900 / rows**0.31
+    return run(loss, **more)._replace(ended=Ended(reason, 2, 2, 0, "ended.csv", n, rows))
+
+
+def test_sizes_that_nobody_logged_are_those_that_were_counted() -> None:
+    sizes = (1e5, 3e5, 1e6, 3e6, 1e7)
+    text, pictures = said([sized(n, 1e9, width=n) for n in sizes])
+    assert "Over 5 runs, val/loss follows" in text
+    assert [name for name, _, _ in pictures] == ["law_parameters"]
+    text, pictures = said([sized(n, d) for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9, 1e10)])
+    assert "parameters)^0.33" in text
+    assert "rows)^0.31" in text
+    # What was said goes first: here other numbers, of data, than were counted.
+    text, _ = said([sized(1e6, 1e9, tokens=t) for t in (1e6, 1e7, 1e8)])
+    assert text == "No law of tokens: 3 runs are too few for three unknowns: it takes 5 at least."
+
+
+def test_counted_sizes_that_nobody_varied_are_not_spoken_of() -> None:
+    assert said([sized(1e6 + i, 1e9 + i, opt=i) for i in range(6)])[0] == ""
+    # How many rows a run saw that stopped early follows from its loss, not the other way round.
+    early = [sized(1e6, 10.0**i, "stopped early", opt=i) for i in range(4, 10)]
+    assert said(early)[0] == ""
+
+
+MIXTURES = ((0.2, 0.5, 0.3), (0.5, 0.2, 0.3), (0.3, 0.2, 0.5), (0.4, 0.4, 0.2), (0.1, 0.3, 0.6))
+
+
+def mixed(shares: Sequence[float], n: float = 1e6, noise: float = 0.0) -> Run:
+    """A run of the multilingual law, arXiv 2410.12883."""
+    config: dict[str, Any] = {
+        f"data__mixture__{name}": p for name, p in zip("abc", shares, strict=True)
+    }
+    one = run(3.0, num_parameters=n, seed=noise, **config)
+    for name, p, gamma, level in zip("abc", shares, GAMMA, (2.0, 1.5, 3.0), strict=True):
+        loss = (level + 40 / n**0.4) * p**-gamma * (1 + noise)
+        one.series[f"val/{name}/loss"] = Series(np.array([0.0, 1.0]), np.array([9.0, loss]))
+    return one
+
+
+GAMMA = (0.05, 0.1, 0.2)
+
+
+def test_the_best_mixture() -> None:
+    runs = [mixed(shares, n, luck) for shares in MIXTURES for n, luck in ((1e6, 0.0), (1e7, 0.0))]
+    text, pictures = said(runs)
+    assert "Over 10 runs of 2 sizes the loss of each family" in text
+    found = re.findall(r"([abc]) ([\d.]+) \([\d.]+ to [\d.]+\)", text)
+    assert [(name, float(value)) for name, value in found] == [*zip("abc", GAMMA, strict=True)]
+    # Relative to its own scale, loss_i is p^-gamma: gamma_i p_i^(-1 - gamma_i) are all the same.
+    best = [int(x) / 100 for x in re.findall(r"[abc] (\d+) % \(", text)]
+    pulls = [g * p ** (-1 - g) for g, p in zip(GAMMA, best, strict=True)]
+    assert max(pulls) < 1.1 * min(pulls)  # whole percents
+    assert [name for name, _, _ in pictures] == ["law_mixture"]
+    (_, chart, _) = pictures[0]
+    assert [one["name"] for one in chart.data["series"]] == ["a", "b", "c"]
+    assert len(chart.data["series"][0]["x"]) == 5  # of the largest size
+    assert vega(chart) is not None
+
+
+@pytest.mark.parametrize(
+    ("runs", "words"),
+    [
+        ([mixed(shares) for shares in MIXTURES[:3]], "3 runs with a are too few"),
+        ([mixed((0.3 + i / 100, 0.3, 0.4 - i / 100)) for i in range(6)], "within a factor of 1.17"),
+        (
+            [mixed((p, 1 - p - 0.01, 0.01), noise=10 * p) for p in (0.1, 0.3, 0.5, 0.9)],
+            "of a does not",
+        ),
+    ],
+)
+def test_it_says_why_there_is_no_law_of_the_mixture(runs: list[Run], words: str) -> None:
+    text, pictures = said(runs)
+    assert "No law of the mixture: " in text
+    assert words in text
+    assert pictures == []
+
+
+def quantised(n: float, group: float | None) -> Run:
+    more = 0.0 if group is None else 0.4 * math.log2(group) ** 1.1 / n**0.19
+    return run(2 + 5e3 / n**0.5 + more, num_parameters=n, quantizer__group_size=group)
+
+
+def test_what_quantised_training_costs() -> None:
+    runs = [quantised(n, group) for n in (1e6, 1e7, 1e8) for group in (None, 32.0, 128.0)]
+    text, _ = said(runs)
+    assert "Over 6 pairs of runs quantisation adds to val/loss as parameters^-0.19 (" in text
+    assert "(log2 of the group)^1.1 (" in text
+    added = 0.4 * 5**1.1 / 1e9**0.19
+    assert re.search(rf"and {added:.3g} \(.*\) at ten times as many", text)
+    few, _ = said(runs[:4] + runs[6:7])
+    assert "No law of quantisation: 2 pairs of a quantised run" in few
+    alone, _ = said([quantised(n, g) for n, g in ((1e6, 32.0), (1e7, 32.0), (1e8, 64.0))])
+    assert "no run in full precision has the size" in alone
+
+
+def test_what_parameters_of_few_bits_are_worth() -> None:
+    def of_bits(n: float, bits: float) -> Run:
+        worth = 1 if bits == 16 else 1 - math.exp(-bits / 2.5)
+        return run(2 + 50 / (n * worth) ** 0.3, num_parameters=n, quant__weight_bits=bits)
+
+    runs = [of_bits(n, 16.0) for n in (1e5, 3e5, 1e6, 1e7, 1e8)]
+    text, _ = said([*runs, *(of_bits(n, bits) for n in (1e6, 1e7) for bits in (3.0, 4.0))])
+    assert "By 4 pairs of runs quantised parameters are worth 1 - exp(-bits / 2.5)" in text
+    assert f"of 4 bits {100 - 100 * math.exp(-4 / 2.5):.0f} %" in text
+    text, _ = said([*runs[:3], *(of_bits(1e6, bits) for bits in (3.0, 4.0, 5.0))])
+    assert "No law of quantisation: of the runs in full precision, 3 runs are too few" in text
+    mixed_up = [
+        quantised(1e6, group)._replace(
+            config={"num_parameters": 1e6, "group_size": group, "bits": b}
+        )
+        for group, b in ((32.0, 4.0), (64.0, 3.0), (None, None))
+    ]
+    assert "differ in bits and in groups" in said(mixed_up)[0]
 
 
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)

@@ -185,7 +185,13 @@ def test_how_it_ended_is_read_from_beside_the_metrics(tmp_path: Path) -> None:
     row = {"reason": "exception: ValueError", "step": 9, "planned_steps": 40, "epoch": 0}
     write(tmp_path / "ended.csv", [row])
     (run,) = find_runs([str(tmp_path)])
-    assert run.ended == ("exception: ValueError", 9.0, 40.0, 0.0, "ended.csv")
+    assert run.ended is not None
+    assert run.ended[:5] == ("exception: ValueError", 9.0, 40.0, 0.0, "ended.csv")
+    assert all(np.isnan(run.ended[5:]))  # a record of before they were written
+    write(tmp_path / "ended.csv", [row | {"num_parameters": 30, "rows_seen": 90}])
+    (run,) = find_runs([str(tmp_path)])
+    assert run.ended is not None
+    assert run.ended[5:] == (30.0, 90.0)
     assert run.tables == {}
 
 

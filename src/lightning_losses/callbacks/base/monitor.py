@@ -14,20 +14,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_losses.callbacks.base.csv_table import folder_of, write_table
-from lightning_losses.callbacks.base.run_end import ending_of, write_end
+from lightning_losses.callbacks.base.run_end import Counted, ending_of, write_end
 from lightning_losses.callbacks.base.writing import Writer, callback_metrics
+from lightning_losses.callbacks.reading.module_tree import objectives_of
 from lightning_losses.objective import Objective
 from lightning_losses.record import LossRecord
-
-
-def objectives_of(module: LightningModule) -> list[Objective]:
-    """The objectives that a module holds, its main one first."""
-    main = getattr(module, getattr(module, "objective_name", "loss"), None)
-    parts = getattr(module, "_modules", {}).values()
-    held = [part for part in parts if isinstance(part, Objective)]
-    if isinstance(main, Objective):
-        return [main, *(one for one in held if one is not main)]
-    return held
 
 
 class RecordReader(Callback):
@@ -47,6 +38,7 @@ class RecordReader(Callback):
         self._writer = Writer()
         self._folder: Path | None = None  # for tables; set when a training begins
         self._training = False
+        self._start: Counted | None = None
         # The total of the last record, which tells records apart and, unlike a record, is small.
         self._seen: Tensor | None = None
         self._fresh_run = False  # whether tables of another run may lie where ours will
@@ -171,6 +163,7 @@ class RecordReader(Callback):
         """A training that is not resumed begins anew: a callback may have been in another one."""
         self._folder, self._training = folder_of(trainer), True
         self._fresh_run = trainer.global_step == 0
+        self._start = Counted.now(trainer, pl_module)
         if self._fresh_run:
             self.reset()
 
@@ -183,7 +176,7 @@ class RecordReader(Callback):
         self.catch_up(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last one; and write how the run ended."""
+        """The last one; and write how the run ended, and how large it was."""
         self.catch_up(trainer)
         self._write_end(trainer)
 
@@ -205,7 +198,7 @@ class RecordReader(Callback):
         began, self._training = self._training, False
         first = next(c for c in trainer.callbacks if isinstance(c, RecordReader))  # type: ignore[attr-defined]
         if began and first is self:
-            write_end(trainer, self._folder, ending_of(trainer, exception))
+            write_end(trainer, self._folder, ending_of(trainer, exception, self._start))
 
 
 class Monitor(RecordReader):

@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a training ended and how far it got, written beside its metrics as ``ended.csv``.
+"""How a training ended, how far it got and how large it was, beside its metrics as ``ended.csv``.
 
-A run that died looks like a finished one to whoever sees only its curves.
+A run that died looks like a finished one to whoever sees only its curves; and a law over runs of
+several sizes needs the sizes, which nobody remembers to log.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import FSDPStrategy
 
 from lightning_losses.callbacks.base.csv_table import write_table
+from lightning_losses.callbacks.reading.gather import num_row_ranks
 from lightning_losses.callbacks.reading.training_plan import planned_steps
 
 
@@ -32,9 +35,47 @@ class Ending(NamedTuple):
     """Optimizer steps that the trainer would have made; NaN where nobody knows."""
     epoch: int
     """The epoch that was running, from 0."""
+    num_parameters: float = math.nan
+    """Parameters that were trained, each counted once, of all ranks; NaN where nobody knows."""
+    rows_seen: float = math.nan
+    """Rows that the objective was given in training, of all epochs and ranks, whether they counted
+    or not: samples of a classifier, tokens of a language model. NaN where nobody knows."""
 
 
-def ending_of(trainer: Trainer, exception: BaseException | None = None) -> Ending:
+class Counted(NamedTuple):
+    """What had been seen when a training began here: nothing, unless it was resumed."""
+
+    rows: int
+    batches: int
+
+    @staticmethod
+    def now(trainer: Trainer, module: LightningModule) -> Counted:
+        """Rows that this module has been given, and batches of the whole training."""
+        calls: dict[str | None, int] = module.__dict__.get("_training_rows", {})
+        rows = max(calls.values(), default=0)  # several calls a step are of the same rows
+        return Counted(rows, trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+
+
+def rows_seen(trainer: Trainer, module: LightningModule, start: Counted) -> float:
+    """Rows of the whole training; of batches before a checkpoint as many as of those since."""
+    now = Counted.now(trainer, module)
+    here = now.batches - start.batches
+    if here < 1 or now.rows <= start.rows:
+        return math.nan
+    return (now.rows - start.rows) * (now.batches / here) * num_row_ranks(trainer)
+
+
+def num_parameters(trainer: Trainer, module: LightningModule) -> float:
+    """How many parameters are trained; NaN where ranks hold parts that do not say what of."""
+    if isinstance(trainer.strategy, FSDPStrategy):
+        return math.nan
+    own = (p for p in module.parameters() if p.requires_grad)
+    return float(sum(getattr(p, "ds_numel", p.numel()) for p in own))  # DeepSpeed's name
+
+
+def ending_of(
+    trainer: Trainer, exception: BaseException | None = None, start: Counted | None = None
+) -> Ending:
     """The end of a training that is ending now, normally or by an exception."""
     step, planned = trainer.global_step, planned_steps(trainer)
     if not math.isfinite(planned):
@@ -50,7 +91,11 @@ def ending_of(trainer: Trainer, exception: BaseException | None = None) -> Endin
         reason = "out of time"
     else:
         reason = "stopped early"
-    return Ending(reason, step, planned, trainer.current_epoch)
+    module, parameters, rows = trainer.lightning_module, math.nan, math.nan
+    with contextlib.suppress(Exception):  # a lazy layer that has seen nothing, a group that is gone
+        parameters = num_parameters(trainer, module)
+        rows = rows_seen(trainer, module, start or Counted(0, 0))
+    return Ending(reason, step, planned, trainer.current_epoch, parameters, rows)
 
 
 def write_end(trainer: Trainer, folder: Path | None, ending: Ending) -> None:

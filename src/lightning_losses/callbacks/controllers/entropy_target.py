@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
+from lightning_losses.callbacks.base.monitor import RecordReader
 from lightning_losses.callbacks.reading.events import no_probabilities, row_entropy
 from lightning_losses.callbacks.reading.gather import summed
+from lightning_losses.callbacks.reading.module_tree import objectives_of
 from lightning_losses.record import LossRecord
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lightning_losses.callbacks.balance_parts.aggregator import Aggregator
 from lightning_losses.callbacks.balance_parts.rules import DWA, Rule
-from lightning_losses.callbacks.base.monitor import RecordReader, objectives_of
+from lightning_losses.callbacks.base.monitor import RecordReader
+from lightning_losses.callbacks.reading.module_tree import objectives_of
 from lightning_losses.callbacks.reading.term_gradients import (
     gram_of_ranks,
     has_fsdp2,

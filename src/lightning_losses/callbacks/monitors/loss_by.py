@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lightning_losses.callbacks.base.csv_table import folder_of
 from lightning_losses.callbacks.base.epoch_monitor import EpochMonitor
-from lightning_losses.callbacks.base.monitor import objectives_of
 from lightning_losses.callbacks.reading.gather import gather, num_row_ranks
 from lightning_losses.callbacks.reading.logits import FEW_LOGITS, logits_of_few
+from lightning_losses.callbacks.reading.module_tree import objectives_of
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.metrics.groups.by_group import (
     Groups,

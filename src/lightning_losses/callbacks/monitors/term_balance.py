@@ -12,7 +12,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_losses.callbacks.base.monitor import Monitor, objectives_of
+from lightning_losses.callbacks.base.monitor import Monitor
+from lightning_losses.callbacks.reading.module_tree import objectives_of
 from lightning_losses.callbacks.reading.term_gradients import (
     TermGradients,
     gram_of_ranks,

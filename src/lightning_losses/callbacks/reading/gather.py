@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_losses.callbacks.base.monitor import objectives_of
+from lightning_losses.callbacks.reading.module_tree import objectives_of
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
 from lightning_losses.distributed import ALONE, ranks_of_strategy
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""Modules and parameters by name pattern, as a user writes them in a config."""
+"""What a module holds: objectives; modules and parameters by name pattern, as a config has them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from fnmatch import fnmatchcase
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+
+from lightning_losses.objective import Objective
+
+
+def objectives_of(module: LightningModule) -> list[Objective]:
+    """The objectives that a module holds, its main one first."""
+    main = getattr(module, getattr(module, "objective_name", "loss"), None)
+    parts = getattr(module, "_modules", {}).values()
+    held = [part for part in parts if isinstance(part, Objective)]
+    if isinstance(main, Objective):
+        return [main, *(one for one in held if one is not main)]
+    return held
 
 
 def matching_parameter(module: nn.Module, pattern: str) -> Tensor | str:

@@ -86,16 +86,18 @@ def over_runs(runs: Sequence[Run], pictures: list[Picture]) -> tuple[list[Said],
         return [], []
     # They need torch, whose import costs more than the page of one run or of two.
     from lightning_losses.dashboard.report.learning_rates import rate_sweep
+    from lightning_losses.dashboard.report.mixture_laws import mixture_forecast
     from lightning_losses.dashboard.report.run_laws import run_forecast
 
     finals, settings = final_losses(runs), differing(runs)
     forecast = run_forecast(runs, finals, settings)
+    mixtures = mixture_forecast(runs, finals, settings)
     lines, charts = rate_sweep(runs, finals, settings)
     cards = []
-    for name, title, chart in [*charts, *forecast.charts]:
+    for name, title, chart in [*charts, *forecast.charts, *mixtures.charts]:
         cards.append(Card(f"chart-{name}", title, "", "", len(pictures), "; ".join(chart.facts)))
         pictures.append((name, chart, [title, *chart.facts]))
-    return [*lines, *forecast.lines], cards
+    return [*lines, *forecast.lines, *mixtures.lines], cards
 
 
 def panel_cards(panel: Panel, runs: Sequence[Run], pictures: list[Picture]) -> list[Card]:

@@ -3,7 +3,9 @@
 """How the final loss falls over runs of other sizes: laws, forecasts, and why there are none.
 
 A run says its size in its config, its hyperparameters or its metrics, under one of the usual names
-(`num_parameters`, `tokens`, `samples_seen`, `flops`, ...). Where no run does, nothing is said.
+(`num_parameters`, `tokens`, `samples_seen`, `flops`, ...). Where most do not, what `ended.csv` has
+counted stands for it: parameters, and rows seen. These are of every run, so nothing is said of
+sizes that nobody varied.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ SIZES = {
     "samples": r"(num_|n_|total_|train_|training_)?(samples|examples)(_seen)?|train_size",
     "compute": r"(total_|train_|training_)?(flops|compute)",
 }
+DATA = ("tokens", "samples", "rows")  # the last are those that `ended.csv` has counted
+VARIED = 2.0  # times the smallest: a counted size that varies less was not what was varied
 #: Settings of these have their own samples and parameters.
 ELSEWHERE = ("callbacks", "logger", "loss", "kernel", "hydra", "optimizer", "scheduler", "trainer")
 FARTHER = 10.0  # times the largest run: how far ahead is looked
@@ -53,7 +57,7 @@ class Sizes(NamedTuple):
 
     places: list[int]
     of: dict[str, list[float]]  # of each kind that all of them say
-    data: str  # "tokens" or "samples"
+    data: str  # "tokens", "samples" or "rows"
 
 
 class Forecast(NamedTuple):
@@ -80,29 +84,61 @@ def is_size(name: str, kind: str) -> bool:
     return re.fullmatch(SIZES[kind], name.lower()) is not None
 
 
+def counted(runs: Sequence[Run], places: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Parameters and rows that `ended.csv` has, of the kinds that were varied.
+
+    Rows of a run that stopped early follow from its loss, so they are no size that it was given.
+    """
+    found: dict[str, dict[int, float]] = {"parameters": {}, "rows": {}}
+    for at in places:
+        ended = runs[at].ended
+        if ended is not None and ended.num_parameters > 0:
+            found["parameters"][at] = ended.num_parameters
+        if ended is not None and ended.rows_seen > 0:
+            found["rows"][at] = ended.rows_seen
+    ends = (runs[at].ended for at in places)
+    if any(ended is not None and ended.reason.startswith("stopped") for ended in ends):
+        del found["rows"]
+    return {
+        kind: of
+        for kind, of in found.items()
+        if of and max(of.values()) >= VARIED * min(of.values())
+    }
+
+
 def sizes(runs: Sequence[Run], places: Sequence[int]) -> Sizes:
     """The sizes that are known of these runs; a kind that few of them say is none."""
-    known = {kind: {at: size_of(runs[at], kind) for at in places} for kind in SIZES}
-    counts = {kind: sum(one is not None for one in known[kind].values()) for kind in SIZES}
-    data = "tokens" if counts["tokens"] >= counts["samples"] else "samples"
-    kinds = [kind for kind in ("parameters", data, "compute") if 2 * counts[kind] > len(places)]
-    kept = [at for at in places if all(known[kind][at] is not None for kind in kinds)]
-    return Sizes(kept, {kind: [float(known[kind][at] or 0) for at in kept] for kind in kinds}, data)
+    known = {
+        kind: {at: size for at in places if (size := size_of(runs[at], kind)) is not None}
+        for kind in SIZES
+    }
+    # What somebody has said is of his own counting, so the two are not mixed.
+    known |= {
+        kind: of
+        for kind, of in counted(runs, places).items()
+        if 2 * len(known.get(kind, {})) <= len(places)
+    }
+    data = max(DATA, key=lambda kind: len(known.get(kind, {})))  # the first of equals
+    kinds = [k for k in ("parameters", data, "compute") if 2 * len(known.get(k, {})) > len(places)]
+    kept = [at for at in places if all(at in known[kind] for kind in kinds)]
+    return Sizes(kept, {kind: [known[kind][at] for at in kept] for kind in kinds}, data)
 
 
 def run_forecast(
     runs: Sequence[Run], finals: FinalLosses | None, settings: Sequence[str]
 ) -> Forecast:
-    """Sentences and charts; none where no run says its size.
+    """Sentences and charts; none where no run says its size and none was varied.
 
     Args:
         finals: what the runs ended at.
         settings: names of the settings in which the configs of the runs differ.
     """
     said = [run for run in runs if any(size_of(run, kind) is not None for kind in SIZES)]
-    if finals is None or len(said) < 2:
+    if finals is None:
         return Forecast([], [])
     found = sizes(runs, list(finals.values))
+    if not found.of and len(said) < 2:
+        return Forecast([], [])
     if not found.of:
         few = f"{len(said)} of {len(runs)} runs say their size; a law takes it of most of them."
         return Forecast([Said("unknown", f"No law over the runs: {few}")], [])

@@ -84,7 +84,9 @@ def ended_of(rows: Rows) -> Ended | None:
         return cell if isinstance(cell, float) else float("nan")
 
     reason = str(rows[-1]["reason"])
-    return Ended(reason, value("step"), value("planned_steps"), value("epoch"), "ended.csv")
+    step, planned, epoch = (value(name) for name in ("step", "planned_steps", "epoch"))
+    sizes = (value(name) for name in ("num_parameters", "rows_seen"))
+    return Ended(reason, step, planned, epoch, "ended.csv", *sizes)
 
 
 def read_table(path: Path, root: Path | None = None) -> tuple[Rows, list[str]]:

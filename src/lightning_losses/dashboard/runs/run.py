@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,8 @@ class Ended(NamedTuple):
     planned_steps: float
     epoch: float
     source: str  # what says so
+    num_parameters: float = nan  # that were trained
+    rows_seen: float = nan  # by the objective, of all epochs
 
 
 class Clock(NamedTuple):

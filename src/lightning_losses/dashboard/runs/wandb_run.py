@@ -77,11 +77,11 @@ def ended_of(summary: Mapping[str, Any]) -> Ended | None:
     reason = summary.get("ended/reason")
     if not reason:
         return None
-    step, planned, epoch = (
+    step, planned, epoch, *sizes = (
         value if (value := number(summary.get(f"ended/{name}"))) is not None else nan
-        for name in ("step", "planned_steps", "epoch")
+        for name in ("step", "planned_steps", "epoch", "num_parameters", "rows_seen")
     )
-    return Ended(str(reason), step, planned, epoch, "ended/reason in the run's summary")
+    return Ended(str(reason), step, planned, epoch, "ended/reason in the run's summary", *sizes)
 
 
 def split(history: Iterable[Mapping[str, Any]], whole: Run) -> list[Run]:
