@@ -127,6 +127,7 @@ TENSORS = {
     "aspect_logits": f"torch.randn({ROWS}, 3, requires_grad=True)",
     "aspect_target": f"torch.rand({ROWS}, 3)",
     "variance": f"torch.ones({ROWS}, 3, requires_grad=True)",
+    **dict.fromkeys(("residual", "above", "below"), f"torch.ones({ROWS}, 3, requires_grad=True)"),
     "x0": f"torch.randn({ROWS}, 3)",
     "x1": f"torch.randn({ROWS}, 3)",
     "concept_logits": f"torch.randn({ROWS}, {CLASSES}, requires_grad=True)",

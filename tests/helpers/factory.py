@@ -51,7 +51,7 @@ ABSOLUTE += ["spherical_softmax", "taylor_softmax", "weat"]
 ABSOLUTE += ["inter_variable_contrastive", "ips_bce", "bce_all_labels", "multi_aspect_kd"]
 #: Of their value, a part that depends on the logits sends no gradient.
 PARTLY_DETACHED = ["aldr_kl", "circle", "emo", "ensloss", "hapo", "local_entropy", "personal_loss"]
-PARTLY_DETACHED += ["adaptive_margin_softmax", "group_progressive", "self_distill"]
+PARTLY_DETACHED += ["adaptive_margin_softmax", "group_progressive", "self_distill", "split_point"]
 
 
 def build(key: str, classes: int = CLASSES, **options: Any) -> Objective:
@@ -189,6 +189,9 @@ def inputs(
         "estimate": lambda: normal(rows, 3),
         "reference": lambda: normal(rows, 3, grad=False),
         "variance": lambda: normal(rows, 3, grad=False).exp().requires_grad_(),
+        "residual": lambda: normal(rows, 3),
+        "above": lambda: normal(rows, 3),
+        "below": lambda: normal(rows, 3),
         "next_logits": lambda: normal(rows, classes, grad=False),
         "reward": lambda: normal(rows, grad=False),
         "discount": lambda: torch.rand(rows, generator=g, dtype=torch.float64).to(dtype),

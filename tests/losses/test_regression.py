@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses import Objective, build_objective
-from lightning_losses.losses import ElementwiseError, GaussianNLL, SquaredError
+from lightning_losses.losses import ElementwiseError, GaussianNLL, SplitPoint, SquaredError
+from lightning_losses.metrics import split_point_discrepancy
 
 SHAPES = [(6,), (6, 1), (6, 3), (6, 2, 4)]
 
@@ -87,6 +88,57 @@ def test_gaussian_nll_of_no_variance() -> None:
         objective(estimate=x, reference=y, variance=wrong)
     mask = torch.tensor([True, False])
     assert objective(estimate=x, reference=y, variance=wrong, mask=mask).total == 0
+
+
+def test_split_point_heads_learn_the_means_of_residuals() -> None:
+    """The least of the loss is where each head has its mean, and then they do not contradict."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.randn(200, 2, generator=g, dtype=torch.float64).exp()
+    estimate = y.mean(0).expand_as(y).clone().requires_grad_()
+    r = (y - estimate).detach()
+    loss = Objective({"x": SplitPoint()})
+
+    def total(residual: Tensor, above: Tensor, below: Tensor) -> Tensor:
+        heads = {"residual": residual, "above": above, "below": below}
+        wide = {name: x.expand_as(y) for name, x in heads.items()}
+        return loss(estimate=estimate, reference=y, **wide).total
+
+    heads = [torch.zeros(2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    optimizer = torch.optim.LBFGS(heads, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = total(*heads)
+        value.backward()
+        return value
+
+    for _ in range(3):
+        optimizer.step(closure)
+    v, u, low = (x.detach() for x in heads)
+    torch.testing.assert_close(v, r.abs().mean(0))
+    for column in range(2):
+        one = r[:, column]
+        assert float(u[column]) == pytest.approx(float(one[one > 0].mean()))
+        assert float(low[column]) == pytest.approx(-float(one[one < 0].mean()))
+    assert split_point_discrepancy(v, u, low).max() < 1e-6
+    assert estimate.grad is None  # the split is given
+    # By a loop, with rows that do not count and one exactly at the estimate, which is on no side.
+    y[0] = estimate[0].detach()
+    mask = torch.arange(200) % 3 != 1
+    a, b, c = (torch.rand(200, 2, generator=g, dtype=torch.float64) for _ in range(3))
+    slow = [
+        (a[i, j] - abs(r)) ** 2 + (r > 0) * (b[i, j] - r) ** 2 + (r < 0) * (c[i, j] + r) ** 2
+        for i in range(200)
+        for j in range(2)
+        for r in [float(y[i, j] - estimate.detach()[i, j])]
+        if mask[i]
+    ]
+    broken = torch.where(mask[:, None], y, torch.nan)
+    heads_now = {"residual": a, "above": b, "below": c}
+    found = loss(estimate=estimate, reference=broken, **heads_now, mask=mask).total
+    assert float(found) == pytest.approx(float(sum(slow)) / len(slow))
+    with pytest.raises(ValueError, match=r"above must be \(200, 2\), as estimate, got \(200, 1\)"):
+        loss(estimate=estimate, reference=y, **(heads_now | {"above": b[:, :1]}))
 
 
 @pytest.mark.parametrize("loss", [ElementwiseError(), ElementwiseError("huber"), SquaredError()])

@@ -110,6 +110,7 @@ from lightning_losses.losses.recommender.profit_aware_bce import ProfitAwareBCE
 from lightning_losses.losses.recommender.tri_bce import TriBCE
 from lightning_losses.losses.regression.elementwise import ElementwiseError
 from lightning_losses.losses.regression.gaussian_nll import GaussianNLL
+from lightning_losses.losses.regression.split_point import SplitPoint
 from lightning_losses.losses.retrieval.mann_whitney import MannWhitney
 from lightning_losses.losses.retrieval.multilabel_softmax import MultilabelSoftmax
 from lightning_losses.losses.retrieval.soft_topk import SoftTopK
@@ -259,6 +260,7 @@ __all__ = [
     "SparsePO",
     "SphericalSoftmax",
     "SphericalZ",
+    "SplitPoint",
     "SquaredError",
     "StableMax",
     "SupCon",
