@@ -102,6 +102,7 @@ class Objective(nn.Module):
         self.reads_module = any("module" in term.required for _, term in self.named_terms())
         self._timed = [m for m in self.modules() if m is not self and hasattr(m, "set_step")]
         self._watched: dict[str, frozenset[str]] = {}
+        self._asked_for: frozenset[str] = frozenset()
         self._shown: dict[str, Inspector] = {}
         self._consulted: dict[str, Inspector] = {}
 
@@ -132,6 +133,8 @@ class Objective(nn.Module):
             self._watched[owner] = frozenset(names)
         else:
             self._watched.pop(owner, None)
+        # One set, so that compiled code depends on what is asked for and not on who asks.
+        self._asked_for = frozenset().union(*self._watched.values())
 
     def show(self, owner: str, inspector: Inspector | None) -> None:
         """Show what training evaluates to a monitor, after each evaluation; None to stop.
@@ -192,7 +195,7 @@ class Objective(nn.Module):
         """
         named = {"logits": logits, "target": target, **named}
         terms, compiling = dict(self.named_terms()), torch.compiler.is_compiling()
-        watched = frozenset(name for names in self._watched.values() for name in names)
+        watched = self._asked_for
         rows = None
         try:
             with over(self.group):
