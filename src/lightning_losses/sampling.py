@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Draw(NamedTuple):
-    """Tokens and their log-probabilities, each ``(...)``.
+    """Tokens ``(...)`` int64 and their log-probabilities ``(...)``, nats.
 
     Examples:
         >>> logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
@@ -104,9 +104,13 @@ def draw(
     and have the loss use the same temperature and tokens; or the full one of both.
 
     Args:
-        logits: what is drawn from.
+        logits: ``(..., V)``, what is drawn from; -inf is never drawn.
         generator: of the device of the logits; None for torch's global one.
-        source: the logits before they were truncated, for full_log_prob; None for these.
+        source: ``(..., V)``, the logits before they were truncated, for full_log_prob; None for
+            these.
+
+    Returns:
+        Tokens ``(...)`` int64, and two log-probabilities of them ``(...)``, nats.
 
     Examples:
         >>> logits = torch.tensor([[0.5, 0.3, 0.2]]).log()

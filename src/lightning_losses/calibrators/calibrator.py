@@ -26,6 +26,10 @@ class Calibrator(WideBuffers):
     They are float64 buffers, empty until `fit`, and part of the `state_dict`, which a new, unfitted
     calibrator can load. Nothing here trains with the model: there are no parameters.
 
+    Raises:
+        ValueError: in `fit`, shapes that do not go together, or no row is left.
+        RuntimeError: when it is called, not fitted.
+
     Examples:
         >>> class Frequencies(Calibrator):
         ...     names = ("share",)

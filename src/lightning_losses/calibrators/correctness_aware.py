@@ -42,6 +42,12 @@ class CorrectnessAware(Calibrator):
     `correctness_loss` and a small square of its weights. `T_i` stays within [0.1, 10]; accuracy
     does not change.
 
+    Shapes: `fit` on logits `(N, C)` of any floating dtype and classes `(N,)` int64; logits
+    `(..., C)` to probabilities `(..., C)`, float32 at least.
+
+    Raises:
+        ValueError: in `fit`, shapes that do not go together, or no row is left.
+
     Examples:
         >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
         >>> target = (torch.arange(100) >= 75).long()

@@ -25,6 +25,9 @@ class DirichletScaling(Calibrator):
         off_diagonal: weight on the entries off the diagonal.
         intercept: weight on the offsets.
 
+    Shapes: `fit` on logits `(N, C)` of any floating dtype and classes `(N,)` int64; logits
+    `(..., C)` to probabilities `(..., C)`, float32 at least.
+
     Raises:
         ValueError: more than 1000 classes, in `fit`.
 

@@ -40,6 +40,9 @@ class HistogramBinning(Calibrator):
     Args:
         bins: equal-width bins a class.
 
+    Shapes: `fit` on logits `(N, C)` of any floating dtype and classes `(N,)` int64; logits
+    `(..., C)` to probabilities `(..., C)`, float32 at least.
+
     Raises:
         ValueError: fewer than one bin.
 

@@ -57,6 +57,9 @@ class Isotonic(Calibrator):
     `1 / (2 N)` of half a row, for no N rows prove that it never happens; a row that is mapped to 0
     in every class keeps its softmax. Needs many rows, a thousand or more a class.
 
+    Shapes: `fit` on logits `(N, C)` of any floating dtype and classes `(N,)` int64; logits
+    `(..., C)` to probabilities `(..., C)`, float32 at least.
+
     Raises:
         ValueError: more than 100 classes, in `fit`: one class against a hundred has few rows.
 

@@ -21,6 +21,12 @@ class TemperatureScaling(Calibrator):
     of 0.01, stops on the way there.) Accuracy does not change. `T` is kept in [1e-3, 1e3]; where
     the likelihood does not depend on it, it is 1.
 
+    Shapes: `fit` on logits `(N, C)` of any floating dtype and classes `(N,)` int64; logits
+    `(..., C)` to probabilities `(..., C)`, float32 at least.
+
+    Raises:
+        ValueError: in `fit`, shapes that do not go together, or no row is left.
+
     Examples:
         >>> logits = torch.tensor([[2.0, -2.0]]).repeat(100, 1)  # 98 % sure, and right in 75 of 100
         >>> target = (torch.arange(100) >= 75).long()

@@ -48,6 +48,9 @@ def build_objective(
         **options: ``kernel``, ``reduction``, ``ignore_index``, ``providers``, ``group`` of
             `Objective`.
 
+    Returns:
+        An `Objective`, which takes logits ``(..., C)`` and a target ``(...)``, or named tensors.
+
     Raises:
         ValueError: no loss, an unknown key or option, a node that is no loss, and whatever a loss
             refuses, with the name of the term.

@@ -20,7 +20,10 @@ from lightning_losses.softmax.compute import make_problem, statistics
 class SoftmaxStats:
     """Per-row statistics of ``softmax(z)``; None where not asked for.
 
-    Rows whose target is ignored hold 0 and send no gradient. float32 at least.
+    Each is ``(...)``, the shape of the logits ``(..., C)`` without their classes; ``log_prob``,
+    ``logsumexp``, ``mean_logit`` and ``entropy`` in nats, ``confidence`` and ``collision``
+    fractions, all float32 at least; ``prediction`` int64, ``valid`` bool. Rows whose target is
+    ignored hold 0 and send no gradient.
 
     Examples:
         >>> stats = softmax_stats(torch.zeros(1, 4), want=["entropy", "collision"])

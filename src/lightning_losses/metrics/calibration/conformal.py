@@ -24,7 +24,8 @@ def conformal_threshold(scores: Tensor, alpha: float = 0.1) -> Tensor:
     """The `ceil((n + 1) (1 - alpha))`-th smallest of `n` held-out scores, 0-dim.
 
     A new row's score is at most that with chance `1 - alpha` or a little more. +inf where n is too
-    small to promise it (below `1 / alpha - 1` rows), which makes sets of all classes.
+    small to promise it (below `1 / alpha - 1` rows), which makes sets of all classes. Split
+    conformal prediction (Vovk et al. 2005; arXiv 2107.07511).
 
     Args:
         scores: `(n,)`, how badly a row fits; larger is worse.
@@ -102,6 +103,11 @@ def interval_scores(lower: Tensor, upper: Tensor, target: Tensor) -> Tensor:
     Conformalised quantile regression, arXiv 1905.03222; with the mean as both bounds, the absolute
     residual.
 
+    Args:
+        lower: `(n,)`, in the unit of the target.
+        upper: `(n,)`.
+        target: `(n,)`.
+
     Raises:
         ValueError: shapes differ: one would be broadcast.
 
@@ -122,7 +128,16 @@ def conformal_interval(
 ) -> tuple[Tensor, Tensor]:
     """Bounds moved out by the threshold of `interval_scores`; in where that is negative.
 
-    Where a negative threshold would cross them, both are the middle.
+    Where a negative threshold would cross them, both are the middle. Conformalised quantile
+    regression, arXiv 1905.03222.
+
+    Args:
+        lower: `(n,)` or any other shape, in the unit of the target.
+        upper: the same.
+        threshold: a number, 0-dim, or a shape that goes with theirs.
+
+    Returns:
+        The two bounds, of that shape.
 
     Examples:
         >>> conformal_interval(torch.tensor([1.0]), torch.tensor([2.0]), threshold=0.5)

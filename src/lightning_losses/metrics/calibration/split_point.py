@@ -80,6 +80,15 @@ def split_point_scale(
     denominator is 0 or negative no width is enough, and the factor is `most` (the authors' code
     divides, and a negative quotient becomes 1).
 
+    Args:
+        residual: predicted mean of `|y - estimate|`, `(N,)` or any other shape.
+        above: predicted mean of `y - estimate` where that is positive; the same shape.
+        below: predicted mean of `estimate - y` where that is positive; the same shape.
+        most: the largest factor, at least 1.
+
+    Returns:
+        The factors of the upper and of the lower half, of that shape.
+
     Raises:
         ValueError: shapes differ; `most` below 1; on a CPU, a negative mean.
 

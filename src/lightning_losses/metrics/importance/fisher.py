@@ -25,9 +25,11 @@ def fisher_diagonal(
 
     Of each *sample* alone: squaring the gradient of a batch's mean gives about 1 / B of it. Divide
     the sum by the number; on several ranks divide the sum of sums by the sum of numbers.
+    Kunstner et al., arXiv 1905.12558, say what the empirical one is not.
 
     Args:
-        parameters: by name; those that a sample does not reach get 0 of it.
+        parameters: tensors of any shape by name, which the sums have too; those that a sample does
+            not reach get 0 of it.
         samples: forward passes one after another, such as a generator makes; in evaluation mode.
         kind: whose labels. ``true`` the expectation over the model's own, by a backward pass a
             class, for samples of one row; ``sampled`` one drawn from it; ``empirical`` the data's;

@@ -40,6 +40,14 @@ def crps_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
     `s (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))` with `z = (y - mean) / s` (Gneiting and Raftery
     2007, doi 10.1198/016214506000001437); the absolute error where s is 0.
 
+    Args:
+        mean: of the Gaussian, `(N,)` or any other shape, floating.
+        deviation: its standard deviation (not the variance), of that shape.
+        target: the same.
+
+    Returns:
+        That shape, in the unit of the target.
+
     Raises:
         ValueError: shapes differ; on a CPU, a negative deviation.
 
@@ -60,6 +68,14 @@ def crps_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
 def nll_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
     """Negative log-density of `N(mean, deviation^2)` at the target, nats, of each entry.
 
+    Args:
+        mean: of the Gaussian, `(N,)` or any other shape, floating.
+        deviation: its standard deviation (not the variance), of that shape.
+        target: the same.
+
+    Returns:
+        That shape, nats.
+
     Raises:
         ValueError: shapes differ; on a CPU, a negative deviation.
 
@@ -77,7 +93,7 @@ def quantile_score(quantile: Tensor, target: Tensor, level: float | Tensor) -> T
     """Pinball loss `max(tau e, (tau - 1) e)`, `e = target - quantile`, of each entry.
 
     Args:
-        quantile: any shape.
+        quantile: `(N,)` or any other shape.
         target: the same.
         level: tau in (0, 1); or a tensor that is one with the shape's last dimensions.
 
@@ -99,7 +115,16 @@ def interval_score(lower: Tensor, upper: Tensor, target: Tensor, alpha: float = 
     """Width of a central interval, plus `2 / alpha` times how far the target is outside.
 
     `(u - l) + 2/alpha (l - y)+ + 2/alpha (y - u)+` of each entry, for an interval that should hold
-    the target with chance `1 - alpha` (Gneiting and Raftery 2007).
+    the target with chance `1 - alpha` (Gneiting and Raftery 2007, doi 10.1198/016214506000001437).
+
+    Args:
+        lower: bounds, `(N,)` or any other shape, floating, in the unit of the target.
+        upper: the same.
+        target: the same.
+        alpha: share of targets that may be outside, in (0, 1).
+
+    Returns:
+        That shape, in the unit of the target.
 
     Raises:
         ValueError: shapes differ; alpha outside (0, 1); on a CPU, bounds the wrong way round.
