@@ -64,6 +64,11 @@ def over(group: Any) -> Iterator[None]:
         _group = before
 
 
+def current_group() -> Any:
+    """What `over` says, for a backward pass that comes when this is left; None if nobody does."""
+    return _group
+
+
 def group_is_said() -> bool:
     """Whether this is within `over`."""
     return _group is not None

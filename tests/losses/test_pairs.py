@@ -25,6 +25,7 @@ from lightning_losses.losses import (
     SupCon,
     TripletMargin,
 )
+from lightning_losses.losses.contrastive import barlow_twins as barlow_module
 from lightning_losses.losses.shared import pairs as pairs_module
 from lightning_losses.losses.shared.mining import Mining, check_mining, mine
 
@@ -360,6 +361,35 @@ def test_barlow_twins_of_whitened_views_is_nothing() -> None:
     assert float(value) < 1e-3
     flipped = total(BarlowTwins(), features=white, other_features=-white)
     assert float(flipped) == pytest.approx(5 * 4, rel=1e-3)
+
+
+def test_barlow_twins_gradient_by_hand_is_autograd_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block by block, masked rows of NaN, far from 0, one view alone, and twice differentiated."""
+    monkeypatch.setattr(barlow_module, "FEWEST", 3)  # 7 rows are blocks of 3, 3 and 1
+    monkeypatch.setattr(barlow_module, "CPU_BLOCK", 1)
+    g = torch.Generator().manual_seed(0)
+    a = 5 + torch.randn(7, 3, generator=g, dtype=torch.float64)
+    b = a + torch.randn(7, 3, generator=g, dtype=torch.float64)
+    some = torch.tensor([True, False, True, True, True, True, False])
+    loss = BarlowTwins(redundancy=0.3, scale=0.7)
+    for valid in (None, some):
+        x, y = a.clone(), b.clone()
+        if valid is not None:
+            x[~valid] = torch.nan
+        x, y = x.requires_grad_(), y.requires_grad_()
+        value, expected = loss(x, y, valid), loss.by_autograd(x, y, valid)
+        torch.testing.assert_close(value, expected, rtol=1e-14, atol=0)
+        found = torch.autograd.grad(3 * value, (x, y))
+        wanted = torch.autograd.grad(3 * expected, (x, y))
+        torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-16)
+        (alone,) = torch.autograd.grad(loss(x.detach(), y, valid), y)
+        torch.testing.assert_close(3 * alone, wanted[1], rtol=1e-13, atol=1e-16)
+    x, y = a.requires_grad_(), b.requires_grad_()
+    assert torch.autograd.gradcheck(loss, (x, y, some))
+    assert torch.autograd.gradgradcheck(loss, (x, y, some))
+    by_func = torch.func.grad(lambda t: loss(t, b.detach()))(a.detach())
+    (by_hand,) = torch.autograd.grad(loss(x, y), x)
+    torch.testing.assert_close(by_func, by_hand, rtol=1e-13, atol=1e-16)
 
 
 @pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: type(loss).__name__)
