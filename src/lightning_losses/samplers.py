@@ -202,5 +202,5 @@ class PseudoNegatives(nn.Module):
             batch = all_sum(x.sum(0)) / count.clamp(min=1)
             moved = self.mean.to(x) + (1 - self.momentum) * (batch - self.mean.to(x))
             self.mean.copy_(torch.where(count > 0, moved, self.mean.to(x)))
-        drawn = self.mean.to(x) + self.variance**0.5 * torch.randn_like(x)
+        drawn: Tensor = self.mean.to(x) + self.variance**0.5 * torch.randn_like(x)
         return drawn.to(features.dtype)

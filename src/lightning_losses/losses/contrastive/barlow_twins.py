@@ -161,7 +161,7 @@ def transformed(*tensors: Tensor) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
-        or any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)
+        or any(forward_ad.unpack_dual(t).tangent is not None for t in tensors)  # type: ignore[no-untyped-call]
     )
 
 

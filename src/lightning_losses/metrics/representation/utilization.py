@@ -43,5 +43,7 @@ def utilization(query: Tensor, train: Tensor) -> Tensor:
     size = max(1, HELD // len(train))
     # Of differences, not of products: near a training row those would cancel.
     exact = "donot_use_mm_for_euclid_dist"
-    near = [torch.cdist(part, train, compute_mode=exact).amin(1) for part in query.split(size)]
+    near = [
+        torch.cdist(part, train, compute_mode=exact).amin(1) for part in torch.split(query, size)
+    ]
     return torch.cat(near).square().mean()
