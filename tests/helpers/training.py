@@ -86,11 +86,11 @@ def train_twice(
 
 
 def portrait(module: LightningModule) -> dict[str, Any]:
-    """Every value that belongs to the module, by name."""
+    """Every value that belongs to the module, by name, but for what counts this process's rows."""
     values: dict[str, Any] = {}
     for name, part in module.named_modules():
         for key, value in part.__dict__.items():
-            if key not in ("_loss_record", "_trainer", "_modules", "_fabric"):
+            if key not in ("_loss_record", "_trainer", "_modules", "_fabric", "_training_rows"):
                 values[f"{name}.{key}"] = value
     return values
 
