@@ -73,6 +73,19 @@ class ClassRange(NamedTuple):
         dist.all_gather(every, value, group=self.group)
         return torch.stack(every)
 
+    def enter(self, rows: Tensor) -> Tensor:
+        """The rows; backward, the sum of what every rank's classes want of them. A collective."""
+        if self.ranks == 1:
+            return rows
+        return _Enter.apply(rows, self.group)  # type: ignore[no-untyped-call, no-any-return]
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over the ranks, without graph; a collective."""
+        value = value.detach().clone()
+        if self.ranks > 1 and value.numel():
+            dist.all_reduce(value, group=self.group)
+        return value
+
     def whole(self, columns: Tensor) -> Tensor:
         """All classes ``(N, num_classes)`` of this rank's ``(N, stop - start)``; a collective.
 
@@ -105,3 +118,19 @@ class ClassRange(NamedTuple):
                 "give the whole head to one rank, as by logits.redistribute(placements=...) of "
                 "logits that are a DTensor."
             )
+
+
+class _Enter(torch.autograd.Function):
+    """See `ClassRange.enter`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return rows.view_as(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        gradient = gradient.contiguous().clone()
+        if gradient.numel():
+            dist.all_reduce(gradient, group=ctx.group)
+        return gradient, None

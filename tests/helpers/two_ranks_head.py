@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from factory import DIM, build
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from lightning_losses import Objective, Term, softmax_stats
+from lightning_losses.distributed import ALONE, over
 from lightning_losses.kernels import partial
 from lightning_losses.kernels.eager import chunked
 from lightning_losses.losses import CrossEntropy, EntropyBonus, Focal, LogsumexpPenalty
@@ -237,6 +240,28 @@ def count_collectives() -> list[str]:
     return calls
 
 
+#: Losses that own class centres, which may be split by classes.
+CENTRES = ("adaptive_margin_softmax", "margin_calibration", "unpg")
+
+
+def centres(key: str, mesh: Any = None) -> Given:
+    """Value and gradients of a loss whose centres are whole, or split over a mesh."""
+    objective = build(key, classes=V)
+    loss: Any = objective.terms[key].loss
+    if mesh is not None:
+        loss.weight = nn.Parameter(distribute_tensor(loss.weight.detach(), mesh, [Shard(0)]))
+    g = torch.Generator().manual_seed(1)
+    features = torch.randn(N, DIM, generator=g, dtype=torch.float64).requires_grad_()
+    target = torch.tensor([0, 3, -100, 10, 9, 5, 6])  # the ends of both slices
+    with over(ALONE if mesh is not None else None):  # the other rank's rows are copies of these
+        record = objective(features=features, target=target)
+        record.total.backward()
+    slope = loss.weight.grad
+    out = {"value": record.total.detach(), "d features": features.grad}
+    out["d weight"] = slope if mesh is None else slope.to_local()
+    return out | record.diagnostics
+
+
 def work(rank: int, folder: str) -> None:
     """One rank: every case, written to the folder."""
     torch.set_num_threads(1)
@@ -258,6 +283,17 @@ def work(rank: int, folder: str) -> None:
     for name, make in (("objective", given), ("objective with options", with_options)):
         out[name] = total(sliced(make(), held))
     data_parallel(rank, out)
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tensor",))
+    for name in CENTRES:
+        out[name] = centres(name, mesh)
+    out["refused"] = []
+    for name, classes in (("proto_triplet", 4), ("margin_calibration", 1)):
+        loss: Any = build(name, classes=classes).terms[name].loss
+        loss.weight = nn.Parameter(distribute_tensor(loss.weight.detach(), mesh, [Shard(0)]))
+        try:
+            loss(torch.zeros(1, DIM), torch.zeros(1).long())
+        except ValueError as error:
+            out["refused"].append(str(error))
     try:
         ClassRange.across(V * rank)
     except ValueError as error:

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from ranks import start
 from torch import Tensor
-from two_ranks_head import CASES, SLICES, V, evaluate, given, total
+from two_ranks_head import CASES, CENTRES, SLICES, V, centres, evaluate, given, total
 
 from lightning_losses import softmax_stats
 from lightning_losses.kernels import partial
@@ -37,6 +37,25 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
     start(two_ranks_head.work, (str(folder),), 2)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.parametrize("key", CENTRES)
+def test_centres_split_by_classes(ranks: list[dict[str, Any]], key: str) -> None:
+    """A loss that owns class centres: a partial softmax on each rank is the whole one."""
+    expected, found = centres(key), [rank[key] for rank in ranks]
+    assert [len(f["d weight"]) for f in found] == [6, 5]
+    for name, right in expected.items():
+        parts = [f[name] for f in found]
+        for part in [torch.cat(parts)] if name == "d weight" else parts:
+            torch.testing.assert_close(part, right, rtol=1e-9, atol=1e-12)
+    assert expected["d features"].abs().max() > 1e-3
+
+
+def test_centres_that_cannot_be_split(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        nearest, one = rank["refused"]
+        assert "nearest of all centres" in nearest
+        assert "1 classes split over 2 ranks" in one
 
 
 def compare(found: list[dict[str, Any]], expected: dict[str, Any], tolerance: float) -> None:

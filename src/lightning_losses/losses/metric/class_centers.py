@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from lightning_losses.distributed import gather_with_gradient
 from lightning_losses.losses.shared.pairs import masked_logsumexp
 from lightning_losses.losses.shared.rows_math import unit
 from lightning_losses.losses.shared.validation import same_rows
-from lightning_losses.softmax import may_ask
+from lightning_losses.softmax import ClassRange, may_ask, softmax_stats
 
 
 class ClassCenters(nn.Module):
@@ -23,7 +23,14 @@ class ClassCenters(nn.Module):
 
     The centres are parameters of the objective: they are in the module's checkpoint and its
     `parameters()`; `LossMixin.parameter_groups` gives them options of their own. Every rank holds
-    all of them, and data-parallel training keeps them equal.
+    all of them, and data-parallel training keeps them equal. Too many for that: split them over
+    ranks that hold the same rows (a partial softmax), as tensor parallelism splits a head::
+
+        centres = distribute_tensor(loss.weight, mesh["tensor"], [Shard(0)])
+        loss.weight = torch.nn.Parameter(centres)
+
+    before the optimizer is made. Value and gradients are those of whole centres; optimizer and
+    distributed checkpoints know such a parameter.
 
     Shapes: features ``(B, in_features)``, target ``(B,)`` class indices, negative for none; per-row
     values ``(B,)``, 0 for no class.
@@ -51,7 +58,7 @@ class ClassCenters(nn.Module):
         self, features: Tensor, target: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Features with 0 in rows that do not count, class indices, and which rows count."""
-        classes, width = self.centers(features).shape
+        classes, width = self._weight().shape  # all classes, if they are split as well
         if features.ndim != 2 or features.shape[1] != width:
             raise ValueError(
                 f"features must be (B, {width}) as in_features says, got {tuple(features.shape)}."
@@ -64,18 +71,75 @@ class ClassCenters(nn.Module):
         counts = target >= 0 if valid is None else valid & (target >= 0)
         return torch.where(counts[:, None], features, 0), torch.where(counts, target, 0), counts
 
-    def centers(self, like: Tensor) -> Tensor:
-        """The centres ``(num_classes, in_features)`` in the dtype of a tensor."""
+    def _weight(self) -> Tensor:
         if self.weight is None:
             raise ValueError(
                 f"{type(self).__name__} must know how many centres there are, and their length: "
                 "write in_features=64 num_classes=10, with your numbers."
             )
-        return self.weight.to(like.dtype)
+        return self.weight
+
+    @property
+    def held(self) -> ClassRange | None:
+        """The classes of this rank; None for all."""
+        weight = self._weight()
+        return _range_of(weight) if _on_mesh(weight) else None
+
+    def centers(self, like: Tensor) -> Tensor:
+        """The centres ``(num_classes, in_features)``, or this rank's, in the dtype of a tensor."""
+        weight = self._weight()
+        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[operator]
+        return local.to(like.dtype)
 
     def cosines(self, features: Tensor) -> Tensor:
-        """Cosines ``(B, num_classes)`` of features and centres."""
-        return unit(features) @ unit(self.centers(features)).t()
+        """Cosines ``(B, num_classes)`` of features and the centres of this rank."""
+        held, x = self.held, unit(features)
+        return (x if held is None else held.enter(x)) @ unit(self.centers(features)).t()
+
+    def own(self, y: Tensor) -> Tensor:
+        """Which column is the row's class, ``(B, num_classes)``, of the classes of this rank."""
+        held = self.held
+        first, last = (0, len(self._weight())) if held is None else held[:2]
+        return y[:, None] == torch.arange(first, last, device=y.device)
+
+    def normalizer_and_own(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``log sum exp`` over all classes, and the logit of the own one, ``(B,)`` each."""
+        held = self.held
+        if held is None:
+            return z.logsumexp(1), z.gather(1, y[:, None])[:, 0]
+        want = ("logsumexp", "log_prob")
+        stats = softmax_stats(z, target=y, class_range=held, want=want)
+        assert stats.logsumexp is not None
+        assert stats.log_prob is not None
+        return stats.logsumexp, stats.logsumexp + stats.log_prob
+
+
+def _on_mesh(weight: Tensor) -> bool:
+    """Whether this is a DTensor, whose import others are spared."""
+    return hasattr(weight, "full_tensor")
+
+
+def _range_of(weight: Any) -> ClassRange | None:
+    """The classes of a DTensor's rows on this rank, with the ranks that hold the others."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, places = weight.device_mesh, weight.placements
+    split = [i for i, place in enumerate(places) if not place.is_replicate() and mesh.size(i) > 1]
+    if not split:
+        return None
+    if len(split) > 1 or not places[split[0]].is_shard(0):
+        raise ValueError(
+            f"centres are split by classes along one dimension of a mesh, got {tuple(places)}: "
+            'write distribute_tensor(loss.weight, mesh["tensor"], [Shard(0)]).'
+        )
+    classes, ranks = len(weight), mesh.size(split[0])
+    if -(-classes // ranks) * (ranks - 1) >= classes:  # torch splits into pieces of equal size
+        raise ValueError(
+            f"{classes} classes split over {ranks} ranks leave one without any: use fewer ranks."
+        )
+    shape, offset = compute_local_shape_and_global_offset(weight.shape, mesh, places)
+    first, group = offset[0], mesh.get_group(split[0])
+    return ClassRange(first, first + shape[0], classes, group)
 
 
 class AdaptiveMarginSoftmax(ClassCenters):
@@ -131,18 +195,21 @@ class AdaptiveMarginSoftmax(ClassCenters):
         """Per-row values ``(B,)``."""
         x, y, counts = self.rows(features, target, valid)
         cosine = self.cosines(x)
-        own = y[:, None] == torch.arange(cosine.shape[1], device=y.device)
+        own = self.own(y)
         scale, margin = self._statistics(cosine.detach(), own, counts)
         if not self.training:
             margin = margin * 0
         self.diagnostics = {"margin": margin, "scale": scale}
         z = scale * torch.where(own, cosine - margin, cosine)
-        return torch.where(counts, z.logsumexp(1) - z.gather(1, y[:, None])[:, 0], 0)
+        normalizer, logit = self.normalizer_and_own(z, y)
+        return torch.where(counts, normalizer - logit, 0)
 
     def _statistics(self, cosine: Tensor, own: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and margin, 0-dim, of the rows of all ranks."""
         everyone = gather_with_gradient(counts)
-        reached = gather_with_gradient(torch.where(own, cosine, 0).sum(1))
+        held = self.held
+        reached = torch.where(own, cosine, 0).sum(1)
+        reached = gather_with_gradient(reached if held is None else held.total(reached))
         if not len(everyone):
             return cosine.new_full((), self.min_scale), cosine.new_zeros(())
         order = torch.where(everyone, reached, torch.inf).argsort()
@@ -153,7 +220,10 @@ class AdaptiveMarginSoftmax(ClassCenters):
         gap = (1 - median).clamp(min=odds / self.max_scale)
         scale = (odds / gap).clamp(self.min_scale, self.max_scale)
         # In logarithms: exp(s cos) overflows float32 beyond s cos = 88.
-        log_b = gather_with_gradient(masked_logsumexp(scale * cosine, ~own))
+        log_b = masked_logsumexp(scale * cosine, ~own)
+        if held is not None:  # from those of every rank's classes
+            log_b = held.stacked(log_b).logsumexp(0)
+        log_b = gather_with_gradient(log_b)
         if self.others == "median_row":
             log_b = log_b.gather(0, row)[0]
         elif self.others == "mean":
@@ -164,7 +234,8 @@ class AdaptiveMarginSoftmax(ClassCenters):
             log_b = order.gather(0, middle[None])[0]
         margin = median - (log_b + math.log(self.alpha / (1 - self.alpha))) / scale
         # Of one class alone B is 0 and its logarithm about -1e30.
-        margin = torch.where(everyone.any() & (own.shape[1] > 1), margin.clamp(min=0), 0)
+        several = len(self._weight()) > 1
+        margin = torch.where(everyone.any() & several, margin.clamp(min=0), 0)
         return scale, margin
 
 
@@ -206,9 +277,10 @@ class MarginCalibration(ClassCenters):
         sine = (1 - cosine.square()).clamp(min=self.sine_floor).sqrt()
         turned = cosine * math.cos(m) - sine * math.sin(m)
         turned = torch.where(cosine > math.cos(math.pi - m), turned, cosine - m * math.sin(m))
-        own = y[:, None] == torch.arange(cosine.shape[1], device=y.device)
+        own = self.own(y)
         z = self.scale * torch.where(own, turned, cosine)
-        return torch.where(counts, z.logsumexp(1) - z.gather(1, y[:, None])[:, 0], 0)
+        normalizer, logit = self.normalizer_and_own(z, y)
+        return torch.where(counts, normalizer - logit, 0)
 
 
 class UnifiedNegativePairs(ClassCenters):
@@ -251,11 +323,11 @@ class UnifiedNegativePairs(ClassCenters):
         """Per-row values ``(B,)``."""
         x, y, counts = self.rows(features, target, valid)
         cosine = self.cosines(x)
-        own = y[:, None] == torch.arange(cosine.shape[1], device=y.device)
+        own = self.own(y)
         z = self.scale * torch.where(own, cosine - self.margin, cosine)
         pairs = self._negative_pairs(unit(x), y, counts)
-        value = torch.logaddexp(z.logsumexp(1), pairs) - z.gather(1, y[:, None])[:, 0]
-        return torch.where(counts, value, 0)
+        normalizer, logit = self.normalizer_and_own(z, y)
+        return torch.where(counts, torch.logaddexp(normalizer, pairs) - logit, 0)
 
     def _negative_pairs(self, x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
         """``log sum exp`` of ``s v`` over the pairs that are kept, 0-dim."""
@@ -306,11 +378,16 @@ class ProtoTriplet(ClassCenters):
 
     def forward(self, features: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
         """Per-row values ``(B,)``."""
+        if self.held is not None:
+            raise ValueError(
+                "proto_triplet reads the nearest of all centres, so it takes them whole: leave "
+                "its weight as it is, or write loss.weight = nn.Parameter(weight.full_tensor())."
+            )
         x, y, counts = self.rows(features, target, valid)
         centres = self.centers(x)
         squared = x.square().sum(1, keepdim=True) - 2 * x @ centres.t() + centres.square().sum(1)
         d = (squared.clamp(min=0) + 1e-6).sqrt()
-        own = y[:, None] == torch.arange(d.shape[1], device=y.device)
+        own = self.own(y)
         near = torch.where(own, torch.inf, d).amin(1)
         value = (d.gather(1, y[:, None])[:, 0] - near + self.margin).relu()
         value = torch.where(counts & near.isfinite(), value, x.sum(1) * 0)
