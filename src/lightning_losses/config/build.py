@@ -17,7 +17,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from lightning_losses.config.catalogue import did_you_mean, keys, yaml_text
+from lightning_losses.config.catalogue import did_you_mean, elsewhere, keys, yaml_text
 from lightning_losses.config.searchpath import LightningLossesSearchPath
 from lightning_losses.objective import Objective
 from lightning_losses.term import Term
@@ -91,8 +91,9 @@ def compose_losses(names: list[str]) -> DictConfig:
     known = keys("loss")
     for name in names:
         if name not in known:
+            meant = elsewhere(name, "loss") or did_you_mean(name, known)
             raise ValueError(
-                f"There is no loss {name!r}.{did_you_mean(name, known)} `lightning-losses list` "
+                f"There is no loss {name!r}.{meant} `lightning-losses list` "
                 "shows every key. Your own: {'mine': {'_target_': 'my.Loss'}}, or "
                 "{'mine': MyLoss()}."
             )

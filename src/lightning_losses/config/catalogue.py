@@ -37,7 +37,9 @@ OTHER_NAMES = {
     "mean_absolute_error": "l1",
     "knowledge_distillation": "kd",
     "infonce": "nt_xent",
+    "ms": "multi_similarity",
     "simclr": "nt_xent",
+    "supervised_contrastive": "supcon",
     "triplet": "triplet_margin",
     "focal_loss": "focal",
     "z_loss": "logsumexp_penalty",
@@ -88,6 +90,12 @@ def find(key: str) -> tuple[str, str]:
             return candidate, name
     meant = did_you_mean(name, {known for candidate in groups for known in keys(candidate)})
     raise ValueError(f"there is no {key!r}.{meant or ' `lightning-losses list` shows every key.'}")
+
+
+def elsewhere(name: str, group: str) -> str:
+    """A sentence, with a space before it, if this is a key of another group; else empty."""
+    other = next((g for g in GROUPS if g != group and name in keys(g)), None)
+    return "" if other is None else f" It is a {other}: see `lightning-losses show {other}/{name}`."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -110,7 +110,10 @@ class CosFaceHead(NormalizedHead):
 class ArcFaceHead(CosFaceHead):
     """Logits ``s cos(x, w_k)``, and ``s cos(angle + m)`` for the target class while training.
 
-    Deng et al., "ArcFace", arXiv 1801.07698. Use with ``loss=ce``.
+    Deng et al., "ArcFace", arXiv 1801.07698. Use with ``loss=ce``. To get the numbers of
+
+    - pytorch-metric-learning, ``ArcFaceLoss()``: ``margin: 0.49916``, its 28.6 degrees;
+    - insightface: ``gradient: straight_through``, ``guard: false``.
 
     Args:
         in_features: D.

@@ -26,6 +26,11 @@ class BarlowTwins(nn.Module):
     Zbontar et al., "Barlow Twins", arXiv 2103.03230. Every feature is standardised over the rows of
     all ranks (biased variance, eps 1e-5, a batch norm without weights), and C is the mean over all
     rows of the outer product of the views: statistics of each rank alone give another gradient.
+    To get the numbers of, on one rank,
+
+    - the authors' code: ``redundancy: 0.0051``;
+    - lightly, ``BarlowTwinsLoss()``: the defaults;
+    - solo-learn: ``scale: 0.024``, on CIFAR 0.1.
 
     Costs three products of ``B x D x D``, one forward and two backward, which nobody can do
     without, and one pass over the rows in each direction: standardised features are made again,

@@ -20,14 +20,20 @@ class NTXent(SupCon):
 
     Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv
     2002.05709. Labels are not read: with labels it is `SupCon`. With more than two views the mean
-    over the positives, as there.
+    over the positives, as there. To get the numbers of
+
+    - lightly, ``NTXentLoss(T)``: ``temperature: T``, and on several ranks of
+      ``gather_distributed=True``, without which it compares the rows of one;
+    - pytorch-metric-learning, ``SelfSupervisedLoss(NTXentLoss(T))``: ``temperature: T``, 0.07
+      unless said;
+    - solo-learn and the paper: ``temperature: T``, tuned from 0.1 to 0.5.
 
     Args:
         temperature: T, positive. 0.5 as lightly has it; the paper tunes it, 0.07 and 0.1 are
             the defaults of pytorch-metric-learning and solo-learn.
-        mining: which pairs are kept; see `PairLoss`. Of two views the positive is the only one:
-            what is chosen are negatives, as ``{negatives: [0.3, 2]}`` against those that may be
-            of the anchor's own kind.
+        mining: which pairs are kept; see `lightning-losses show supcon`. Of two views the positive
+            is the only one: what is chosen are negatives, as ``{negatives: [0.3, 2]}`` against
+            those that may be of the anchor's own kind.
 
     Shapes: features ``(B, views, D)``, or features and other_features ``(B, D)``; per-row values
     ``(B,)``, the mean over the views of a sample.

@@ -22,8 +22,19 @@ class SupCon(PairLoss):
     """``-(T / T_base) mean_pos(s / T - log sum_others exp(s / T))`` of each anchor, s the cosine.
 
     Khosla et al., "Supervised Contrastive Learning", arXiv 2004.11362, equation 2 (the mean over
-    positives stands outside the logarithm). Conventions in which libraries differ are arguments;
-    `lightning-losses show supcon` names whose they are.
+    positives stands outside the logarithm). Conventions in which libraries differ are arguments.
+    To get the numbers of
+
+    - SupContrast, ``SupConLoss(temperature=T)``: ``temperature: T``, ``base_temperature: 0.07``,
+      features ``(B, views, D)``, with or without target; its mode "one" is ``anchors: first``;
+    - pytorch-metric-learning, ``SupConLoss(T)``, T 0.1 unless said: ``temperature: T``,
+      ``empty: skip``; with a miner, ``mining``;
+    - its ``NTXentLoss(T)`` of labels, T 0.07 unless said: ``temperature: T``,
+      ``denominator: negatives``, equal where all rows have as many positives (it takes the mean
+      over pairs, not over anchors).
+
+    Features need no normalising; several ranks need no wrapper, and the value shown is that of the
+    batch of all ranks (pytorch-metric-learning's wrapper shows it times the number of ranks).
 
     Args:
         temperature: T, positive.
@@ -35,10 +46,18 @@ class SupCon(PairLoss):
         anchors: ``all`` views, or ``first``: only the first one (SupContrast's mode "one").
         empty: what an anchor without a positive is: ``count``, a 0 in the mean (SupContrast), or
             ``skip``, left out of it (pytorch-metric-learning).
-        mining: which pairs are kept, in numerator and denominator; see `PairLoss`.
+        mining: which of an anchor's pairs are kept, in numerator and denominator: ``all``;
+            ``hard``: the farthest positive and the nearest negative; ``hard_negative``: all
+            positives, the nearest negative; ``semihard``: the farthest positive and the nearest
+            negative beyond it; ``easy_positive``: the nearest positive and the nearest negative
+            beyond it; ``{epsilon: 0.1}``: multi-similarity's; or ranges of Euclidean distance,
+            between 0 and 2, ``{positives: [0.2, 2], negatives: [0, 0.8]}``.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; per-row values ``(B,)``, one
-    number under ``skip``. See `PairLoss` for other ways to say what is a pair.
+    number under ``skip``. Or instead of the target ``label_set (B, L)`` of 0 and 1, ``pair_mask
+    (B, M)`` of True for positives; target -1 is not labelled; ``ref_features (R, D)`` with
+    ``ref_target`` are columns instead of the batch. Logged are ``active``, the share of anchors
+    with a positive, and under mining ``mined``, the share of pairs kept.
 
     Raises:
         ValueError: a temperature that is not positive, an unknown convention.

@@ -27,7 +27,7 @@ class Circle(PairLoss):
     Args:
         m: relaxation of the margin; the paper has 0.25 for faces and 0.4 for retrieval.
         gamma: scale, positive; the paper has 256 and 80.
-        mining: which pairs are kept; see `PairLoss`.
+        mining: which pairs are kept; see `lightning-losses show supcon`.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
     of all ranks. See `PairLoss` for other ways to say what is a pair.

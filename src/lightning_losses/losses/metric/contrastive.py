@@ -21,7 +21,7 @@ class Contrastive(PairLoss):
     Args:
         positive_margin: positives closer than this cost nothing.
         negative_margin: negatives farther than this cost nothing.
-        mining: which pairs are kept; see `PairLoss`.
+        mining: which pairs are kept; see `lightning-losses show supcon`.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
     of all ranks. See `PairLoss` for other ways to say what is a pair; ``active`` is the share of a

@@ -16,7 +16,11 @@ class MultiSimilarity(PairLoss):
 
     Weighted positives and negatives of every anchor, after mining; s cosines, b the ``base``.
     Wang et al., "Multi-Similarity Loss with General Pair Weighting", arXiv 1904.06627. An anchor
-    without a pair on both sides counts as 0, as in the authors' code.
+    without a pair on both sides counts as 0, as in the authors' code. To get the numbers of
+
+    - the authors' code: ``beta: 40`` (it drops duplicates of a row as if they were the row itself);
+    - pytorch-metric-learning, ``MultiSimilarityLoss()`` with ``MultiSimilarityMiner(0.1)``: the
+      defaults; without a miner: ``miner_epsilon: null``.
 
     Args:
         alpha: sharpness over positives.
@@ -24,8 +28,8 @@ class MultiSimilarity(PairLoss):
         base: similarity at which a pair has weight one half.
         miner_epsilon: keep negatives above the hardest positive minus this, and positives below
             the hardest negative plus this; None keeps all pairs, and anchors with one side only.
-        mining: another kind of mining, before this one; see `PairLoss`. Write it with
-            ``miner_epsilon=None`` to have it alone.
+        mining: another kind of mining, before this one; see `lightning-losses show supcon`. Write
+            it with ``miner_epsilon=None`` to have it alone.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; per-row values ``(B,)``. See
     `PairLoss` for other ways to say what is a pair.

@@ -20,9 +20,9 @@ class TripletMargin(PairLoss):
 
     Args:
         margin: in units of the distance, which is between 0 and 2.
-        mining: as `PairLoss` has it, and every triplet of the pairs that are kept: ``hard`` is
-            that of Hermans et al., arXiv 1703.07737. But ``semihard`` chooses triplets, FaceNet's:
-            of each positive the negatives that are farther, within the margin.
+        mining: which pairs are kept, see `lightning-losses show supcon`, and of them every
+            triplet: ``hard`` is that of Hermans et al., arXiv 1703.07737. But ``semihard`` chooses
+            triplets, FaceNet's: of each positive the negatives that are farther, within the margin.
 
     Shapes: features ``(B, D)`` or ``(B, views, D)``, target ``(B,)``; one number for the batch
     of all ranks. See `PairLoss` for other ways to say what is a pair; ``active`` is the share of a
