@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -46,6 +46,7 @@ from lightning_losses.callbacks import (
 )
 from lightning_losses.dashboard.report.verdict import verdict
 from lightning_losses.dashboard.runs.find import find_runs
+from lightning_losses.dashboard.runs.run import Run
 
 #: What monitors and report say, and what it is called here; anything else is called by its text.
 ALARMS = {
@@ -87,8 +88,14 @@ class Classifier(LossMixin, L.LightningModule):
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         x, y = batch
-        target = F.one_hot(y, 10).float() if "bce" in self.loss.terms else y.flatten()
-        return self.factor * self.compute_loss(logits=self.net(x) / self.temperature, target=target)
+        named = {"target": F.one_hot(y, 10).float() if "bce" in self.loss.terms else y.flatten()}
+        if isinstance(self.net, nn.Sequential):  # what monitors of `curves.py` read
+            head = self.net[-1]
+            named |= {"features": self.net[:-1](x), "head_weight": head.weight}
+            logits = head(named["features"])
+        else:
+            logits = self.net(x)
+        return self.factor * self.compute_loss(logits=logits / self.temperature, **named)
 
     validation_step = test_step = training_step
 
@@ -126,6 +133,7 @@ class Bandit(LossMixin, L.LightningModule):
             log_prob = logits.log_softmax(1)
             answer = torch.multinomial(log_prob.exp(), 1)[:, 0]
             reward = self.reward[prompt, answer]
+            self.log("train/reward", reward.mean())
             advantage = reward - (log_prob.exp() * self.reward[prompt]).sum(1)
             old = log_prob.gather(1, answer[:, None])[:, 0]
         return self.compute_loss(
@@ -443,8 +451,15 @@ def name_of(text: str) -> str:
     return next((name for name, words in ALARMS.items() if re.search(words, text)), text[:60])
 
 
-def run(case: Case, seed: int = 0) -> dict[str, int]:
-    """Train, validate and test; the step at which each alarm was first raised."""
+class Outcome(NamedTuple):
+    """What a training wrote, and the step at which each alarm was first raised."""
+
+    written: Run
+    raised: dict[str, int]
+
+
+def run(case: Case, seed: int = 0, more: Sequence[L.Callback] = ()) -> Outcome:
+    """Train, validate and test, watched by the monitors that speak and by ``more``."""
     torch.manual_seed(seed)
     data, module = case.data(), case.module()
     policy = isinstance(module, Bandit)
@@ -455,6 +470,7 @@ def run(case: Case, seed: int = 0) -> dict[str, int]:
         GradientRmsMonitor(),
         DriftMonitor(),
         *([AttentionEntropyMonitor()] if isinstance(getattr(module, "net", 0), Decoder) else []),
+        *more,
     ]
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
@@ -489,7 +505,7 @@ def run(case: Case, seed: int = 0) -> dict[str, int]:
     for step, words in said:
         if name_of(words) in OF_REPORT:
             raised.setdefault(name_of(words), step)
-    return raised
+    return Outcome(one, raised)
 
 
 def judged(name: str, case: Case, raised: dict[str, int]) -> tuple[str, int, int]:
@@ -526,7 +542,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     missed = false = 0
     began = time.perf_counter()
     for name in only or cases:
-        row, lost, wrong = judged(name, cases[name], run(cases[name], options.seed))
+        row, lost, wrong = judged(name, cases[name], run(cases[name], options.seed).raised)
         missed, false = missed + lost, false + wrong
         print(row, flush=True)
     print(f"{len(only or cases)} trainings: {false} false, {missed} missed")

@@ -8,9 +8,12 @@ fall behind. `example` is run for every loss by ``tests/project/test_docs.py``.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from html import escape
 from pathlib import Path
 from textwrap import dedent
@@ -26,10 +29,12 @@ from lightning_losses.named_tensors import NAMED_TENSORS, NamedTensor
 sys.path.append(str(Path(__file__).parent))  # mkdocs loads a hook by its file alone
 from curves import curves, drawable
 from formula import lead
+from watching import curves as watched_curves
 from watching import program, reading
 
 ROWS, CLASSES = 8, 5
 STUDIES = Path(__file__).parents[2] / "examples" / "reproduce" / "results"
+GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
 VERDICTS = ("shown", "not told apart", "the opposite")
 
 #: Group -> title, how it is chosen on the command line, what it is.
@@ -269,10 +274,15 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
         if picture:
             parts += ["## Between two classes", f"<figure>{picture}</figure>"]
         parts += ["## What it reads", *needs(one)]
+        if sources := compared(key):
+            parts += ["## Compared with", *sources]
         if claims := studied(key):
             parts += ["## Does it do what its paper says?", *claims]
     if group == "callbacks":
         parts += ["## What it does", described(rest)]
+        if figures := watched_curves(key):
+            about = "Small trainings of which is known how they are: `benchmarks/curves.py`."
+            parts += ["## Healthy and sick", about, *figures]
         if charts := reading(made):
             parts += ["## How to read it", charts]
         parts += ["## Example", f"```python\n{program(key, made)}```"]
@@ -321,6 +331,32 @@ def needs(one: Facts) -> Iterator[str]:
             "instead of `logits=`, and no tensor of N rows and C columns is made, by any "
             "[kernel](../../kernels.md)."
         )
+
+
+@cache
+def golden() -> dict[str, Counter[str]]:
+    """Key -> where its expected values come from, and in how many cases."""
+    out: dict[str, Counter[str]] = {}
+    for file in sorted(GOLDEN.glob("*.json")):
+        for case in json.loads(file.read_text())["cases"]:
+            if isinstance(case, dict) and "source" in case:
+                key = case["key"].removeprefix("loss.").partition(".")[0]
+                whole = key == case["key"] or case["key"].startswith("loss.")
+                out.setdefault(key if whole else case["key"], Counter())[case["source"]] += 1
+    return out
+
+
+def compared(key: str) -> list[str]:
+    """What computed the values and gradients that tests expect of a loss."""
+    found = golden().get(key)
+    if not found:
+        return []
+    lines = [f"| {cell(source)} | {count} |" for source, count in sorted(found.items())]
+    about = (
+        "Who computed the values and gradients that the tests expect of this key; "
+        f"`pytest tests/fidelity -k {key}` compares them, and says where and why one deviates."
+    )
+    return [about, "\n".join(["| computed by | cases |", "|---|---|", *lines])]
 
 
 def studied(key: str) -> list[str]:

@@ -9,8 +9,9 @@ numbers are the loss's own.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from html import escape
+from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
@@ -20,9 +21,10 @@ from lightning_losses.config.build import build_objective, compose_losses
 from lightning_losses.config.facts import Facts
 from lightning_losses.objective import Objective
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 230, 44, 12, 26, 48
+sys.path.append(str(Path(__file__).parent))  # mkdocs loads a hook by its file alone
+from drawing import ORANGE, Line, Tick, svg
+
 REACH, POINTS = 5.0, 81
-COLOURS = {"value": "#2f7fb8", "slope": "#d9772b"}
 #: One score a row and yes or no, instead of a column a class.
 ONE_SCORE = ("bce", "binary_focal")
 
@@ -48,7 +50,7 @@ def curves(names: Sequence[str]) -> dict[str, str]:
         objective = build_objective({key: nodes[key] | {"weight": 1.0}}, reduction="none")
         value, slope = along(objective, margin, 0.0, key in ONE_SCORE)
         if torch.allclose(value, along(objective, margin, 1.0, key in ONE_SCORE)[0]):
-            out[key] = svg(margin.tolist(), {"value": value.tolist(), "slope": slope.tolist()})
+            out[key] = drawing(margin.tolist(), value.tolist(), slope.tolist())
     return out
 
 
@@ -67,59 +69,11 @@ def along(
     return value.detach(), slope
 
 
-def svg(x: list[float], lines: dict[str, list[float]]) -> str:
-    """Lines over a margin, with the probability it means below."""
-    every = [0.0, *(y for line in lines.values() for y in line)]
-    low, high = min(every), max(every)
-    pad = 0.05 * (high - low or 1.0)
-    low, high = low - pad, high + pad
-
-    def at(u: float, v: float) -> tuple[float, float]:
-        across = LEFT + (u + REACH) / (2 * REACH) * (WIDTH - LEFT - RIGHT)
-        return across, TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    style = 'fill="currentColor" font-size="11" font-family="sans-serif"'
-    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" style="max-width:100%;height:auto"'
-    parts = [f'<svg {size} role="img">']
-    for tick in range(-4, 5, 2):
-        across, _ = at(tick, 0)
-        p = 1 / (1 + math.exp(-tick))
-        bottom = HEIGHT - BOTTOM
-        parts.append(
-            f'<path d="M{across:.1f} {TOP}V{bottom}" stroke="currentColor" opacity="0.12"/>'
-            f'<text x="{across:.1f}" y="{bottom + 15}" text-anchor="middle" {style}>{tick}</text>'
-            f'<text x="{across:.1f}" y="{bottom + 29}" text-anchor="middle" opacity="0.6" {style}>'
-            f"p {p:.2g}</text>"
-        )
-    for tick in ticks(low, high):
-        _, down = at(0, tick)
-        strong = 0.5 if tick == 0 else 0.12
-        parts.append(
-            f'<path d="M{LEFT} {down:.1f}H{WIDTH - RIGHT}" stroke="currentColor" '
-            f'opacity="{strong}"/>'
-            f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end" {style}>{tick:g}</text>'
-        )
-    for index, (name, line) in enumerate(lines.items()):
-        path = "L".join(f"{a:.1f} {b:.1f}" for a, b in map(at, x, line))
-        dash = ' stroke-dasharray="6 4"' if index else ""
-        parts.append(
-            f'<path d="M{path}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"{dash}/>'
-        )
-    words = {"value": "value, nats or the loss's own unit", "slope": "slope (dashed)"}
-    for index, name in enumerate(lines):
-        colour = style.replace("currentColor", COLOURS[name])
-        parts.append(f'<text x="{LEFT + index * 230}" y="14" {colour}>{escape(words[name])}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle" {style}>logit of the target '
-        "minus that of the other class</text></svg>"
-    )
-    return "".join(parts)
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers between two others."""
-    raw = (high - low) / 5
-    size = 10 ** math.floor(math.log10(raw))
-    step = next(size * m for m in (1, 2, 5, 10) if size * m >= raw)
-    return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+def drawing(margin: list[float], value: list[float], slope: list[float]) -> str:
+    """Value and slope over the margin, with the probability it means below."""
+    lines = [
+        Line("value, nats or the loss's own unit", list(zip(margin, value, strict=True))),
+        Line("slope (dashed)", list(zip(margin, slope, strict=True)), ORANGE, dashed=True),
+    ]
+    across = [Tick(m, f"{m}", f"p {1 / (1 + math.exp(-m)):.2g}") for m in range(-4, 5, 2)]
+    return svg(lines, across, "logit of the target minus that of the other class", zero=True)

@@ -1,14 +1,26 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the page of a monitor or controller has beside its docstring: a program, and how to read it.
+"""What the page of a monitor or controller has beside its docstring: curves, charts, a program.
 
-`program` is run for every key by ``tests/project/test_docs.py``; what the charts mean is said where
-the report takes it from, in ``dashboard/panels``.
+Curves of healthy and sick trainings are those that ``benchmarks/curves.py`` has written. `program`
+is run for every key by ``tests/project/test_docs.py``; what the charts mean is said where the
+report takes it from, in ``dashboard/panels``.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from html import escape
+from pathlib import Path
+from typing import Any
+
 from lightning_losses.dashboard.panels.catalogue import PANELS, Panel
+
+sys.path.append(str(Path(__file__).parent))  # mkdocs loads a hook by its file alone
+from drawing import BLUE, ORANGE, Line, Tick, svg, ticks
+
+CURVES = Path(__file__).parents[2] / "benchmarks" / "results" / "curves.json"
 
 #: Arguments that make a monitor measure within the few steps of the program, or that it must have.
 ARGUMENTS = {
@@ -100,6 +112,29 @@ def program(key: str, made: str) -> str:
         ]
         lines.insert(lines.index("x = torch.randn(256, 20)"), "i = torch.arange(256)")
     return "\n".join(lines) + "\n"
+
+
+def curves(key: str) -> list[str]:
+    """Healthy and sick trainings of ``benchmarks/alarms.py`` as this callback saw them, as SVG."""
+    pictures = json.loads(CURVES.read_text())["curves"].get(key, [])
+    out = []
+    for picture in pictures:
+        lines = [line(one) for one in picture["lines"]]
+        steps = [x for one in lines for x, _ in one.points]
+        across = [Tick(x, f"{x:g}") for x in ticks(min(steps), max(steps))]
+        out.append(
+            f"<figure>{svg(lines, across, 'step', log=picture['log'])}"
+            f"<figcaption>{escape(picture['what'])}</figcaption></figure>"
+        )
+    return out
+
+
+def line(one: dict[str, Any]) -> Line:
+    """A training's curve; a dot where the monitor spoke."""
+    spoke = one.get("spoke")
+    label = one["label"] if spoke is None else f"{one['label']}; told at step {spoke}, the dot"
+    points = [(x, y) for x, y in one["points"]]
+    return Line(label, points, ORANGE if one["sick"] else BLUE, one["sick"], spoke)
 
 
 def reading(made: str) -> str:

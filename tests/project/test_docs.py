@@ -8,6 +8,7 @@ That its links lead somewhere is checked by ``mkdocs build --strict`` in ``.ci/r
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ def test_a_page_says_what_its_loss_needs_and_what_was_found(catalogue: Any) -> N
     assert "calibration/&lt;stage&gt;/ece" in watched  # a browser takes <stage> for a tag
     whole = catalogue.page("loss", "stablemax", FACTS["loss/stablemax"])
     assert "It needs whole rows of logits" in whole
+    assert "volcengine/verl" in catalogue.page("loss", "gspo", FACTS["loss/gspo"])
 
 
 def text(made: str) -> str:
@@ -170,6 +172,38 @@ def test_pictures_are_drawn_where_the_margin_says_it_all(catalogue: Any) -> None
     value, slope = curves.along(build_objective("ce", reduction="none"), margin, 0.0, False)
     torch.testing.assert_close(value, (-margin).exp().log1p())
     torch.testing.assert_close(slope, -torch.sigmoid(-margin))
+
+
+def test_monitors_show_healthy_and_sick_trainings(catalogue: Any) -> None:
+    watching = hook("watching")
+    drawn = json.loads(watching.CURVES.read_text())["curves"]
+    assert set(drawn) <= set(keys("callbacks"))
+    for key, pictures in drawn.items():
+        figures = watching.curves(key)
+        assert figures
+        assert "".join(figures) in catalogue.page(
+            "callbacks", key, FACTS[f"callbacks/{key}"]
+        ).replace("</figure>\n\n<figure>", "</figure><figure>")
+        for figure, picture in zip(figures, pictures, strict=True):
+            svg = ElementTree.fromstring(figure)[0]
+            assert len(svg.findall("circle")) == sum("spoke" in one for one in picture["lines"])
+            assert {one["sick"] for one in picture["lines"]} == {False, True}
+
+
+def test_a_line_in_a_frame() -> None:
+    drawing = hook("drawing")
+    points = [(0.0, 0.01), (10.0, 1.0), (20.0, 100.0)]
+    line = drawing.Line("a < b", points, mark=10.0)
+    made = drawing.svg([line], [drawing.Tick(10, "10")], "step", log=True)
+    (left, first), (middle, half), (right, last) = (
+        map(float, one.split()) for one in re.findall(r"[ML](\S+ \S+?)(?=[L\"])", made)[-3:]
+    )
+    assert middle - left == pytest.approx(right - middle)  # decades are even on a log scale
+    assert first - half == pytest.approx(half - last, abs=0.11)
+    assert f'cx="{middle:.1f}" cy="{half:.1f}"' in made
+    assert "a &lt; b" in made
+    assert drawing.powers(-2.0, 2.0) == [0.01, 0.1, 1.0, 10.0, 100.0]
+    assert drawing.ticks(0, 600) == [0, 200, 400, 600]
 
 
 def test_the_first_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
