@@ -1,10 +1,14 @@
 # SPDX-FileCopyrightText: 2026 The lightning-losses authors
 # SPDX-License-Identifier: Apache-2.0
-"""The examples of real work run for a few steps, log what they watch and write their report."""
+"""The examples of real work run for a few steps, log what they watch and write their report.
+
+Those that have a notebook run as its cells.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +45,28 @@ def test_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     if name == "finetune_lm":
         pytest.importorskip("transformers")
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    logged = example(name).main(["--steps", "2", "--out", str(tmp_path)])
+    words = ["--steps", "2", "--out", str(tmp_path)]
+    if name in (notebooks := example("notebooks")).NOTEBOOKS:
+        *defining, _ = [source for kind, source in notebooks.cells(name) if kind == "code"]
+        space, printed = notebooks.execute([*defining, f"logged = main({words})"])
+        logged = space["logged"]
+        assert "report: " in printed[-1]
+    else:
+        logged = example(name).main(words)
     assert set(LOGGED[name]) <= logged.keys()
     assert (tmp_path / "report.html").exists()
+
+
+def test_notebooks_are_in_step_with_their_examples() -> None:
+    """And small: `python examples/notebooks.py` writes them."""
+    notebooks = example("notebooks")
+    for name in notebooks.NOTEBOOKS:
+        text = (EXAMPLES / f"{name}.ipynb").read_text()
+        made = notebooks.notebook(name, [])["cells"]
+        found = json.loads(text)["cells"]
+        assert [one["source"] for one in found] == [one["source"] for one in made], name
+        assert len(text) < 20_000
+        compile("".join(found[-1]["source"]), name, "exec")
 
 
 def test_packed_documents_lose_what_padded_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:

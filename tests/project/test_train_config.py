@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -38,6 +39,18 @@ def test_sorting_changes_what_others_set():
     assert cfg.loss.grpo.row_weighting._target_.endswith("Steer")
     assert "step_radius" not in cfg.callbacks
     assert cfg.callbacks.entropy.mode == "policy"
+
+
+def test_the_sweep_of_weights_and_biases_composes():
+    """What an agent would write; that it starts needs an account."""
+    sweep = yaml.safe_load((CONF.parent / "recipes" / "wandb_sweep.yaml").read_text())
+    of = sweep["parameters"]
+    for loss in of["loss"]["values"]:
+        smoothing, lr = of["loss.ce.label_smoothing"]["values"][-1], of["task.lr"]["min"]
+        words = [f"loss={loss}", f"loss.ce.label_smoothing={smoothing}", f"task.lr={lr}"]
+        cfg = composed("logger=wandb", *words)
+        assert sweep["metric"]["name"].removeprefix("val/loss/") in build_objective(cfg.loss).terms
+        assert (cfg.loss.ce.label_smoothing, cfg.task.lr) == (0.1, 1e-4)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
