@@ -34,10 +34,18 @@ STUDIES = {
     "sample_value": ("aum", "loss at the end"),
     "distillation": ("the teacher", "ce + kd, hidden", "ce + dual_head_kd"),
     "group_dro": ("ce", "group_dro, groups drawn equally"),
+    "balance": ("ink times 1", "UPGrad", "a net for each"),
+    "retrieval": ("pixels", "proto_triplet"),
+    "self_supervised": ("pixels", "barlow_twins"),
+    "ranking": ("bce", "mann_whitney, whole set"),
+    "preferences": ("reference", "sparse_po, learned"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
 FEWER_NETS = {"spikes": ("mlp",), "onset": ("mlp", "mlp + LayerNorm")}
-FEWER_METHODS = {"policy_sorting": ("grpo", "unclipped", "aepo")}
+FEWER_METHODS = {
+    "policy_sorting": ("grpo", "unclipped", "aepo"),
+    "balance": ("ink times 1", "UPGrad"),
+}
 FEWER_ROWS, ROWS = ("spikes", "onset", "attention_collapse"), 256
 
 
@@ -65,6 +73,8 @@ def test_study_runs(study, load, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(module, "KINDS", FEWER_NETS[study])
     if study in FEWER_METHODS:
         monkeypatch.setattr(module, "METHODS", FEWER_METHODS[study])
+    if study == "balance":
+        monkeypatch.setattr(module, "TRAIN", 256)
     if study == "test_time":
         monkeypatch.setattr(module, "ROUNDS", 1)
     if study in FEWER_ROWS:
