@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.distributed import gather_with_gradient
+from lightning_losses.distributed import gather_with_gradient, holds_other_rows
 from lightning_losses.losses.shared.pairs import masked_logsumexp
 from lightning_losses.losses.shared.rows_math import unit
 from lightning_losses.losses.shared.validation import same_rows
@@ -88,7 +88,7 @@ class ClassCenters(nn.Module):
     def centers(self, like: Tensor) -> Tensor:
         """The centres ``(num_classes, in_features)``, or this rank's, in the dtype of a tensor."""
         weight = self._weight()
-        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[operator]
+        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[attr-defined]
         return local.to(like.dtype)
 
     def cosines(self, features: Tensor) -> Tensor:
@@ -131,6 +131,13 @@ def _range_of(weight: Any) -> ClassRange | None:
         raise ValueError(
             f"centres are split by classes along one dimension of a mesh, got {tuple(places)}: "
             'write distribute_tensor(loss.weight, mesh["tensor"], [Shard(0)]).'
+        )
+    names = mesh.mesh_dim_names
+    if holds_other_rows(None if names is None else names[split[0]]):
+        raise ValueError(
+            f"centres are split along {names[split[0]]!r}, over ranks that hold other rows, as "
+            "fully_shard leaves them outside the forward of what it wraps: call the objective that "
+            "was wrapped, not a loss within it."
         )
     classes, ranks = len(weight), mesh.size(split[0])
     if -(-classes // ranks) * (ranks - 1) >= classes:  # torch splits into pieces of equal size
