@@ -64,9 +64,9 @@ class OODMonitor(EpochMonitor):
     Other rows go through ``validation_step`` (``test_step`` after a test epoch) as far as its first
     ``compute_loss``, muted, and random numbers, buffers, metrics and attributes are put back.
     Targets of other rows are not read, but for rows of ``ignore_index`` and outside ``mask``,
-    which are left out. Rows of the epoch are those of its first dataloader that count. Nothing is
-    kept between epochs. Over several ranks each takes its share of the loader's batches, unless the
-    loader has a DistributedSampler.
+    which are left out; a step that fails on them is reported, and training goes on. Rows of the
+    epoch are those of its first dataloader that count. Nothing is kept between epochs. Over several
+    ranks each takes its share of the loader's batches, unless the loader has a DistributedSampler.
 
     Args:
         loader: batches as ``validation_step`` takes them: a DataLoader or another iterable, or a
@@ -102,6 +102,7 @@ class OODMonitor(EpochMonitor):
         self.loader, self.max_rows, self.shrinkage, self.name = loader, max_rows, shrinkage, name
         self._inside = StrideSample(max_rows)
         self._made: Iterable[Any] | None = None  # the loader of this run
+        self._failed = False  # whether the step did, on the other data
 
     def start(self, module: LightningModule, dataloaders: int) -> None:
         """Forget the last epoch, and have the records carry what is read here."""
@@ -139,8 +140,9 @@ class OODMonitor(EpochMonitor):
             sides.append(side)
         (own, target), (other, _) = sides
         if not len(own) or not len(other):
-            empty = "other data" if len(own) else "epoch"
-            self.warn_once(f"the {empty} had no row that counts, so nothing is measured.")
+            if not self._failed:  # else it was said why
+                empty = "other data" if len(own) else "epoch"
+                self.warn_once(f"the {empty} had no row that counts, so nothing is measured.")
             return
         values = self._compare(own.double(), target, other.double())
         self.publish_epoch(
@@ -205,7 +207,7 @@ class OODMonitor(EpochMonitor):
         self, trainer: Trainer, module: LightningModule, loader: Iterable[Any], stage: str
     ) -> StrideSample:
         """Rows of the other data, of this rank."""
-        kept = self._sample(trainer)
+        kept, self._failed = self._sample(trainer), False
         # Before the loader is asked: to begin an epoch it draws a random number.
         training, state = module.training, TrainingState(module, trainer.strategy.root_device)
         module.eval()
@@ -217,6 +219,12 @@ class OODMonitor(EpochMonitor):
                         self.warn_once(f"{stage} step reaches no compute_loss on the other data.")
                     elif counts:
                         _keep(kept, _record(named))
+        except Exception as error:
+            kept, self._failed = self._sample(trainer), True
+            self.warn_once(
+                f"the {stage} step fails on the other data, so nothing is measured "
+                f"({type(error).__name__}: {error}). Does it read a target before compute_loss?"
+            )
         finally:
             state.put_back()
             module.train(training)
@@ -296,6 +304,8 @@ class _OfFeatures(nn.Module):
 def _record(named: dict[str, Any]) -> LossRecord:
     """The record of a loss that asks nothing of the target."""
     named = {name: named[name] for name in READ if named.get(name) is not None}
+    if not named.keys() & {"logits", "hidden", "features"}:
+        raise ValueError("compute_loss gets neither logits, nor hidden states, nor features")
     softmax = "logits" in named or "hidden" in named
     objective = Objective({"none": _OfSoftmax() if softmax else _OfFeatures()})
     objective.watch("ood", *OODMonitor.watches)

@@ -29,8 +29,10 @@ class ClassCenters(nn.Module):
         centres = distribute_tensor(loss.weight, mesh["tensor"], [Shard(0)])
         loss.weight = torch.nn.Parameter(centres)
 
-    before the optimizer is made. Value and gradients are those of whole centres; optimizer and
-    distributed checkpoints know such a parameter.
+    before the optimizer is made; with data-parallel ranks beside them then
+    ``fully_shard(self.loss, mesh=mesh["data"])``, as for all that tensor parallelism splits. Value
+    and gradients are those of whole centres; optimizer and distributed checkpoints know such a
+    parameter.
 
     Shapes: features ``(B, in_features)``, target ``(B,)`` class indices, negative for none; per-row
     values ``(B,)``, 0 for no class.
@@ -88,7 +90,7 @@ class ClassCenters(nn.Module):
     def centers(self, like: Tensor) -> Tensor:
         """The centres ``(num_classes, in_features)``, or this rank's, in the dtype of a tensor."""
         weight = self._weight()
-        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[attr-defined]
+        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[operator]
         return local.to(like.dtype)
 
     def cosines(self, features: Tensor) -> Tensor:
@@ -135,9 +137,9 @@ def _range_of(weight: Any) -> ClassRange | None:
     names = mesh.mesh_dim_names
     if holds_other_rows(None if names is None else names[split[0]]):
         raise ValueError(
-            f"centres are split along {names[split[0]]!r}, over ranks that hold other rows, as "
-            "fully_shard leaves them outside the forward of what it wraps: call the objective that "
-            "was wrapped, not a loss within it."
+            f"centres are split over {names[split[0]]}, ranks that hold other rows, as FSDP2 does; "
+            "it gathers them where the objective is called: write fully_shard(self.loss, mesh=...) "
+            "and call compute_loss. For a partial softmax split them over tensor ranks."
         )
     classes, ranks = len(weight), mesh.size(split[0])
     if -(-classes // ranks) * (ranks - 1) >= classes:  # torch splits into pieces of equal size
