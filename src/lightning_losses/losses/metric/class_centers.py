@@ -90,7 +90,7 @@ class ClassCenters(nn.Module):
     def centers(self, like: Tensor) -> Tensor:
         """The centres ``(num_classes, in_features)``, or this rank's, in the dtype of a tensor."""
         weight = self._weight()
-        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[operator]
+        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[attr-defined]
         return local.to(like.dtype)
 
     def cosines(self, features: Tensor) -> Tensor:
