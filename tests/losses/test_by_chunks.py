@@ -155,6 +155,17 @@ def test_the_teacher_gets_no_gradient() -> None:
     assert named["hidden"].grad is not None
 
 
+def test_a_head_that_moved_before_the_gradient_is_noticed() -> None:
+    """As torch notices it of logits: the gradient would be of other numbers, in silence."""
+    for name in ("head_weight", "teacher_head_weight"):
+        named = models()
+        total = build_objective("kd")(**named).total
+        with torch.no_grad():
+            named[name].add_(1.0)
+        with pytest.raises(RuntimeError, match="changed in place after the loss"):
+            total.backward()
+
+
 def test_ignored_rows_may_hold_anything() -> None:
     for key in ("kd", "dist", "pld"):
         found = []

@@ -76,7 +76,16 @@ class Chunks:
         # Hooks on what is saved, by which torch computes again, are not for torch.func.
         again = torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
 
+        before = self._versions() if again else ()
+
         def of_rows(start: int, stop: int, _: Tensor) -> Tensor:
+            if again and self._versions() != before:
+                # Torch notices such a change of what it saved; here nothing was saved.
+                raise RuntimeError(
+                    "Hidden states or a head were changed in place after the loss and before its "
+                    "gradient, which would be that of other numbers: call backward() before "
+                    "optimizer.step(), and before a teacher moves."
+                )
             return function(**self._arguments(start, stop))
 
         # At least one chunk, even without rows, which keeps the graph connected.
@@ -89,6 +98,13 @@ class Chunks:
                 )
             else:
                 yield of_rows(*span, device)
+
+    def _versions(self) -> tuple[int, ...]:
+        """How often what logits are made of was changed in place; compiled code is not asked."""
+        if torch.compiler.is_compiling():
+            return ()
+        tensors = (t for source in self.made.values() for t in source.problem.sources())
+        return tuple(t._version for t in tensors if t is not None and not t.is_inference())
 
     def _arguments(self, start: int, stop: int) -> dict[str, Any]:
         found = {name: tensor[start:stop] for name, tensor in self.rows.items()}
