@@ -281,7 +281,7 @@ def page(group: str, key: str, one: Facts, picture: str = "") -> str:
     if group == "callbacks":
         parts += ["## What it does", described(rest)]
         if figures := watched_curves(key):
-            about = "Small trainings of which is known how they are: `benchmarks/curves.py`."
+            about = "Small trainings known to be healthy or sick, by `benchmarks/curves.py`."
             parts += ["## Healthy and sick", about, *figures]
         if charts := reading(made):
             parts += ["## How to read it", charts]
