@@ -4,6 +4,7 @@
 
     python benchmarks/pair_losses.py                        the bars of the docs: 4096 rows of 128
     python benchmarks/pair_losses.py --shape 512 64         a quick look
+    python benchmarks/pair_losses.py --only barlow_twins    one group, or some
 
 Peers are pytorch-metric-learning and, where it can be imported, lightly. Every method runs in a
 process of its own (its peak memory is then its own), several rounds in turn (so that a busy moment
@@ -191,6 +192,8 @@ def parent(options: argparse.Namespace) -> None:
     if lightly_losses() is None:
         print("lightly is not installed: it is left out, and barlow_twins has no peer")
     for group, members in methods().items():
+        if options.only and group not in options.only:
+            continue
         best: dict[str, dict[str, float]] = {}
         for _ in range(options.rounds):
             for name in members:
@@ -222,6 +225,7 @@ def main() -> None:
     )
     parser.add_argument("--shape", type=int, nargs=2, metavar="ND", default=(4096, 128))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", metavar="GROUP", choices=list(methods()))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
