@@ -50,7 +50,7 @@ LOGGED = {
     "information_plane": "layer1/itx layer1/ity",
     "term_balance": "norm/ce share/ce cosine/ce:opl",
     "forecast": "loss low high residual",
-    "drift": "psi",
+    "drift": "psi psi_standard_error psi_chance",
     "train/diagnostics": "supcon/active",
     "loss_by/val": """worst_loss gap gap_to_best loss/a loss/b accuracy/a accuracy/b
         worst_accuracy worst_calibration js_distance""",

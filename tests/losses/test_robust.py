@@ -164,7 +164,7 @@ def test_ldr_kl_by_loop(seed: int, margin: float, temperature: float, how: Any) 
 def test_adversarial_losses_by_loop(seed: int, beta: float, adversarial: bool) -> None:
     z, y = batch(seed, 2.0)
     other, _ = batch(seed + 1, 2.0)
-    mart, weat = [], []
+    mart, weat, energies = [], [], []
     for a, b, k in zip(z.tolist(), other.tolist(), y.tolist(), strict=True):
         p, q = probabilities(a), probabilities(b)
         runner_up = max(v for j, v in enumerate(q) if j != k)
@@ -173,9 +173,14 @@ def test_adversarial_losses_by_loop(seed: int, beta: float, adversarial: bool) -
         energy = abs(math.log(sum(math.exp(v) for v in a)))
         nll = -math.log(q[k] if adversarial else p[k])
         weat.append((nll + beta * kl(p, q)) / math.log1p(math.exp(energy)))
+        energies.append([-math.log(sum(math.exp(v) for v in row)) for row in (a, b)])
     assert rows(Mart(beta), z, y, logits_adv=other) == pytest.approx(mart, rel=1e-8)
     term = Term(Weat(beta, adversarial), row_weighting=EnergyWeight())
     assert rows(term, z, y, logits_adv=other) == pytest.approx(weat, rel=1e-8)
+    told = Objective({"x": Weat()})(z, y, logits_adv=other).diagnostics
+    for i, name in enumerate(("x/energy", "x/energy_adv")):
+        expected = sum(one[i] for one in energies) / len(energies)
+        assert float(told[name]) == pytest.approx(expected, rel=1e-8)
 
 
 # -- limits ----------------------------------------------------------------------------------------

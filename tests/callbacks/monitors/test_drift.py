@@ -92,6 +92,12 @@ def test_psi_against_the_first_epoch(route: str, factor: float) -> None:
         warnings.simplefilter("always")
         run.validate(module, loader(), verbose=False)
         found = float(run.callback_metrics["drift/psi"])
+        error, chance = (
+            float(run.callback_metrics[f"drift/psi_{name}"])
+            for name in ("standard_error", "chance")
+        )
+        assert chance == pytest.approx(9 * 2 / 320)  # ten cells, 320 rows on either side
+        assert (error > 0) == (factor != 1.0)
         run.test(module, loader(), verbose=False)
     # Tenths of fine bins part from those of rows by a row or so of 32 in each.
     assert found == pytest.approx(by_hand(factor), rel=0.15, abs=0.01)

@@ -30,8 +30,10 @@ class DriftMonitor(EpochMonitor):
 
     The population stability index (nats) between the confidences of a reference epoch and those of
     this one, over the tenths of the reference. By the usual rule 0.1 is a small shift and 0.25 a
-    large one; chance alone gives about 18 / N for N rows on either side, which is taken off before
-    the comparison with ``threshold``.
+    large one; chance alone gives about 18 / N for N rows on either side (``drift/psi_chance``),
+    which is taken off before the comparison with ``threshold``. ``drift/psi_standard_error`` is how
+    far another sample of as many rows would be off (arXiv 2509.09855; too small where the shift is
+    within chance).
 
     While a model learns its confidences move, as they should. So the validations of a training log
     nothing: each becomes the reference, and the last one stays. What comes after it, by
@@ -130,7 +132,10 @@ class DriftMonitor(EpochMonitor):
             for side in (self.reference, counts)
         )
         shift = psi(before, now)
-        self.publish_epoch({f"{self.name}/psi": shift.psi.float().to(module.device)})
+        values = {"": shift.psi, "_standard_error": shift.standard_error, "_chance": shift.bias}
+        self.publish_epoch(
+            {f"{self.name}/psi{k}": value.float().to(module.device) for k, value in values.items()}
+        )
         drifted = float(shift.psi - shift.bias) > self.threshold
         if drifted and not self.told:
             means = [float((h * _CENTRES).sum() / h.sum()) for h in (self.reference, counts)]

@@ -91,8 +91,9 @@ CALIBRATION = (
         "drift",
         "Calibration",
         "Drift of the confidences",
-        ("drift/psi", "calibration/*/psi"),
-        "Population stability index between the reference confidences and the present ones.",
+        ("drift/psi*", "calibration/*/psi"),
+        "Population stability index between the reference confidences and the present ones, its "
+        "standard error, and what chance alone gives.",
         "below 0.1; above 0.25 the population has changed",
         "DriftMonitor",
         lines=(Line(0.1, "some", above=None), Line(0.25, "changed", above=True)),

@@ -147,5 +147,9 @@ def chart(found: Sequence[Arm], loss: str) -> Chart:
         capped = [min(value, one.initial) for value in one.losses]
         line = list(zip(one.rates, capped, strict=True))
         groups.append(Points(one.name, one.rates, capped, line))
-    facts = [f"{len(found) - MOST} more arms are not drawn"] if len(found) > MOST else []
+    facts = [
+        f"lr_sensitivity{f' of {one.name}' if len(found) > 1 else ''} {one.sensitivity:.3g}"
+        for one in found[:MOST]
+    ]
+    facts += [f"{len(found) - MOST} more arms are not drawn"] if len(found) > MOST else []
     return scatter(groups, "learning rate", loss)._replace(facts=facts)

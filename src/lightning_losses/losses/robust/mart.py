@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import energies, kl_divergence, log_softmax
 
 
 class Mart(nn.Module):
@@ -23,6 +23,7 @@ class Mart(nn.Module):
         beta: weight of the agreement; 6 in the authors' code, 5 in the paper.
 
     Shapes: logits and logits_adv ``(N, C)``, target ``(N,)``; per-row values ``(N,)``.
+    Diagnostics: mean ``energy`` and ``energy_adv`` of the two, in nats.
     """
 
     scope = "rows"
@@ -34,6 +35,7 @@ class Mart(nn.Module):
 
     def forward(self, logits: Tensor, logits_adv: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
+        self.diagnostics = energies(logits, logits_adv)
         y = target[:, None]
         log_p, log_q = log_softmax(logits), log_softmax(logits_adv)
         runner_up = log_q.exp().scatter(1, y, 0.0).amax(1)

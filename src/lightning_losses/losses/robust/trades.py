@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import energies, kl_divergence, log_softmax
 
 
 class Trades(nn.Module):
@@ -20,6 +20,7 @@ class Trades(nn.Module):
         beta: weight of the agreement; 6 in the paper's experiments, 1 in its code's signature.
 
     Shapes: logits and logits_adv ``(N, C)``, target ``(N,)``; per-row values ``(N,)``.
+    Diagnostics: mean ``energy`` and ``energy_adv`` of the two, in nats.
     """
 
     scope = "rows"
@@ -31,6 +32,7 @@ class Trades(nn.Module):
 
     def forward(self, logits: Tensor, logits_adv: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
+        self.diagnostics = energies(logits, logits_adv)
         log_p = log_softmax(logits)
         nll = -log_p.gather(1, target[:, None]).squeeze(1)
         return nll + self.beta * kl_divergence(log_p, log_softmax(logits_adv))

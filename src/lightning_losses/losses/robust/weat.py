@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.losses.shared.rows_math import kl_divergence, log_softmax
+from lightning_losses.losses.shared.rows_math import energies, kl_divergence, log_softmax
 
 
 class Weat(nn.Module):
@@ -22,6 +22,7 @@ class Weat(nn.Module):
         adversarial: the cross-entropy is that of the perturbed input (WEAT-adv).
 
     Shapes: logits and logits_adv ``(N, C)``, target ``(N,)``; per-row values ``(N,)``.
+    Diagnostics: mean ``energy`` and ``energy_adv`` of the two, in nats.
     """
 
     scope = "rows"
@@ -34,6 +35,7 @@ class Weat(nn.Module):
     def forward(self, logits: Tensor, logits_adv: Tensor, target: Tensor) -> Tensor:
         """Per-row values ``(N,)``."""
         log_p, log_q = log_softmax(logits), log_softmax(logits_adv)
+        self.diagnostics = energies(logits, logits_adv)
         learned = log_q if self.adversarial else log_p
         nll = -learned.gather(1, target[:, None]).squeeze(1)
         return nll + self.beta * kl_divergence(log_p, log_q)

@@ -26,6 +26,17 @@ def log_softmax(z: Tensor) -> Tensor:
     return F.log_softmax(z.clamp(min=LOWEST), dim=-1).clamp(min=LOWEST)
 
 
+def energies(logits: Tensor, logits_adv: Tensor) -> dict[str, Tensor]:
+    """What losses on perturbed rows tell in their ``diagnostics``: ``E = -log sum_k exp f_k``.
+
+    One value a row, of the input as it is and as it was perturbed, in nats. Under attack the energy
+    falls; how far the two lie apart tells the phases of an adversarial training (Mirza et al.,
+    arXiv 2407.06315). A constant added to all logits moves both.
+    """
+    pairs = (("energy", logits), ("energy_adv", logits_adv))
+    return {name: -z.detach().logsumexp(1) for name, z in pairs}
+
+
 def from_top(z: Tensor, dim: int = -1) -> Tensor:
     """Scores less the largest of their row, `LOWEST` instead of -inf, for any function of their
     differences: at 1e6 a float32 has four bits after the point, and a log-sum-exp rounds to these.
