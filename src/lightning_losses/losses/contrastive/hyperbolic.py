@@ -82,7 +82,9 @@ class PairwiseConfusion(nn.Module):
 
     Narayan and Patel, "Hyp-OC: Hyperbolic One Class Classification for Face Anti-Spoofing", arXiv
     2404.14406. Its code pairs row i with row i + B/2 and divides by B: pass the halves as features
-    and other_features. Minimised it confuses the rows, against a loss that tells them apart.
+    and other_features. Minimised it confuses the rows, against a loss that tells them apart: in the
+    paper cross-entropy of ``head=hyperbolic_mlr`` against rows of
+    `lightning_losses.samplers.PseudoNegatives`.
 
     Args:
         curvature: c, positive.
