@@ -181,6 +181,20 @@ def test_ignored_rows_may_hold_anything() -> None:
             torch.testing.assert_close(a, b)
 
 
+def test_ignored_rows_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where asking which they are is free: of prompts, most rows of a batch."""
+    seen = []
+    forward = KnowledgeDistillation.forward
+
+    def counting(self: KnowledgeDistillation, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        seen.append(len(logits))
+        return forward(self, logits, teacher_logits)
+
+    monkeypatch.setattr(KnowledgeDistillation, "forward", counting)
+    build_objective("kd")(**models(), mask=torch.arange(ROWS) % 2 == 0)
+    assert sum(seen) == ROWS / 2
+
+
 def test_nothing_and_one_row() -> None:
     for key in KEYS:
         if key == "dual_head_kd":

@@ -18,9 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from lightning_losses.kernels.eager import chunked
 from lightning_losses.kernels.logits import materialise
 from lightning_losses.kernels.problem import LOWEST, Problem
+from lightning_losses.kernels.valid_rows import compact, restore
 
-#: A loss of whole rows holds about so many tensors of the size of a chunk's logits at once.
-TENSORS = 4
+#: So much smaller than the chunks of a pass, which works in place: autograd holds a dozen tensors of
+#: a chunk's size at once. Smaller still, and reading the head again for each would dominate.
+SMALLER = 4
 
 
 class Source(NamedTuple):
@@ -33,6 +35,8 @@ class Source(NamedTuple):
 
 class Chunks:
     """The rows of a batch in chunks: arguments of a loss, with the logits made when asked for.
+
+    Rows that do not count are left out where that asks no device, as the passes leave them out.
 
     Args:
         made: names of logits ``(N, V)``, and what makes them.
@@ -48,6 +52,16 @@ class Chunks:
         others: Mapping[str, Any],
         count: int,
     ) -> None:
+        self.all, self.kept = count, None
+        # A tensor of all classes is not copied for that.
+        for source in made.values() if all(tensor.ndim == 1 for tensor in rows.values()) else ():
+            if self.kept is None:
+                self.kept = compact(source.problem)[1]
+        if self.kept is not None:
+            kept = self.kept
+            made = {n: s._replace(problem=s.problem.take(kept)) for n, s in made.items()}
+            rows = {name: tensor.index_select(0, kept) for name, tensor in rows.items()}
+            count = len(kept)
         self.made, self.rows, self.others, self.count = made, rows, others, count
 
     @classmethod
@@ -57,7 +71,7 @@ class Chunks:
 
     def each(self, function: Callable[..., Tensor]) -> Tensor:
         """``function(**arguments)`` gives values ``(n,)`` of the rows of a chunk: those of all."""
-        return torch.cat(list(self._apply(function)))
+        return restore(torch.cat(list(self._apply(function))), self.kept, self.all)
 
     def total(self, function: Callable[..., Tensor]) -> Tensor:
         """``function(**arguments)`` gives sums over the rows of a chunk: the sums over all."""
@@ -121,5 +135,5 @@ class Chunks:
 
 def _chunk_rows(problem: Problem) -> int:
     """Rows of a chunk: many enough that reading the head again costs little."""
-    rows = chunked.CHUNK_BYTES // (4 * TENSORS * max(1, problem.classes))
+    rows = chunked.CHUNK_BYTES // (4 * SMALLER * max(1, problem.classes))
     return max(chunked.MIN_CHUNK_ROWS, rows)
