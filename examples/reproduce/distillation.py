@@ -131,7 +131,7 @@ def run(method: str, data: Digits, teacher: nn.Sequential, seed: int, ran: Optio
 def main(argv: Sequence[str] | None = None) -> None:
     from report import lines
 
-    ran = options("distillation", seeds=5, epochs=30, argv=argv, lr=3e-3)
+    ran = options("distillation", seeds=5, epochs=30, argv=argv, lr=1e-2)
     data = digits()
     columns = (ACCURACY, AGREES, FEW)
     scores: Scores = {name: {c: [] for c in columns} for name in (TEACHER, *METHODS)}

@@ -20,8 +20,8 @@ from lightning_losses.kernels.logits import materialise
 from lightning_losses.kernels.problem import LOWEST, Problem
 from lightning_losses.kernels.valid_rows import compact, restore
 
-#: So much smaller than the chunks of a pass, which works in place: autograd holds a dozen tensors of
-#: a chunk's size at once. Smaller still, and reading the head again for each would dominate.
+#: So much smaller than the chunks of a pass, which works in place: autograd holds a dozen tensors
+#: of a chunk's size at once. Smaller still, and reading the head again for each would dominate.
 SMALLER = 4
 
 
