@@ -69,14 +69,14 @@ class Largest(TorchDispatchMode):
     """Elements of the largest storage that any operation returned; views count as what they view,
     so that an expanded row is a row."""
 
-    def __init__(self) -> None:
+    def __init__(self, only: torch.dtype | None = None) -> None:
         super().__init__()
-        self.elements = 0
+        self.elements, self.only = 0, only
 
     def __torch_dispatch__(self, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = f(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and self.only in (None, leaf.dtype):
                 size = leaf.untyped_storage().nbytes() // leaf.element_size()
                 self.elements = max(self.elements, size)
         return out
@@ -165,6 +165,23 @@ def test_two_heads_make_no_tensor_larger_than_a_chunk(monkeypatch: pytest.Monkey
         # Dist sums five numbers of every class, which is less than a chunk too.
         assert 0 < forward <= CHUNK, key
         assert 0 < backward <= CHUNK, key
+
+
+def test_stored_logits_are_made_float32_a_few_rows_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of a teacher beside a student's hidden states; rows that do not count hold anything."""
+    objective, named = case("kd", kernel="chunked")
+    exact = named["teacher_logits"].half()
+    named["teacher_logits"] = torch.where(named["mask"][:, None], exact, torch.nan)
+    # Slices of what was given are half.
+    with small_chunks(monkeypatch), Largest(torch.float32) as largest:
+        found = objective(**named).total
+        found.backward()
+    assert 0 < largest.elements <= CHUNK
+    logits = named["hidden"] @ named["head_weight"].T
+    others = {n: x for n, x in named.items() if n not in ("hidden", "head_weight")}
+    torch.testing.assert_close(objective(logits=logits, **others).total, found)
 
 
 def test_the_measure_sees_logits_where_there_are_any() -> None:

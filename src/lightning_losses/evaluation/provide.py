@@ -72,12 +72,26 @@ def provide(
         if hidden in tensors and logits not in tensors:
             tensors[hidden] = in_autocast_dtype(tensors[hidden])
     read = {name for term in terms.values() for name in term.read} - LEFT_TO_KERNELS
+    read -= _left_to_chunks(terms, tensors)
     for name in [name for name in tensors if name in read]:
         tensors[name] = _fit_to_read(name, tensors[name], rows.valid)
     check(terms, tensors, rows.valid, ignore_index)
     if "target" in tensors and tensors["target"].dtype == torch.bool:
         tensors["target"] = tensors["target"].long()
     return rows._replace(tensors=tensors)
+
+
+def _left_to_chunks(terms: Mapping[str, Term], tensors: Mapping[str, Any]) -> set[str]:
+    """Logits that are there beside others that chunks make, and are made fit a few rows at a time.
+
+    Half of stored logits in float32 would be as much as what chunks are there to save.
+    """
+    return {
+        name
+        for name in MADE_OF
+        if name in tensors
+        and all(made_by_chunks(term, tensors) for term in terms.values() if name in term.read)
+    }
 
 
 def _fit_to_read(name: str, value: Any, valid: Tensor | None) -> Any:

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_losses.kernels.eager import chunked
 from lightning_losses.kernels.logits import materialise
 from lightning_losses.kernels.problem import LOWEST, Problem
-from lightning_losses.kernels.valid_rows import compact, restore
+from lightning_losses.kernels.valid_rows import compact, restore, zero_ignored_rows
 
 #: So much smaller than the chunks of a pass, which works in place: autograd holds a dozen tensors
 #: of a chunk's size at once. Smaller still, and reading the head again for each would dominate.
@@ -121,7 +121,7 @@ class Chunks:
         return tuple(t._version for t in tensors if t is not None and not t.is_inference())
 
     def _arguments(self, start: int, stop: int) -> dict[str, Any]:
-        found = {name: tensor[start:stop] for name, tensor in self.rows.items()}
+        found = {name: self._fit(tensor, start, stop) for name, tensor in self.rows.items()}
         for name, source in self.made.items():
             with torch.set_grad_enabled(torch.is_grad_enabled() and source.trained):
                 problem = source.problem.rows(start, stop)
@@ -131,6 +131,16 @@ class Chunks:
                     z if problem.head_bias is None else torch.where(z == LOWEST, -torch.inf, z)
                 )
         return found | dict(self.others)
+
+    def _fit(self, tensor: Tensor, start: int, stop: int) -> Tensor:
+        """Rows of a tensor in float32 at least; vectors of those that do not count are 0."""
+        part = tensor[start:stop]
+        if part.is_floating_point() and part.element_size() < 4:
+            part = part.float()
+        valid = next(iter(self.made.values())).problem.valid
+        if part.ndim < 2 or valid is None:
+            return part
+        return zero_ignored_rows(part, valid[start:stop])
 
 
 def _chunk_rows(problem: Problem) -> int:
