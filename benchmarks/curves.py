@@ -63,9 +63,7 @@ MONITORS: dict[str, Callable[[], L.Callback]] = {
     "calibration/": c.CalibrationMonitor,
     "entropy/ceiling": partial(c.EntropyLaw, "train/reward"),
     "loss_by/": partial(c.LossByMonitor, by="target"),
-    "neural_collapse/": c.NeuralCollapseMonitor,
     "post_hoc/": c.PostHocCalibration,
-    "representation_entropy/": c.RepresentationEntropyMonitor,
     "step_radius/": partial(c.StepRadiusMonitor, every_n_steps=10),
     "term_balance/": partial(c.TermBalanceMonitor, every_n_steps=10),
 }
@@ -138,10 +136,6 @@ PICTURES: dict[str, tuple[Picture, ...]] = {
             ("from step 200 the head is pushed to one class", "digits_one_class"),
         ), log=True),
     ),
-    "neural_collapse": (
-        Picture("neural_collapse/nc1 of validation",
-                pair("neural_collapse/nc1", DIGITS, WRONG), log=True),
-    ),
     "perp_grad": (
         Picture("logit_health/max_logit; 64 rows to learn from", treated(
             "logit_health/max_logit", FEW[1], "without", "PerpGrad()", c.PerpGrad,
@@ -152,10 +146,6 @@ PICTURES: dict[str, tuple[Picture, ...]] = {
             Line("post_hoc/val/ece_after", WRONG[1], "post_hoc/val/ece_after"),
             Line("post_hoc/val/ece_before", WRONG[1], "post_hoc/val/ece_before", sick=True),
         )),
-    ),
-    "representation_entropy": (
-        Picture("representation_entropy/dse of validation, bits",
-                pair("representation_entropy/dse", DIGITS, WRONG)),
     ),
     "step_radius": (
         Picture("step_radius/r", pair(
@@ -171,7 +161,7 @@ PICTURES: dict[str, tuple[Picture, ...]] = {
     "term_balance": (
         Picture("term_balance/share/entropy_bonus, a fraction", pair(
             "term_balance/share/entropy_bonus", ("bonus 0.1", "policy_bonus"),
-            ("bonus 3: it is all that is learned", "policy_explosion_early"),
+            ("bonus 3, under which entropy explodes", "policy_explosion_early"),
         )),
     ),
 }  # fmt: skip
