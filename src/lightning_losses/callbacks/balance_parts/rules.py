@@ -61,6 +61,8 @@ class Uncertainty(Rule):
     of its own, and not in the optimizer of the model, where weight decay would pull it to 0. At the
     optimum e^s = L: the weight is 1 / (2 L), and what is minimised is the geometric mean. The total
     that is logged has no s / 2; terms may be negative in form, but their optimum is minus infinity.
+    A loss far above 1 throws s to ``limit`` at once, from where it comes back by ``lr / 2`` a step:
+    the term is next to absent until then. Scale such a term, or lower ``limit``.
 
     Args:
         lr: of s, by plain gradient descent.
@@ -167,7 +169,9 @@ class GradNorm(Rule):
     Chen et al., "GradNorm", arXiv 1711.02257: with G_i the length of the weighted gradient of term
     i and r_i its loss against its first one, over their mean, each weight moves by ``lr`` against
     ``sign(G_i - mean(G) r_i^alpha) |gradient of L_i|``; then all are divided by their mean. Weights
-    are kept at least at ``floor``, where the paper lets them turn negative.
+    are kept at least at ``floor``, where the paper lets them turn negative. A step is as long as
+    the gradient: a term whose gradient has length 8 moves by 0.2 at a time, and swings between the
+    floor and there where an even share were 0.01. Scale such a term, or lower ``lr``.
 
     Args:
         alpha: 1.5 in the paper for tasks that differ much, 0.12 for symmetric ones; 0 brings all
