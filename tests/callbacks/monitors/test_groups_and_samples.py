@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import pytest
@@ -20,6 +21,7 @@ from training import require_config_is_the_class, train
 
 from lightning_losses import LossMixin, build_objective
 from lightning_losses.callbacks import LossByMonitor, SampleValueMonitor
+from lightning_losses.callbacks.monitors import sample_value
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROWS, BATCH = 30, 7
@@ -134,6 +136,58 @@ def test_samples_by_hand_and_suspects(tmp_path: Path) -> None:
 
     with pytest.warns(UserWarning, match="have the data set return i"):
         train(Without, [SampleValueMonitor()])
+
+
+def test_steps_are_put_together_whatever_each_of_them_had(monkeypatch: Any) -> None:
+    """Of three steps two are put together, one waits; what is read in between copies the batch."""
+    monkeypatch.setattr(sample_value, "TOGETHER", 2)
+    g = torch.Generator().manual_seed(0)
+    z, x = torch.randn(3, 5, 4, generator=g), torch.randn(3, 5, 2, generator=g)
+    y = torch.tensor([[0, 1, -100, 2, 3]] * 3)
+    index = torch.arange(15).view(3, 5)
+    monitor, module = SampleValueMonitor(), nn.Module()
+    module.loss = build_objective("ce")
+    some: dict[str, Tensor] = {"features": x[0]}  # the second step passes none
+    for step in range(3):
+        monitor.start_measuring(cast(Any, module))
+        labels, own = y[step].clone(), index[step].clone()
+        record = module.loss(z[step], labels, sample_index=own, **(some if step == 0 else {}))
+        batch = monitor._read(record, 0.1)
+        assert batch is not None
+        monitor._batches.append(batch)
+        if len(monitor._batches) >= sample_value.TOGETHER:
+            monitor._settle()
+        for used in (labels, own):
+            used.zero_()  # as a loader that uses its buffers again
+    assert (len(monitor._batches), len(monitor._waiting)) == (1, 1)
+    again = SampleValueMonitor()
+    again.load_state_dict(monitor.state_dict())
+    rows = torch.cat(again._waiting.tensors())
+    assert len(rows) == 15
+    for place, row in enumerate(rows.tolist()):
+        step, at = divmod(place, 5)
+        if at == 2:
+            assert row[0] == -1
+            continue
+        p, label = z[step, at].double().softmax(0), int(y[step, at])
+        error = (p - nn.functional.one_hot(torch.tensor(label), 4)).norm()
+        others = torch.cat([z[step, at, :label], z[step, at, label + 1 :]])
+        expected = [
+            place,
+            p.argmax() == label,
+            label,
+            p.argmax(),
+            error,
+            z[step, at, label] - others.max(),
+        ]
+        assert row[:6] == pytest.approx([float(value) for value in expected], abs=1e-5)
+        if step == 0:
+            assert row[6] == pytest.approx(
+                float(error * (x[0, at].square().sum() + 1).sqrt()), abs=1e-5
+            )
+        else:
+            assert math.isnan(row[6])
+        assert math.isnan(row[7])
 
 
 def test_the_configs_are_the_classes() -> None:

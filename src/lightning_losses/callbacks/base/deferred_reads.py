@@ -78,6 +78,13 @@ class DeferredReads(Generic[L]):
         """Everything that waits, as numbers; waits for the device."""
         return self._take(len(self.queue))
 
+    def tensors(self) -> list[Tensor]:
+        """Everything that waits, on the host, oldest first; waits for the device."""
+        taken, self.queue = self.queue, []
+        if taken and (last := taken[-1].event) is not None:
+            last.synchronize()
+        return [one.values.cpu() for one in taken]
+
     def _take(self, count: int) -> list[tuple[L, list[float]]]:
         taken, self.queue = self.queue[:count], self.queue[count:]
         if taken and (last := taken[-1].event) is not None:

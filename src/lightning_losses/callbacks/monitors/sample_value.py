@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_losses.callbacks.base.deferred_reads import DeferredReads
 from lightning_losses.callbacks.base.monitor import RecordReader
 from lightning_losses.callbacks.reading.feature_rows import feature_rows
 from lightning_losses.callbacks.reading.gather import gather, summed
@@ -32,6 +34,44 @@ COLUMNS = (
 )  # fmt: skip
 #: What suspects may be sorted by, and whether the largest are the suspects.
 ORDERS = {"aum": False, "el2n": True, "grad_norm": True, "forgotten": True, "influence": False}
+
+
+#: Batches whose scores are computed at once: a step pays for few small kernels.
+TOGETHER = 64
+
+
+class Batch(NamedTuple):
+    """What a step leaves behind: copies, for whoever made the tensors may use them again."""
+
+    whole: Tensor
+    """``(3, N)``: index (-1 does not count), target, prediction."""
+    real: dict[str, int]
+    """Row of ``values`` by name; what the step does not have is missing."""
+    values: Tensor
+    """``(K, N)``."""
+
+
+def rows_of(batches: Sequence[Batch]) -> Tensor:
+    """``(N, 8)``: index, right, target, prediction and the four sums."""
+
+    def joined(name: str) -> Tensor:
+        parts = [
+            one.values[one.real[name]] if name in one.real else one.values[0] * torch.nan
+            for one in batches
+        ]
+        return double(torch.cat(parts))
+
+    def double(x: Tensor) -> Tensor:  # on the CPU where the device has no float64
+        return (x.cpu() if x.device.type == "mps" else x).double()
+
+    index, target, prediction = double(torch.cat([one.whole for one in batches], 1))
+    log_prob = joined("log_prob")
+    error = el2n(log_prob, joined("collision"))
+    columns = (
+        torch.where(log_prob.isfinite(), index, -1), (prediction == target).double(), target,
+        prediction, error, joined("aum"), error * joined("length"), joined("effect"),
+    )  # fmt: skip
+    return torch.stack(columns, 1)
 
 
 class SampleValueMonitor(RecordReader):
@@ -57,10 +97,11 @@ class SampleValueMonitor(RecordReader):
     approximation of TracIn whose checkpoints are the steps (positive helps validation). It needs
     ``logits`` and ``features`` in both stages, and costs a product of N x C x D a step.
 
-    Nothing is read from the device in a step: what a step leaves waits until the epoch ends, a few
-    numbers a row. Memory grows with the largest index. Ranks exchange their rows at the end of an
-    epoch; a sample that a sampler repeats counts twice. The state is in checkpoints. Needs class
-    indices as ``target``; of hidden states and a head alone there is no ``aum``.
+    Nothing is read from the device in a step: what steps leave is put together every 64 of them and
+    sent to the host, a few numbers a row, to be read when the epoch ends. Memory grows with the
+    largest index. Ranks exchange their rows at the end of an epoch; a sample that a sampler repeats
+    counts twice. The state is in checkpoints. Needs class indices as ``target``; of hidden states
+    and a head alone there is no ``aum``.
 
     Args:
         order: what the suspects are sorted by: ``aum``, ``el2n``, ``grad_norm``, ``forgotten`` or
@@ -97,14 +138,16 @@ class SampleValueMonitor(RecordReader):
         self.order, self.most, self.influence, self.name = order, most, influence, name
         self.history = SampleHistory()
         self.table: dict[str, Tensor] = {}
-        self._waiting: list[Tensor] = []
+        self._batches: list[Batch] = []  # of the last steps, on their device
+        self._waiting: DeferredReads[None] = DeferredReads()  # rows, on their way to the host
         self._gradient: Tensor | None = None  # of the last validation epoch
         self._sums: list[tuple[Tensor, int]] = []
 
     def reset(self) -> None:
         super().reset()
         self.history, self.table = SampleHistory(), {}
-        self._waiting, self._gradient, self._sums = [], None, []
+        self._batches, self._waiting = [], DeferredReads()
+        self._gradient, self._sums = None, []
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -125,12 +168,14 @@ class SampleValueMonitor(RecordReader):
         """Keep the numbers of this batch, on its device."""
         record = self.new_record(pl_module)
         self.stop_measuring(pl_module)
-        rows = None if record is None else self._rows(record, rate_of(trainer))
-        if rows is not None:
-            self._waiting.append(rows)
+        batch_rows = None if record is None else self._read(record, rate_of(trainer))
+        if batch_rows is not None:
+            self._batches.append(batch_rows)
+            if len(self._batches) >= TOGETHER:
+                self._settle()
 
-    def _rows(self, record: LossRecord, rate: float) -> Tensor | None:
-        """``(N, 8)``: index (-1 does not count), right, target, prediction and the four sums."""
+    def _read(self, record: LossRecord, rate: float) -> Batch | None:
+        """What is kept of a step: as little arithmetic as can be, for there are many steps."""
         stats, captured = record.stats, record.captured
         index, target = captured.get("sample_index"), captured.get("target")
         if not isinstance(index, Tensor):
@@ -152,33 +197,38 @@ class SampleValueMonitor(RecordReader):
                 "this step has none, so nothing is kept."
             )
             return None
-        error = el2n(stats.log_prob.detach(), stats.collision.detach())
-        unknown = torch.full_like(error, torch.nan)
-        counts = stats.log_prob.isfinite()
+        # Rows that do not count may have a label that is no class.
         if stats.valid is not None:
-            counts = counts & stats.valid
-        known = torch.where(counts, target, 0)
+            index, target = torch.where(stats.valid, index, -1), torch.where(stats.valid, target, 0)
         logits, features = record_logits(record), _features(record)
-        aum = unknown if logits is None or logits.shape[1] < 2 else margin(logits, known)
-        norm = unknown if features is None else last_layer_norm(error, features)
-        effect = unknown
+        values = {"log_prob": stats.log_prob.detach(), "collision": stats.collision.detach()}
+        if logits is not None and logits.shape[1] > 1:
+            values["aum"] = margin(logits, target)
+        if features is not None:
+            values["length"] = last_layer_norm(1.0, features)
         if self.influence and logits is not None and features is not None:
-            effect = torch.zeros_like(error)
+            values["effect"] = torch.zeros_like(values["log_prob"])
             if self._gradient is not None:
                 gradient = self._gradient.to(features)
-                effect = rate * tracin(errors(logits, known).to(features), features, gradient)
-        columns = (
-            torch.where(counts, index, -1), stats.prediction == target, known, stats.prediction,
-            error, aum, norm, effect,
-        )  # fmt: skip
-        return torch.stack([column.detach().to(torch.float64) for column in columns], 1)
+                effect = tracin(errors(logits, target).to(features), features, gradient)
+                values["effect"] = rate * effect
+        return Batch(
+            torch.stack([index, target, stats.prediction]),
+            {name: row for row, name in enumerate(values)},
+            torch.stack([*values.values()]),
+        )
+
+    def _settle(self) -> None:
+        """Make rows of the batches that wait, all at once, and send them to the host."""
+        if self._batches:
+            self._waiting.put(None, rows_of(self._batches))
+            self._batches = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take in the epoch, on every rank; log, and write the suspects."""
+        self._settle()
         empty = torch.zeros(0, 8, dtype=torch.float64)
-        own = torch.cat([empty, *(rows.cpu() for rows in self._waiting)])
-        self._waiting = []
-        rows = gather(trainer, own)
+        rows = gather(trainer, torch.cat([empty, *self._waiting.tensors()]))
         rows = rows[rows[:, 0] >= 0]
         whole = rows[:, :4].long()
         self.history.add(whole[:, 0], whole[:, 1] > 0, rows[:, 4:], whole[:, 2], whole[:, 3])
@@ -264,14 +314,19 @@ class SampleValueMonitor(RecordReader):
 
     def state_dict(self) -> dict[str, Any]:
         """All samples, and what an unfinished epoch has left."""
-        waiting = [rows.cpu() for rows in self._waiting]
+        self._settle()
+        waiting = self._waiting.tensors()
+        for rows in waiting:
+            self._waiting.put(None, rows)
         gradient = None if self._gradient is None else self._gradient.cpu()
         return {"history": self.history.state_dict(), "waiting": waiting, "gradient": gradient}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.history.load_state_dict(state_dict["history"])
-        self._waiting, self._gradient = list(state_dict["waiting"]), state_dict["gradient"]
+        self._batches, self._waiting, self._gradient = [], DeferredReads(), state_dict["gradient"]
+        for rows in state_dict["waiting"]:
+            self._waiting.put(None, rows)
 
 
 def _features(record: LossRecord) -> Tensor | None:

@@ -38,13 +38,13 @@ def el2n(log_prob: Tensor, collision: Tensor) -> Tensor:
     return (rest.square() + others).sqrt()
 
 
-def last_layer_norm(error: Tensor, features: Tensor, bias: bool = True) -> Tensor:
+def last_layer_norm(error: Tensor | float, features: Tensor, bias: bool = True) -> Tensor:
     """Length of each sample's gradient at the last layer ``(N,)``.
 
     The part of GraNd (arXiv 2107.07075) that costs nothing: ``el2n sqrt(|a|^2 + 1)``.
 
     Args:
-        error: ``(N,)`` its length, as `el2n` gives it.
+        error: ``(N,)`` its length, as `el2n` gives it; or one number for all.
         features: ``(N, D)`` what the layer reads.
         bias: whether the layer has one.
     """
