@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,8 +110,12 @@ def test_pairs_are_what_the_paper_says() -> None:
 
 
 @pytest.mark.slow
-def test_the_benchmark_says_that_it_needs_a_gpu() -> None:
+def test_the_benchmark_runs_on_a_cpu() -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "softmax_passes.py"
     command = [sys.executable, str(script), "--device", "cpu"]
     result = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True)
-    assert "needs a GPU" in result.stdout
+    for name in ("two-pass (C)", "three-pass (C)", "two-pass (twin)", "online (twin)"):
+        if "(C)" in name and not shutil.which("cc"):
+            continue
+        line = next(line for line in result.stdout.splitlines() if line.startswith(name))
+        assert float(line.split()[-1]) < 1e-5  # the relative error
