@@ -118,6 +118,7 @@ def test_samples_by_hand_and_suspects(tmp_path: Path) -> None:
 
     monitor = SampleValueMonitor(most=3, influence=True)
     run = train(Noisy, [monitor], max_epochs=12, logger=CSVLogger(tmp_path))
+    assert not run.module.loss._watched  # nothing is asked of the objective any more
     table = monitor.table
     assert table["sample_index"].tolist() == [i for i in range(ROWS) if i != 5]
     assert set(table["presentations"].tolist()) == {12}

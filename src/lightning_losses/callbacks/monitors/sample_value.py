@@ -138,6 +138,7 @@ class SampleValueMonitor(RecordReader):
         self.order, self.most, self.influence, self.name = order, most, influence, name
         self.history = SampleHistory()
         self.table: dict[str, Tensor] = {}
+        self._measuring = False
         self._batches: list[Batch] = []  # of the last steps, on their device
         self._waiting: DeferredReads[None] = DeferredReads()  # rows, on their way to the host
         self._gradient: Tensor | None = None  # of the last validation epoch
@@ -154,8 +155,32 @@ class SampleValueMonitor(RecordReader):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Ask the record to keep what is read."""
-        self.start_measuring(pl_module)
+        """Ask the records to keep what is read, of every step from here to the next validation."""
+        if not self._measuring:
+            self.start_measuring(pl_module)
+            self._measuring = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation need not keep it; what it leaves is no step of training."""
+        super().on_validation_start(trainer, pl_module)
+        self._stop(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave no request with the objective."""
+        super().on_train_end(trainer, pl_module)
+        self._stop(pl_module)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Nor when a run is cut off."""
+        super().on_exception(trainer, pl_module, exception)
+        self._measuring = False
+
+    def _stop(self, module: LightningModule) -> None:
+        if self._measuring:
+            self.stop_measuring(module)
+            self._measuring = False
 
     def on_train_batch_end(
         self,
@@ -167,7 +192,6 @@ class SampleValueMonitor(RecordReader):
     ) -> None:
         """Keep the numbers of this batch, on its device."""
         record = self.new_record(pl_module)
-        self.stop_measuring(pl_module)
         batch_rows = None if record is None else self._read(record, rate_of(trainer))
         if batch_rows is not None:
             self._batches.append(batch_rows)
