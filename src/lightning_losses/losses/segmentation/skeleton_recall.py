@@ -18,6 +18,7 @@ class SkeletonRecall(nn.Module):
     Segmentation of Thin Tubular Structures", arXiv 2404.03010; beside `dice_ce` with weight 1. The
     authors take minus the recall: the same gradient, 1 lower. The skeletons are made in the data
     loader: skeletonize each label map (scikit-image), dilate twice, keep what lies in the label.
+    `metrics.BettiError` counts wrong pieces and holes.
 
     Args:
         smooth: s, positive; 1 in the authors' code, 1e-5 in TopoMortar's.

@@ -19,7 +19,8 @@ class SoftClDice(nn.Module):
     """``(1 - a) (1 - Dice) + a (1 - 2 P R / (P + R))``, P and R the overlap of soft skeletons.
 
     P is the share of the predicted skeleton inside the label, R that of the label's skeleton inside
-    the prediction. Shit et al., "clDice", arXiv 2003.07311.
+    the prediction. Shit et al., "clDice", arXiv 2003.07311. Whether topology is right, pieces and
+    holes, is counted by `metrics.BettiError` (2D, not differentiable): Dice alone does not see it.
 
     Args:
         iterations: of erosion, at least the largest radius of a structure, in pixels. The authors'

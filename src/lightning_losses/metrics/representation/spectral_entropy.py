@@ -113,10 +113,12 @@ def diffusion_spectral_mutual_information(
     equal size because DSE grows with the number of rows; the bandwidth is that of all rows, for
     all. Subsets are drawn with a generator of their own, so the value is repeatable and no random
     state is touched. It can be slightly negative. A class with one row says nothing and adds 0.
+    What features say of the *input* is the same with clusters of the input in place of classes.
 
     Args:
         features: ``(N, D)``.
-        target: ``(N,)`` class indices; rows with a negative one do not count.
+        target: ``(N,)`` class indices, or clusters, such as scikit-learn's ``KMeans(10)`` finds
+            them; rows with a negative one do not count.
         bandwidth: see `diffusion_spectral_entropy`.
         t: see `diffusion_spectral_entropy`.
         repeats: random subsets that are averaged for each class.
