@@ -225,6 +225,11 @@ class SampleValueMonitor(RecordReader):
         if stats.valid is not None:
             index, target = torch.where(stats.valid, index, -1), torch.where(stats.valid, target, 0)
         logits, features = record_logits(record), _features(record)
+        if logits is None and self.order == "aum":
+            self.warn_once(
+                "hidden states and a head, or logits that are split by classes over ranks, tell no "
+                "aum; suspects are sorted by el2n instead. Write order='el2n'."
+            )
         values = {"log_prob": stats.log_prob.detach(), "collision": stats.collision.detach()}
         if logits is not None and logits.shape[1] > 1:
             values["aum"] = margin(logits, target)
