@@ -40,7 +40,7 @@ class FrozenTeacher(nn.Module):
     makes = "teacher_logits"
     reads = ("input",)
 
-    def __init__(self, model: nn.Module, head: nn.Linear | None = None) -> None:
+    def __init__(self, model: nn.Module, head: nn.Module | None = None) -> None:
         super().__init__()
         require_module(model)
         if head is not None and type(head) is not nn.Linear:
@@ -51,7 +51,7 @@ class FrozenTeacher(nn.Module):
         # In a tuple: no submodules.
         self._model = (model.eval().requires_grad_(False),)
         self._head: tuple[nn.Linear, ...] = ()
-        if head is not None:
+        if isinstance(head, nn.Linear):
             self.makes, self._head = "teacher_hidden", (head.requires_grad_(False),)
 
     def forward(self, tensors: Mapping[str, Any]) -> Tensor | dict[str, Tensor]:
