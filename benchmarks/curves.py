@@ -102,9 +102,6 @@ PICTURES: dict[str, tuple[Picture, ...]] = {
             "entropy/mean", ("with an entropy bonus", "policy_bonus"),
             ("without", "policy_collapse_slow"), "policy collapse",
         )),
-        Picture("entropy/nll_gap of a classifier, nats", pair(
-            "entropy/nll_gap", DIGITS, FEW, "overconfidence",
-        )),
     ),
     "entropy_law": (
         Picture("a policy without entropy bonus: its reward, and what the law foretells", (
