@@ -215,6 +215,21 @@ def test_reinforce_counts_what_is_above() -> None:
     assert Reinforce(0.05)(log_prob, reward).tolist() == [1, 0, 3]
 
 
+def test_an_action_that_cannot_be_is_no_nan() -> None:
+    log_prob = torch.tensor([-1.0, -math.inf, -3.0, -1.0], requires_grad=True)
+    reward, old = torch.tensor([1.0, 0.0, 0.0, 1.0]), torch.full((4,), -2.0)
+    ids = torch.tensor([0, 0, 1, 1])
+    for value in (
+        Reinforce()(log_prob, reward),
+        Reinforce(0.05)(log_prob, reward),
+        GSPO()(log_prob, old, torch.ones(4), ids),
+    ):
+        assert value.isfinite().all()
+        (grad,) = torch.autograd.grad(value.sum(), log_prob)
+        assert grad.isfinite().all()
+    assert value[:2].tolist() == pytest.approx([0, 0], abs=1e-6)  # a response that cannot be
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-5, 5, width=32), st.integers(0, 3), st.floats(0, 2, width=32)),

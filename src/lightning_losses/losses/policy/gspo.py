@@ -56,9 +56,10 @@ class GSPO(nn.Module):
         found = sequences(sequence_id, valid)
         logs = torch.where(valid, log_prob.detach() - old_log_prob.detach(), 0)
         mean = (found.total(logs) / found.size.clamp(min=1))[found.slot]
-        # The response's ratio in value, the token's in gradient.
+        # The response's ratio in value, the token's in gradient; an action that cannot be has none.
+        own = torch.where(log_prob.isfinite(), log_prob - log_prob.detach(), 0)
         plain, clipped = clipped_pair(
-            mean + log_prob - log_prob.detach(),
+            mean + own,
             torch.zeros_like(mean),
             advantage,
             self.clip_low,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
@@ -37,4 +38,5 @@ class Reinforce(nn.Module):
         reward = reward.detach()
         if self.above is not None:
             reward = (reward > self.above).to(log_prob.dtype)
-        return -reward * log_prob
+        # Without reward nothing is said of the action, not even of one that cannot be.
+        return torch.where(reward == 0, 0, -reward * log_prob)
