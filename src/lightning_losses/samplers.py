@@ -201,6 +201,8 @@ class PseudoNegatives(nn.Module):
             count = all_sum(torch.full((), float(len(x)), dtype=x.dtype, device=x.device))
             batch = all_sum(x.sum(0)) / count.clamp(min=1)
             moved = self.mean.to(x) + (1 - self.momentum) * (batch - self.mean.to(x))
-            self.mean.copy_(torch.where(count > 0, moved, self.mean.to(x)))
+            # A batch that is not finite would stay in the mean for good.
+            good = (count > 0) & moved.isfinite().all()
+            self.mean.copy_(torch.where(good, moved, self.mean.to(x)))
         drawn: Tensor = self.mean.to(x) + self.variance**0.5 * torch.randn_like(x)
         return drawn.to(features.dtype)

@@ -119,6 +119,7 @@ def test_pseudo_negatives_are_drawn_around_a_moving_mean() -> None:
     pseudo(x)
     torch.testing.assert_close(pseudo.mean, torch.tensor([0.72, 3.6]))
     pseudo(x[:0])  # of no rows there is no mean
+    pseudo(x * math.nan)  # nor does one bad batch stay in it
     pseudo.eval()
     many = pseudo(x.detach().repeat(5000, 1).half())
     torch.testing.assert_close(pseudo.mean, torch.tensor([0.72, 3.6]))
