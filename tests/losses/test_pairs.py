@@ -229,6 +229,12 @@ def test_miners_of_pytorch_metric_learning(name: str) -> None:
     assert ours[0].any()
 
 
+@pytest.mark.parametrize("epsilon", [float("nan"), -2.0], ids=["nan", "minus_two"])
+def test_an_epsilon_that_keeps_no_pair_is_refused(epsilon: float) -> None:
+    with pytest.raises(ValueError, match="keeps no pair"):
+        SupCon(mining={"epsilon": epsilon})
+
+
 @pytest.mark.parametrize("name", MINED)
 def test_mined_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mined loss is the loss of what is left, whatever blocks; without pairs it is nothing."""

@@ -78,7 +78,7 @@ def check_mining(mining: Mining) -> Mining:
     """The same, of plain types.
 
     Raises:
-        ValueError: an unknown word, or a range that holds no distance.
+        ValueError: an unknown word, a range that holds no distance, an epsilon that keeps no pair.
     """
     known = ("all", *WORDS)
     if isinstance(mining, str) and mining in known:
@@ -86,13 +86,21 @@ def check_mining(mining: Mining) -> Mining:
     if isinstance(mining, Mapping):
         plain = {str(key): value for key, value in mining.items()}
         if set(plain) == {"epsilon"} and isinstance(plain["epsilon"], (int, float)):
-            return {"epsilon": float(plain["epsilon"])}
+            return {"epsilon": _epsilon(float(plain["epsilon"]))}
         if plain and set(plain) <= {"positives", "negatives"}:
             return {side: _range(side, value) for side, value in plain.items()}
     raise ValueError(
         f"mining must be one of {', '.join(known)}, or a mapping: {{epsilon: 0.1}}, or ranges of "
         f"distance between 0 and 2, {{positives: [0.2, 2], negatives: [0, 0.8]}}; got {mining!r}."
     )
+
+
+def _epsilon(value: float) -> float:
+    if not value > -2:  # NaN too
+        raise ValueError(
+            f"mining: epsilon {value} keeps no pair; cosines are at most 2 apart: write 0.1."
+        )
+    return value
 
 
 def _range(side: str, value: Any) -> list[float]:
