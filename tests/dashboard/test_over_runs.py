@@ -217,8 +217,15 @@ def test_it_says_why_there_is_no_law_of_the_mixture(runs: list[Run], words: str)
     assert pictures == []
 
 
+def test_a_mixture_that_says_nothing_costs_no_report() -> None:
+    runs = [mixed(shares) for shares in MIXTURES]
+    for one in runs:  # as a config has them that quotes its numbers
+        one.config.update({key: str(value) for key, value in one.config.items() if "mix" in key})
+    assert "No law of the mixture: no run says its shares as numbers" in said(runs)[0]
+
+
 def quantised(n: float, group: float | None) -> Run:
-    more = 0.0 if group is None else 0.4 * math.log2(group) ** 1.1 / n**0.19
+    more = 0.0 if group is None else 0.4 * math.log2(group) ** 1.1 / n**0.19 if group > 0 else 1.0
     return run(2 + 5e3 / n**0.5 + more, num_parameters=n, quantizer__group_size=group)
 
 
@@ -229,6 +236,8 @@ def test_what_quantised_training_costs() -> None:
     assert "(log2 of the group)^1.1 (" in text
     added = 0.4 * 5**1.1 / 1e9**0.19
     assert re.search(rf"and {added:.3g} \(.*\) at ten times as many", text)
+    # A group as long as the row (GPTQ's -1) is quantised too, and no run to measure others by.
+    assert text in said([*runs, *(quantised(n, -1.0) for n in (1e6, 1e7, 1e8))])[0]
     few, _ = said(runs[:4] + runs[6:7])
     assert "No law of quantisation: 2 pairs of a quantised run" in few
     alone, _ = said([quantised(n, g) for n, g in ((1e6, 32.0), (1e7, 32.0), (1e8, 64.0))])

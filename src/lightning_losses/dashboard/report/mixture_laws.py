@@ -105,6 +105,9 @@ def mixture(
         cells = [runs[at].config.get(keys[family]) for family in keys]
         if all(isinstance(cell, float) and cell >= 0 for cell in cells) and any(cells):
             places.append(at)
+    if not places:
+        text = "no run says its shares as numbers that are not negative."
+        return [Said("unknown", f"No law of the mixture: {text}")], []
     others = [
         key
         for key in varied([runs[at] for at in places], settings)
@@ -240,11 +243,13 @@ def quantization(runs: Sequence[Run], finals: FinalLosses, settings: Sequence[st
     if "parameters" not in found.of:
         text = "No law of quantisation: it takes runs that say their num_parameters."
         return [Said("unknown", text)]
+    # Of GPTQ, -1 is a group as long as the row: quantised, and no size that a law could read.
+    odd = {at for at in places if groups[at] < 0 or bits[at] < 0}
     n = dict(zip(found.places, found.of["parameters"], strict=True))
     d = dict(zip(found.places, found.of.get(found.data, [1.0] * len(found.places)), strict=True))
     whole: dict[tuple[str, str], list[float]] = {}
     for at in found.places:
-        if at not in few:
+        if at not in few and at not in odd:
             whole.setdefault((f"{n[at]:.3g}", f"{d[at]:.3g}"), []).append(finals.values[at])
     pairs = []
     for at in few:
@@ -255,7 +260,7 @@ def quantization(runs: Sequence[Run], finals: FinalLosses, settings: Sequence[st
     if not pairs:
         text = "No law of quantisation: no run in full precision has the size of a quantised one."
         return [Said("unknown", text)]
-    full = [at for at in found.places if at not in few]
+    full = [at for at in found.places if at not in few and at not in odd]
     by_bits = len({pair.bits for pair in pairs}) > 1
     by_group = len({pair.group for pair in pairs}) > 1
     try:
@@ -306,7 +311,7 @@ def group_said(pairs: Sequence[Pair], data: str, loss: str) -> Said:
     fit = fit_group_quantization(above, sizes_n, sizes_d, groups)
     law, terms = fit.law, []
     for name, words, value, drawn in (
-        ("n", "parameters^-", law.gamma_n, [one.gamma_n for one in fit.resampled]),
+        ("n", "parameters^", -law.gamma_n, [-one.gamma_n for one in fit.resampled]),
         ("d", f"{data}^", law.gamma_d, [one.gamma_d for one in fit.resampled]),
         ("group", "(log2 of the group)^", law.gamma_g, [one.gamma_g for one in fit.resampled]),
     ):
