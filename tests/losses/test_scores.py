@@ -181,6 +181,14 @@ def test_dark_experience_holds_logits_and_labels() -> None:
         total(DarkExperience(0.5, 0.25), **named)
     with pytest.raises(ValueError, match="one shape"):
         total(DarkExperience(), replay_logits=now, stored_logits=then[:2])
+    with pytest.raises(ValueError, match=r"in \[0, 6\).*-100 to 5"):
+        total(DarkExperience(0.5, 0.25), **named, replay_target=torch.tensor([0, 5, -100, 2, 1]))
+    gone = torch.arange(6) == 4  # of a class that there is not yet
+    masked = {name: z.masked_fill(gone, -torch.inf) for name, z in named.items()}
+    value = total(DarkExperience(0.5, 0.25), **masked, replay_target=y)
+    (grad,) = torch.autograd.grad(value, now)
+    assert value.isfinite()
+    assert grad.isfinite().all()
 
 
 # ---------------------------------------------------------------- of many candidates

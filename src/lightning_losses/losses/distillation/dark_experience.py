@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
 from lightning_losses.distributed import all_sum, reduce_with_gradient
 from lightning_losses.losses.shared.rows_math import log_softmax
+from lightning_losses.softmax import may_ask
 
 
 class DarkExperience(nn.Module):
@@ -44,9 +46,24 @@ class DarkExperience(nn.Module):
                 "replay_logits and stored_logits are of the same samples and must have one shape, "
                 f"got {tuple(replay_logits.shape)} and {tuple(stored_logits.shape)}."
             )
-        total = self.alpha * (replay_logits - stored_logits.detach()).square().mean(1).sum()
+        stored = stored_logits.detach()
+        # Classes that are masked now as they were then do not differ.
+        apart = torch.where(replay_logits == stored, 0, replay_logits - stored)
+        total = self.alpha * apart.square().mean(1).sum()
         if self.beta and replay_target is not None:
+            self._check(replay_target, replay_logits.shape[1])
             log_p = log_softmax(replay_logits)
             total = total - self.beta * log_p.gather(1, replay_target[:, None]).sum()
         count = all_sum(replay_logits.new_full((), len(replay_logits)))
         return reduce_with_gradient(total) / count.clamp(min=1)
+
+    def _check(self, target: Tensor, classes: int) -> None:
+        """Raise a ValueError for a label out of range, on a CPU."""
+        if may_ask(target) and target.numel():
+            low, high = (int(x) for x in target.aminmax())
+            if low < 0 or high >= classes:
+                raise ValueError(
+                    f"replay_target must be in [0, {classes}), the columns of replay_logits, found "
+                    f"{low} to {high}: leave rows without a label out of the buffer, or write "
+                    "beta: 0."
+                )
