@@ -124,6 +124,45 @@ def test_a_mean_teacher_that_comes_with_the_first_step() -> None:
     pickle.loads(pickle.dumps(resumed))
 
 
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+def test_a_mean_teacher_follows_the_step_that_a_checkpoint_came_after(lazy: bool) -> None:
+    """The weights of the last step before it are taken by the first batch after it."""
+    model = net()
+
+    def run(objective: Objective, steps: range) -> Tensor:
+        for step in steps:
+            objective.set_step(step)
+            objective(logits=Z, input=X, model=model)
+            with torch.no_grad():
+                model[0].weight.add_(0.1)
+        return objective.providers["teacher_logits"].teacher[0].weight.clone()
+
+    def make() -> Objective:
+        return with_provider(EMATeacher(None if lazy else model, momentum=0.5))
+
+    objective = make()
+    run(objective, range(3))
+    weights, saved = copy.deepcopy(model.state_dict()), copy.deepcopy(objective.state_dict())
+    expected = run(objective, range(3, 6))
+    model.load_state_dict(weights)
+    resumed = make()
+    resumed.load_state_dict(saved)
+    torch.testing.assert_close(run(resumed, range(3, 6)), expected, rtol=0, atol=0)
+    model.load_state_dict(weights)
+    older = make()
+    older.load_state_dict({k: v for k, v in saved.items() if not k.endswith(".step")})
+
+
+def test_a_frozen_teacher_is_in_eval_mode_and_keeps_its_precision() -> None:
+    """Whoever holds it too, and whatever the batch has been made."""
+    teacher = net()
+    provider, expected = FrozenTeacher(teacher), teacher.eval()(X)
+    nn.ModuleList([provider, teacher]).train()
+    assert torch.equal(provider({"input": X}), expected)
+    torch.testing.assert_close(provider({"input": X.double()}), expected)
+    assert provider({"input": X.half()}).dtype == torch.float32
+
+
 def test_a_table_is_looked_up_and_not_saved(tmp_path: Path) -> None:
     objective = with_provider(StoredTeacher(Z))
     assert not objective.state_dict()
@@ -135,6 +174,7 @@ def test_a_table_is_looked_up_and_not_saved(tmp_path: Path) -> None:
     half = StoredTeacher(Z.half())({"sample_index": index})
     assert half.dtype == torch.float16  # the objective makes float32 of it
     assert len(StoredTeacher(Z)({"sample_index": index[:0]})) == 0
+    assert torch.equal(StoredTeacher(Z)({"sample_index": index.short()}), Z[index])
 
 
 @pytest.mark.parametrize(
@@ -150,6 +190,7 @@ def test_a_table_is_looked_up_and_not_saved(tmp_path: Path) -> None:
         (lambda: StoredTeacher(Z.long()), r"\(samples, C\)"),
         (lambda: StoredTeacher(Z)({}), "sample_index=index"),
         (lambda: StoredTeacher(Z)({"sample_index": torch.tensor([6])}), r"\[0, 6\)"),
+        (lambda: StoredTeacher(Z)({"sample_index": torch.tensor([1.0])}), r"index\.long\(\)"),
         (lambda: StoredTeacher(Z)({"sample_index": torch.tensor([-1])}), r"\[0, 6\)"),
     ],
 )

@@ -54,7 +54,8 @@ class EMATeacher(nn.Module):
         self.teacher: nn.Module | None = None
         self._model: tuple[nn.Module, ...] = ()  # in a tuple: no submodule
         self._loaded: dict[str, Any] = {}  # of a checkpoint, until there is a teacher
-        self._step: int | None = None
+        self._step: int | None = None  # of the last batch; saved, for the next one follows
+        self._owed = False  # a move, of a teacher that has not been made again yet
         if model is not None:
             self._begin(model)
 
@@ -73,26 +74,33 @@ class EMATeacher(nn.Module):
             if self._loaded:
                 self.teacher.load_state_dict(self._loaded)
                 self._loaded = {}
+        if self._owed:
+            self._owed = False
+            self.follow()
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination.update({f"{prefix}teacher.{name}": x for name, x in self._loaded.items()})
+        destination[f"{prefix}step"] = torch.tensor(-1 if self._step is None else self._step)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *others: Any
     ) -> None:
         """Keep what was saved for a teacher that comes with the first step."""
+        own = dict(state_dict)
+        step = int(own.pop(f"{prefix}step", -1))  # older checkpoints have none
+        self._step, self._owed = step if step >= 0 else None, False
         if self.teacher is None:
             start = f"{prefix}teacher."
             self._loaded = {
                 name.removeprefix(start): value
-                for name, value in state_dict.items()
+                for name, value in own.items()
                 if name.startswith(start)
             }
         else:
-            super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[arg-type]
+            super()._load_from_state_dict(own, prefix, *others)  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> EMATeacher:
         """The teacher stays in eval mode."""
@@ -111,6 +119,7 @@ class EMATeacher(nn.Module):
     def follow(self) -> None:
         """Move towards the model once; nothing before the first call."""
         if self.teacher is None:
+            self._owed = bool(self._loaded)
             return
         (model,) = self._model
         for slow, fast in zip(self.teacher.parameters(), model.parameters(), strict=True):

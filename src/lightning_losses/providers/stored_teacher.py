@@ -64,6 +64,9 @@ class StoredTeacher(nn.Module):
                 "The stored teacher needs to know which samples these are: write "
                 "self.compute_loss(..., sample_index=index)."
             )
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise ValueError(f"sample_index must be int64, got {index.dtype}: write index.long().")
+        index = index.long()  # int16 picks nothing from a tensor
         if self._table.device != index.device:
             self._table = self._table.to(index.device)
         samples = len(self._table)

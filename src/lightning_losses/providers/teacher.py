@@ -63,6 +63,9 @@ class FrozenTeacher(nn.Module):
         x = input_of(tensors)
         device = next(iter(x.values())).device if isinstance(x, Mapping) else x.device
         (model,) = self._model
+        # A module that holds the teacher as well has taken it along to train mode.
+        if any(part.training for part in model.modules()):
+            model.eval()
         out = run(model.to(device), x)
         made = {"teacher_hidden": out}
         for head in self._head:
@@ -96,7 +99,17 @@ def run(model: nn.Module, x: Any) -> Tensor:
     Raises:
         TypeError: it is no tensor.
     """
-    out = model(**x) if isinstance(x, Mapping) else model(x)
+    dtypes = {one.dtype for one in model.parameters() if one.is_floating_point()}
+
+    def fit(one: Any) -> Any:
+        """In the teacher's precision: under ``bf16-true`` the batch has the student's."""
+        floats = isinstance(one, Tensor) and one.is_floating_point()
+        return one.to(next(iter(dtypes))) if floats and len(dtypes) == 1 else one
+
+    if isinstance(x, Mapping):
+        out = model(**{name: fit(one) for name, one in x.items()})
+    else:
+        out = model(fit(x))
     if not isinstance(out, Tensor):
         raise TypeError(
             f"The teacher must return a tensor, got {type(out).__name__}: wrap it in a module that "
