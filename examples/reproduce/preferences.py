@@ -188,7 +188,7 @@ def share_on_second(method: str, mask: Mask, texts: Tensor) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     from report import dots
 
-    ran = options("preferences", seeds=5, epochs=20, argv=argv)
+    ran = options("preferences", seeds=5, epochs=20, argv=argv, lr=3e-4)
     columns = (REWARD, VALID, THERE, ELSEWHERE, SHARE)
     scores: Scores = {m: {c: [] for c in columns} for m in (REFERENCE, *METHODS)}
     for seed in range(ran.seeds):

@@ -41,7 +41,7 @@ STUDIES = {
     "preferences": ("reference", "sparse_po, learned"),
 }
 #: Not yet in the README: nobody has run them in full, so that there are no results to print.
-PENDING = {"retrieval", "self_supervised", "preferences"}
+PENDING = {"preferences"}
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
 FEWER_NETS = {"spikes": ("mlp",), "onset": ("mlp", "mlp + LayerNorm")}
 FEWER_METHODS = {
