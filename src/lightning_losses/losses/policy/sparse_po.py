@@ -21,7 +21,8 @@ class SparsePO(nn.Module):
     Masks", arXiv 2410.05102. Over the tokens of the preferred response, minus those of the other:
     ``u = sum m (log p - log p_ref)`` and ``d = -sum k KL(reference || policy)``, with masks m and k
     that are at least 0. Masks 1 and 0 give DPO; without kl_mask m is both. A learned mask gets
-    gradient. A pair of which one side has no row that counts is left out.
+    gradient. A pair of which one side has no row that counts is left out. As d is a difference, the
+    loss gains where the policy leaves the reference on the preferred response: it bounds no drift.
 
     Args:
         beta: how strongly u - d is judged, positive; 0.1, in the recipes 0.4 to 0.8.
