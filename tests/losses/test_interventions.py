@@ -228,6 +228,11 @@ def test_an_action_that_cannot_be_is_no_nan() -> None:
         (grad,) = torch.autograd.grad(value.sum(), log_prob)
         assert grad.isfinite().all()
     assert value[:2].tolist() == pytest.approx([0, 0], abs=1e-6)  # a response that cannot be
+    for baseline in ("rloo", "grpo", "none"):
+        value = PACS(baseline=baseline)(log_prob, old, reward, ids, torch.zeros_like(ids))
+        (grad,) = torch.autograd.grad(value, log_prob)
+        assert value.isfinite()
+        assert grad.isfinite().all()
 
 
 @settings(max_examples=25, deadline=None)

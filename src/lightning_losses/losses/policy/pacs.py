@@ -18,6 +18,9 @@ Score = Literal["log_ratio", "mean_log_prob"]
 Baseline = Literal["rloo", "grpo", "none"]
 Weights = Literal["balanced", "positive", "none"]
 
+#: Score of a response that cannot be, whose log p is minus infinity; its square is a float32.
+LEAST = -1e15
+
 
 class PACS(nn.Module):
     """Binary cross-entropy of "this response is right" with the policy's own score as its logit.
@@ -84,6 +87,7 @@ class PACS(nn.Module):
             s = response.total(torch.where(valid, log_prob - old_log_prob.detach(), 0))
         else:
             s = response.total(torch.where(valid, log_prob, 0)) / response.size.clamp(min=1)
+        s = s.clamp(min=LEAST)
         prompt = sequences(response.pick(prompt_id, valid), there)
         logit = self._less_baseline(torch.where(there, self.beta * s, 0), prompt)
         label = right.to(logit.dtype)
