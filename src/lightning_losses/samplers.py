@@ -65,14 +65,20 @@ class DistinctLabelSampler(DistributedSampler[Any]):
     ) -> None:
         # Not DistributedSampler's, which asks for a process group: it may begin only with `fit`.
         # An empty list is float32 to torch, and says nothing wrong.
-        self.labels = torch.as_tensor(labels, dtype=None if len(labels) else torch.int64).cpu()
+        try:
+            self.labels = torch.as_tensor(labels, dtype=None if len(labels) else torch.int64).cpu()
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"labels must be integers, one a row of the data set ({error}): number them, as in "
+                "torch.unique or pandas.factorize."
+            ) from error
         if self.labels.ndim != 1 or self.labels.is_floating_point():
             raise ValueError(
                 f"labels must be (N,) integers, one a row of the data set, got {self.labels.dtype} "
                 f"{tuple(self.labels.shape)}."
             )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}.")
         if (num_replicas is None) != (rank is None):
             raise ValueError("num_replicas and rank go together: pass both, or neither.")
         if num_replicas is not None and rank is not None and not 0 <= rank < num_replicas:
@@ -154,7 +160,7 @@ class PseudoNegatives(nn.Module):
         z = self.reduce(torch.cat([h, self.pseudo(h)]))
         y = torch.arange(len(z), device=z.device) // len(h)  # 0 real, 1 pseudo
         apart = self.compute_loss(logits=self.head(z), target=y, name="apart")
-        one, two = z[: len(h)].chunk(2)
+        one, two = z[: len(h)].chunk(2)  # pairs of real rows: an even batch
         together = self.compute_loss(features=one, other_features=two, objective=..., name="pairs")
 
     with ``head=hyperbolic_mlr`` and its ``clip_radius``, the feature clipping of the paper. (Its

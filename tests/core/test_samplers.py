@@ -74,6 +74,10 @@ def test_errors_say_what_to_write() -> None:
         DistinctLabelSampler(torch.zeros(3), 1)
     with pytest.raises(ValueError, match="at least 1"):
         DistinctLabelSampler([0], 0)
+    with pytest.raises(ValueError, match="must be an integer"):
+        DistinctLabelSampler([0], 2.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="number them"):
+        DistinctLabelSampler(["cat"], 1)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="together"):
         DistinctLabelSampler([0], 1, rank=0)
     with pytest.raises(ValueError, match="from 0 to 1"):

@@ -213,6 +213,16 @@ def test_the_job_of_a_sweep_that_logged_nothing_is_not_forgotten(tmp_path: Path)
     assert "<th>trainer.max_epochs</th>" not in html
 
 
+def test_a_job_whose_file_cannot_be_read_costs_the_others_nothing(tmp_path: Path) -> None:
+    for job in range(2):
+        (tmp_path / str(job) / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / "csv" / "metrics.csv").mkdir(parents=True)  # a folder of that name
+    write(tmp_path / "1" / "csv" / "metrics.csv", steps(0, 10, 1.0))
+    broken, good = find_runs([str(tmp_path)])
+    assert "no run that can be read" in broken.notes[0]
+    assert good.series["train/loss"].last == 1.0
+
+
 def test_jobs_that_have_versions_are_jobs(tmp_path: Path) -> None:
     for job in (0, 1):
         (tmp_path / str(job) / ".hydra").mkdir(parents=True)

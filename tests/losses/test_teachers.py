@@ -153,6 +153,25 @@ def test_a_mean_teacher_follows_the_step_that_a_checkpoint_came_after(lazy: bool
     older.load_state_dict({k: v for k, v in saved.items() if not k.endswith(".step")})
 
 
+@pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
+def test_a_mean_teacher_of_a_model_in_half_precision_is_none(lazy: bool) -> None:
+    """A thousandth of the way, taken a thousand times, is not rounded away."""
+    model = net()
+    provider = EMATeacher(None if lazy else model)
+    provider.to(torch.bfloat16)
+    model.to(torch.bfloat16)
+    provider({"input": X, "model": model})
+    first = model[0].weight.detach().float().clone()
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    for _ in range(1000):
+        provider.follow()
+    slow = provider.teacher[0].weight
+    assert slow.dtype == torch.float32
+    moved = (slow - first) / (model[0].weight.float() - first)
+    torch.testing.assert_close(moved, torch.full_like(moved, 1 - 0.999**1000), atol=0.02, rtol=0)
+
+
 def test_a_frozen_teacher_is_in_eval_mode_and_keeps_its_precision() -> None:
     """Whoever holds it too, and whatever the batch has been made."""
     teacher = net()

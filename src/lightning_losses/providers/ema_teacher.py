@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.providers.teacher import input_of, require_module, run
+from lightning_losses.wide_buffers import WideBuffers
 
 
-class EMATeacher(nn.Module):
+class EMATeacher(WideBuffers):
     """Provides ``teacher_logits`` by a copy of a model that follows it slowly, without gradient.
 
     Tarvainen and Valpola, arXiv 1703.01780; as RMT uses it (arXiv 2211.13081). After each optimizer
     step ``teacher <- momentum * teacher + (1 - momentum) * model``; buffers, such as the statistics
     of batch norm, are taken as they are. The teacher is in eval mode and not trained; unlike
     `FrozenTeacher` it is part of the ``state_dict``, so that a resumed run goes on with it. Ranks
-    hold equal models, so they hold equal teachers.
+    hold equal models, so they hold equal teachers. Under ``bf16-true`` it stays in float32, where a
+    thousandth of the way is not rounded away.
 
     Args:
         model: input ``(B, ...)`` -> logits ``(B, ..., C)``; the one that is trained. Without it, as
@@ -70,7 +72,12 @@ class EMATeacher(nn.Module):
         self._model = (model,)
         # Validation may come first, in inference mode, whose tensors could not be moved later.
         with torch.inference_mode(False):
-            self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+            teacher = copy.deepcopy(model).eval().requires_grad_(False)
+            # In half precision a thousandth of the way would round to none.
+            halves = (torch.float16, torch.bfloat16)
+            for part in (*teacher.parameters(), *teacher.buffers()):
+                part.data = part.float() if part.dtype in halves else part
+            self.teacher = teacher
             if self._loaded:
                 self.teacher.load_state_dict(self._loaded)
                 self._loaded = {}

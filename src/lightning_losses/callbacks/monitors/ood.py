@@ -223,7 +223,8 @@ class OODMonitor(EpochMonitor):
             kept, self._failed = self._sample(trainer), True
             self.warn_once(
                 f"the {stage} step fails on the other data, so nothing is measured "
-                f"({type(error).__name__}: {error}). Does it read a target before compute_loss?"
+                f"({type(error).__name__}: {error}). The loader must give batches as validation "
+                "has them; compute_loss reads no target of theirs, the step before it may."
             )
         finally:
             state.put_back()

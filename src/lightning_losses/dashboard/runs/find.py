@@ -143,7 +143,7 @@ def read_runs(path: Path, job: bool = False) -> list[Run]:
     """The runs of one folder or file.
 
     Args:
-        job: of a sweep; then a folder without curves is a run of which only that is known.
+        job: of a sweep; then a folder without readable curves is a run of which only that is known.
 
     Raises:
         ValueError: neither metrics.csv nor a run-*.wandb file is there, or a file is no run.
@@ -151,27 +151,43 @@ def read_runs(path: Path, job: bool = False) -> list[Run]:
     if not path.is_dir():
         return file_runs(path)
     found = logs(path)
+    if not found and job:
+        return [unread(path, "nothing was logged: it ended before its first step was written")]
     if not found:
-        if job:
-            note = "nothing was logged: it ended before its first step was written"
-            return [
-                Run(path.resolve().name, {}, {}, [note], overrides(path), config=config_of(path)[0])
-            ]
         raise ValueError(
             f"{path} holds no run: looked for metrics.csv (in it, in csv/ and in version_*/) and "
             "for run-*.wandb (in it and in wandb/)."
         )
-    if found[0][0].suffix == ".wandb":
-        runs = [run for paths in found for run in read_offline_runs(inside(paths, path))]
-        extra, notes = config_of(path)
-        return [
-            run._replace(
-                overrides=overrides(path), config=extra | run.config, notes=run.notes + notes
-            )
-            for run in runs
-        ]
-    files = inside([paths[0] for paths in found], path)
-    return csv_runs(files, path)
+    try:
+        return logged_runs(found, path)
+    except ValueError as error:
+        if job:
+            return [unread(path, str(error))]
+        raise
+
+
+def unread(folder: Path, note: str) -> Run:
+    """A run of which only that is known."""
+    name, config = folder.resolve().name, config_of(folder)[0]
+    return Run(name, {}, {}, [note], overrides(folder), config=config)
+
+
+def logged_runs(found: Sequence[Sequence[Path]], folder: Path) -> list[Run]:
+    """The runs in the files of one folder, as `logs` found them.
+
+    Raises:
+        ValueError: none may be read, or one is no run.
+    """
+    if found[0][0].suffix != ".wandb":
+        return csv_runs(inside([paths[0] for paths in found], folder), folder)
+    runs = [run for paths in found for run in read_offline_runs(inside(paths, folder))]
+    extra, notes = config_of(folder)
+    return [
+        run._replace(
+            overrides=overrides(folder), config=extra | run.config, notes=run.notes + notes
+        )
+        for run in runs
+    ]
 
 
 def file_runs(path: Path) -> list[Run]:
