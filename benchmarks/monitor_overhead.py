@@ -228,10 +228,10 @@ def main() -> None:
         added = 0.0
         plain = Seconds.of(train(task, [], options.steps))
         for name, config in sorted(found.items(), key=lambda item: item[0] in CONTROLLERS):
-            seen = Seconds.of(train(task, [often(name, config)], options.steps))
+            seen = Seconds.of(train(task, [watched(name, config)], options.steps))
             for _ in range(options.rounds - 1):
                 plain = plain.least(Seconds.of(train(task, [], options.steps)))
-                seen = seen.least(Seconds.of(train(task, [often(name, config)], options.steps)))
+                seen = seen.least(Seconds.of(train(task, [watched(name, config)], options.steps)))
             cadence = config.get("every_n_steps", 1)
             ratio = cost(seen, plain, cadence, name)
             added += ratio - 1 if name in stepwise or name in EVERY_STEP else 0
@@ -243,7 +243,12 @@ def main() -> None:
         print(f"{'all that look at steps, summed':31} {'':5} {1 + added:7.3f}")
 
 
-def often(name: str, config: DictConfig) -> L.Callback:
+def watched(name: str, config: DictConfig) -> L.Callback:
+    """The callback, at work in every fifth step, so that the others can be compared with it."""
+    return seldom(often(config)) if name in EVERY_STEP else often(config)
+
+
+def often(config: DictConfig) -> L.Callback:
     """The callback, measuring every fifth step if it has a cadence at all."""
     config = OmegaConf.create(OmegaConf.to_container(config))
     if config.get("every_n_steps", 1) > 1:
@@ -251,7 +256,7 @@ def often(name: str, config: DictConfig) -> L.Callback:
     if "reward" in config:
         config.reward = "train/loss"
     callback: L.Callback = instantiate(config)
-    return seldom(callback) if name in EVERY_STEP else callback
+    return callback
 
 
 def seldom(callback: L.Callback) -> L.Callback:

@@ -63,7 +63,7 @@ def test_every_loss_composes_builds_and_evaluates(key: str) -> None:
 
 
 @pytest.mark.parametrize("path", EVERY_FILE, ids=str)
-def test_every_file_composes_and_instantiates(path: Path, compose: Compose) -> None:
+def test_every_file_composes_and_instantiates(path: Path, compose: Compose, tmp_path: Path) -> None:
     group, key = path.parent.as_posix(), path.stem
     if group == "kernel":
         assert compose(f"kernel={key}").kernel == key
@@ -79,8 +79,12 @@ def test_every_file_composes_and_instantiates(path: Path, compose: Compose) -> N
         return  # would open files; the class is resolved below
     if at is not None:
         node = config.made
-        for name in OmegaConf.missing_keys(node):  # sizes of the user's, such as in_features
-            node[name.rpartition(".")[2]] = 4
+        table = tmp_path / "logits.pt"
+        torch.save(torch.zeros(2, 3), table)
+        given = {"model": {"_target_": "torch.nn.Identity"}, "logits": str(table)}
+        for name in OmegaConf.missing_keys(node):  # else sizes of the user's, such as in_features
+            last = name.rpartition(".")[2]
+            node[last] = given.get(last, 4)
         instantiate(node)
     elif group == "callbacks":
         for node in config.callbacks.values():

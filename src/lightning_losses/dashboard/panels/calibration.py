@@ -91,7 +91,7 @@ CALIBRATION = (
         "drift",
         "Calibration",
         "Drift of the confidences",
-        ("drift/psi*", "calibration/*/psi"),
+        ("drift/psi", "drift/psi_standard_error", "drift/psi_chance", "calibration/*/psi"),
         "Population stability index between the reference confidences and the present ones, its "
         "standard error, and what chance alone gives.",
         "below 0.1; above 0.25 the population has changed",
