@@ -13,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lightning_losses import Objective, Term, build_objective
-from lightning_losses.losses import GSPO, HAPO, PACS, PPOClip, Reinforce
+from lightning_losses.losses import GSPO, HAPO, PACS, PPOClip, Reinforce, UncertaintyReward
 from lightning_losses.losses.policy.advantage import (
     canon_advantage,
     grpo_advantage,
@@ -294,3 +295,23 @@ def test_hapo_advantage_falls_back() -> None:
 def test_bad_settings(make: Any) -> None:
     with pytest.raises(ValueError, match="must be"):
         make()
+
+
+def test_a_reward_counts_less_where_two_samples_are_read_differently() -> None:
+    g = torch.Generator().manual_seed(0)
+    z, w = (torch.randn(5, 4, generator=g, dtype=torch.float64).requires_grad_() for _ in range(2))
+    y = torch.tensor([0, 1, 2, 3, 3])
+    loss = UncertaintyReward(penalty=0.7)
+    values = loss(z, w, y)
+    for i in range(5):  # by hand
+        p, q = z[i].softmax(0), w[i].softmax(0)
+        u = sum(q[k] * (q[k] / p[k]).log() for k in range(4))
+        torch.testing.assert_close(values[i], -p[y[i]].log() * (-u).exp() + 0.7 * u)
+        torch.testing.assert_close(loss.diagnostics["uncertainty"][i], u.detach())
+    assert torch.autograd.gradcheck(lambda a, b: loss(a, b, y), (z, w))
+    # Twice the same: cross-entropy, and its gradient but for that of making them agree.
+    torch.testing.assert_close(loss(z, z, y), F.cross_entropy(z, y, reduction="none"))
+    masked = torch.tensor([[0.0, -torch.inf, 1.0]])
+    assert loss(masked, masked, torch.tensor([2])).isfinite().all()
+    with pytest.raises(ValueError, match="penalty must be at least 0"):
+        UncertaintyReward(-1.0)

@@ -103,6 +103,7 @@ from lightning_losses.losses.policy.pacs import PACS
 from lightning_losses.losses.policy.ppo_clip import PPOClip
 from lightning_losses.losses.policy.reinforce import Reinforce
 from lightning_losses.losses.policy.sparse_po import SparsePO
+from lightning_losses.losses.policy.uncertainty_reward import UncertaintyReward
 from lightning_losses.losses.recommender.ips_bce import IPSBinaryCrossEntropy
 from lightning_losses.losses.recommender.kernel_balancing import KernelBalancing
 from lightning_losses.losses.recommender.personal_loss import PersonalLoss
@@ -272,6 +273,7 @@ __all__ = [
     "TripletMargin",
     "TruncatedGCE",
     "Tversky",
+    "UncertaintyReward",
     "UnifiedNegativePairs",
     "Weat",
     "WeightedInfoNCE",
