@@ -38,6 +38,7 @@ STUDIES = {
     "retrieval": ("pixels", "proto_triplet"),
     "self_supervised": ("pixels", "barlow_twins"),
     "ranking": ("bce", "mann_whitney, whole set"),
+    "forecast": ("the law", "the law's interval", "the largest run"),
     "preferences": ("reference", "sparse_po, learned"),
 }
 # These train many nets under Lightning: four steps each of a kind or two are enough to run through.
@@ -75,6 +76,11 @@ def test_study_runs(study, load, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(module, "METHODS", FEWER_METHODS[study])
     if study == "balance":
         monkeypatch.setattr(module, "TRAIN", 256)
+    if study == "forecast":
+        monkeypatch.setattr(module, "ENOUGH", 16)
+        monkeypatch.setattr(module, "RESAMPLES", 2)
+        monkeypatch.setattr(module, "AMOUNTS", (1, 2, 4, 8, 16))
+        monkeypatch.setattr(module, "MORE", 64)
     if study == "test_time":
         monkeypatch.setattr(module, "ROUNDS", 1)
     if study in FEWER_ROWS:
