@@ -125,6 +125,11 @@ def holds_other_rows(dimension: str | None) -> bool:
     )
 
 
+def is_on_mesh(value: Any) -> bool:
+    """Whether this is a DTensor, whose import others are spared."""
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
+
+
 def ranks_of_strategy(strategy: Any) -> Any:
     """`ranks_of` the mesh of a Lightning or Fabric strategy; None, for all ranks, without one."""
     try:

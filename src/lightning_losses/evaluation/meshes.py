@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.distributed import group_is_said, holds_other_rows, ranks_of
+from lightning_losses.distributed import group_is_said, holds_other_rows, is_on_mesh, ranks_of
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import ClassRange, check_shift, shift_left
 
@@ -36,11 +36,6 @@ class Local(NamedTuple):
     tensors: dict[str, Any]
     group: Any
     """The ranks that hold other rows, as the meshes say; None where there are none."""
-
-
-def is_on_mesh(value: Any) -> bool:
-    """Whether this is a DTensor, whose import others are spared."""
-    return isinstance(value, Tensor) and hasattr(value, "full_tensor")
 
 
 def to_local(given: Mapping[str, Any], ignore_index: int, head: nn.Module | None = None) -> Local:

@@ -16,8 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_losses.distributed import ALONE
-from lightning_losses.evaluation.meshes import is_on_mesh
+from lightning_losses.distributed import ALONE, is_on_mesh
 
 
 def keep_equal(module: nn.Module, group: Any) -> None:

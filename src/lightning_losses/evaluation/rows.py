@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_losses.evaluation.meshes import is_on_mesh, to_local
+from lightning_losses.distributed import is_on_mesh
+from lightning_losses.evaluation.meshes import to_local
 from lightning_losses.evaluation.validation import ONE_OR_MANY, require_tensors
 from lightning_losses.named_tensors import NAMED_TENSORS
 from lightning_losses.softmax import (

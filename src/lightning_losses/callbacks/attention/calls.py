@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_losses.distributed import is_on_mesh
 from lightning_losses.metrics.entropy.attention import (
     AttentionEntropy,
     attention_entropy,
@@ -201,7 +202,7 @@ def _spread(q: Tensor, rows: int) -> Tensor:
 
 def _local(*tensors: Tensor) -> tuple[Tensor, ...]:
     """This rank's heads and sequences of DTensors ``(B, H, ...)``; plain tensors as they are."""
-    if all(hasattr(tensor, "placements") for tensor in tensors):
+    if all(is_on_mesh(tensor) for tensor in tensors):
         placements = tensors[0].placements  # type: ignore[attr-defined]
         whole = all(p.is_replicate() or p.is_shard(0) or p.is_shard(1) for p in placements)
         alike = all(t.placements == placements for t in tensors)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_losses.callbacks.reading.gather import num_row_ranks, stacked
-from lightning_losses.distributed import holds_other_rows
+from lightning_losses.distributed import holds_other_rows, is_on_mesh
 from lightning_losses.metrics.entropy.attention import AttentionEntropy
 
 
@@ -46,7 +46,7 @@ def ranks_of_heads(given: Iterable[Any], running: Sequence[nn.Module]) -> Any:
         running: the modules that are running, the innermost last.
     """
     for value in given:
-        if hasattr(value, "placements"):  # queries come first
+        if is_on_mesh(value):  # queries come first
             return next((value.device_mesh.get_group(i) for i in _split_along(value, 1)), None)
     for module in reversed(running):
         weights: list[Any] = [p for p in module.parameters() if p.ndim > 1]

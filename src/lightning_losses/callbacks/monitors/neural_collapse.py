@@ -15,7 +15,7 @@ from lightning_losses.callbacks.reading.feature_rows import FEATURES, feature_ro
 from lightning_losses.callbacks.reading.gather import row_ranks, stacked, summed
 from lightning_losses.callbacks.reading.module_tree import matching_parameter
 from lightning_losses.callbacks.reading.stride_sample import StrideSample
-from lightning_losses.evaluation.meshes import is_on_mesh
+from lightning_losses.distributed import is_on_mesh
 from lightning_losses.metrics.representation.class_moments import nearest_centre
 from lightning_losses.metrics.representation.neural_collapse import NeuralCollapse
 from lightning_losses.metrics.sync import GatherState

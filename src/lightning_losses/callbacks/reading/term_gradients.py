@@ -18,7 +18,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from lightning_losses.callbacks.reading.gather import num_row_ranks, summed
-from lightning_losses.evaluation.meshes import is_on_mesh
+from lightning_losses.distributed import is_on_mesh
 from lightning_losses.evaluation.rows import Rows
 from lightning_losses.objective import Objective
 from lightning_losses.softmax import ClassRange

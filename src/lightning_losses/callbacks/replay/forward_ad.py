@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from lightning_losses.callbacks.replay.probe import Named, Probe
-from lightning_losses.evaluation.meshes import is_on_mesh
+from lightning_losses.distributed import is_on_mesh
 
 T = TypeVar("T")
 

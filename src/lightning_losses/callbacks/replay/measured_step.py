@@ -19,7 +19,7 @@ from lightning_losses.callbacks.reading.gather import largest, summed
 from lightning_losses.callbacks.replay.probe import Named, Probe, ProbeFailed
 from lightning_losses.callbacks.replay.step_rows import StepRows, step_rows
 from lightning_losses.callbacks.replay.training_state import shard_of
-from lightning_losses.evaluation.meshes import is_on_mesh
+from lightning_losses.distributed import is_on_mesh
 from lightning_losses.metrics.step_radius.secant import Secant, secant
 from lightning_losses.objective import Objective
 

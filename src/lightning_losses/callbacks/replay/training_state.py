@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_losses.evaluation.meshes import is_on_mesh
+from lightning_losses.distributed import is_on_mesh
 
 PutBack = Callable[[], object]
 

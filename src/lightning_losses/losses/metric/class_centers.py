@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_losses.contract import Contract
-from lightning_losses.distributed import gather_with_gradient, holds_other_rows
+from lightning_losses.distributed import gather_with_gradient, holds_other_rows, is_on_mesh
 from lightning_losses.losses.shared.pairs import masked_logsumexp
 from lightning_losses.losses.shared.rows_math import unit
 from lightning_losses.losses.shared.validation import same_rows
@@ -85,12 +85,12 @@ class ClassCenters(nn.Module):
     def held(self) -> ClassRange | None:
         """The classes of this rank; None for all."""
         weight = self._weight()
-        return _range_of(weight) if _on_mesh(weight) else None
+        return _range_of(weight) if is_on_mesh(weight) else None
 
     def centers(self, like: Tensor) -> Tensor:
         """The centres ``(num_classes, in_features)``, or this rank's, in the dtype of a tensor."""
         weight = self._weight()
-        local: Tensor = weight.to_local() if _on_mesh(weight) else weight  # type: ignore[attr-defined]
+        local: Tensor = weight.to_local() if is_on_mesh(weight) else weight  # type: ignore[attr-defined]
         return local.to(like.dtype)
 
     def cosines(self, features: Tensor) -> Tensor:
@@ -114,11 +114,6 @@ class ClassCenters(nn.Module):
         assert stats.logsumexp is not None
         assert stats.log_prob is not None
         return stats.logsumexp, stats.logsumexp + stats.log_prob
-
-
-def _on_mesh(weight: Tensor) -> bool:
-    """Whether this is a DTensor, whose import others are spared."""
-    return hasattr(weight, "full_tensor")
 
 
 def _range_of(weight: Any) -> ClassRange | None:
